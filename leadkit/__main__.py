@@ -1,0 +1,62 @@
+"""The command line: `python -m leadkit --help`."""
+
+import sys
+from pathlib import Path
+
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+
+
+@app.command
+def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
+    """Execute the notebooks, write the HTML report, print the main table.
+
+    Args:
+        scale: smoke, classroom or gpu.
+        seed: random seed of warm-ups and distillations.
+        only: run just the notebooks whose name contains this.
+    """
+    from leadkit import config, reproduce
+
+    reproduce.reproduce(config.scale(scale), seed, only)
+
+
+@app.command
+def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: str = "test", out: Path | None = None) -> None:
+    """Run what is missing of the main table and print it.
+
+    Args:
+        scale: smoke, classroom or gpu.
+        seeds: number of seeds, 0 to seeds - 1.
+        teacher: DE, CB or CE.
+        split: the split of the collection to evaluate on.
+        out: folder for the result records.
+    """
+    from leadkit import config, recipes
+
+    pipelines = [recipes.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
+    print(recipes.main_table(pipelines, split).round(2).to_string(na_rep=""))
+    if out:
+        recipes.save_records(pipelines, split, out)
+
+
+@app.command
+def pretrain(out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
+    """Train the tokeniser and the miniature BERTs of data/models.
+
+    Args:
+        out: folder that receives them; data/models by default.
+        bf16: bfloat16 autocast; faster where the processor multiplies it.
+        seed: random seed.
+    """
+    from leadkit import config, pretrain
+
+    pretrain.pretrain(pretrain.Pretraining(bf16=bf16, seed=seed), out or config.MODELS)
+
+
+if __name__ == "__main__":
+    try:
+        app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
+    except (ValueError, OSError, ArithmeticError) as error:
+        sys.exit(f"leadkit: {error}")

@@ -1,0 +1,211 @@
+"""From texts to batches: tokenised once per tokeniser, memory-mapped, grouped into queries with their passages.
+
+Which queries, positives and negatives a step sees is a pure function of (seed, step). No passage of a batch is relevant to a
+query of the batch except as its positive, so in-batch negatives are never false.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from leadkit.collection import CACHE, Collection
+from leadkit.files import digest, write
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Padded token ids (P, T) with mask (P, T), True where there is a token; kinds (P, T) are the token types of pairs."""
+
+    ids: Tensor
+    mask: Tensor
+    kinds: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Tokens":
+        return Tokens(*(None if t is None else t.to(device, non_blocking=True) for t in (self.ids, self.mask, self.kinds)))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B queries, their B * n passages (query b's are rows b*n .. b*n + n - 1, the positive first), and who is scored against whom.
+
+    own: False: every query against all N = B * n passages (in-batch negatives); True: against its own n (CE).
+    pairs: the B * n concatenations of query and passage, for a CE. positive: (B,), the column of the positive.
+    """
+
+    queries: Tokens
+    passages: Tokens
+    positive: Tensor
+    own: bool = False
+    pairs: Tokens | None = None
+
+    def candidates(self, scores: Tensor) -> Tensor:
+        """(K, B, N, ...) -> (K, B, C, ...): all columns, or each query's own n."""
+        if not self.own:
+            return scores
+        B = scores.shape[1]
+        columns = torch.arange(scores.shape[2], device=scores.device).view(B, -1)  # (B, n)
+        return scores[:, torch.arange(B, device=scores.device)[:, None], columns]
+
+    def to(self, device: torch.device) -> "Batch":
+        return replace(self, queries=self.queries.to(device), passages=self.passages.to(device),
+                       positive=self.positive.to(device), pairs=self.pairs and self.pairs.to(device))
+
+
+class Tokenised:
+    """Texts as token ids, special tokens included: one flat memory-mapped array and the offset of each text."""
+
+    def __init__(self, flat: np.ndarray, offsets: np.ndarray, pad: int):
+        self.flat, self.offsets, self.pad = flat, offsets, pad
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+    def row(self, i: int) -> np.ndarray:
+        return self.flat[self.offsets[i] : self.offsets[i + 1]]
+
+    def rows(self, rows: np.ndarray) -> Tokens:
+        """The texts of these rows, padded to the longest of them."""
+        return pad([self.row(i) for i in rows], self.pad)
+
+
+def pad(rows: list[np.ndarray], value: int, kinds: list[np.ndarray] | None = None) -> Tokens:
+    """Token rows to `Tokens`, padded to the longest."""
+    width = max(map(len, rows))
+    ids, mask = np.full((len(rows), width), value, np.int64), np.zeros((len(rows), width), bool)
+    types = None if kinds is None else np.zeros((len(rows), width), np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)], mask[i, : len(row)] = row, True
+        if kinds is not None:
+            types[i, : len(row)] = kinds[i]
+    return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), None if types is None else torch.from_numpy(types))
+
+
+def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longest: int, cache: Path = CACHE) -> Tokenised:
+    """Tokenise once; later calls map the cached file. A cached file that is not what was written is rebuilt.
+
+    longest: tokens per text, special tokens included; longer texts are cut.
+    """
+    key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode() + str(longest).encode())
+    for text in texts.values():
+        key.update(text.encode() + b"\0")
+    path = cache / "tokens" / f"{key.hexdigest()[:16]}.npy"
+    seal = path.with_suffix(".sha256")
+    if not (path.exists() and seal.exists() and seal.read_text() == digest(path)):
+        values, rows = list(texts.values()), []
+        for i in range(0, len(values), 4096):
+            rows += tokenizer(values[i : i + 4096], truncation=True, max_length=longest)["input_ids"]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
+        header = np.concatenate([[len(offsets)], offsets]).astype(np.int32)
+        everything = np.concatenate([header, np.fromiter((token for row in rows for token in row), np.int32)])
+
+        def save(temporary: Path) -> None:
+            with open(temporary, "wb") as file:
+                np.save(file, everything)
+
+        write(path, save)
+        write(seal, lambda temporary: temporary.write_text(digest(path)))
+    mapped = np.load(path, mmap_mode="r")
+    count = int(mapped[0])
+    return Tokenised(mapped[1 + count :], np.asarray(mapped[1 : 1 + count], np.int64), tokenizer.pad_token_id)
+
+
+@dataclass(frozen=True)
+class Group:
+    """One query with its passages, as rows of the collection: relevant ones, and the pool its negatives are drawn from."""
+
+    query: int
+    relevant: tuple[int, ...]
+    negatives: tuple[int, ...] = ()  # empty: any passage of the collection
+
+
+def groups(collection: Collection, split: str, negatives: Mapping[str, list[str]] | None = None) -> list[Group]:
+    """The queries of a split with their relevant passages (grade >= 1) and mined negatives; relevant ones are never negatives."""
+    row, found = collection.passage_row, []
+    for i, qid in enumerate(collection.split(split)):
+        relevant = {row[pid] for pid, grade in collection.qrels[split][qid].items() if grade > 0}
+        pool = (row[pid] for pid in (negatives or {}).get(qid, ()))
+        if relevant:
+            found.append(Group(i, tuple(sorted(relevant)), tuple(p for p in pool if p not in relevant)))
+    return found
+
+
+class Sampler:
+    """Step -> the queries and passages of its batch. Queries are shuffled anew each epoch."""
+
+    def __init__(self, groups: list[Group], passages: int, batch: int, per_query: int, seed: int):
+        if batch > len(groups):
+            raise ValueError(f"batch {batch} is larger than the {len(groups)} training queries; use at most {len(groups)}")
+        if passages <= batch * per_query:
+            raise ValueError(f"batch {batch} of {per_query} passages needs more than {batch * per_query} passages, not {passages}")
+        self.groups, self.passages, self.batch, self.per_query, self.seed = groups, passages, batch, per_query, seed
+        self.steps = len(groups) // batch  # per epoch
+        self._epoch, self._plan = -1, []
+
+    def _order(self, epoch: int) -> list[list[Group]]:
+        """The batches of an epoch; a query that shares a relevant passage with a batch waits for the next one."""
+        order = np.random.default_rng((self.seed, epoch)).permutation(len(self.groups))
+        plan, waiting = [], [self.groups[i] for i in reversed(order)]
+        while len(plan) < self.steps:
+            taken, batch, later = set(), [], []
+            while len(batch) < self.batch and waiting:
+                group = waiting.pop()
+                if taken.isdisjoint(group.relevant):
+                    batch.append(group)
+                    taken.update(group.relevant)
+                else:
+                    later.append(group)
+            waiting += reversed(later)
+            plan.append(batch)
+        return plan
+
+    def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the B queries (B,) and of their passages (B, n), the positive in column 0."""
+        epoch, at = divmod(step, self.steps)
+        if epoch != self._epoch:
+            self._epoch, self._plan = epoch, self._order(epoch)
+        batch, random = self._plan[at], np.random.default_rng((self.seed, step, 1))
+        relevant = {p for group in batch for p in group.relevant}
+        passages = np.empty((len(batch), self.per_query), np.int64)  # (B, n)
+        for b, group in enumerate(batch):
+            pool = [p for p in group.negatives if p not in relevant]
+            drawn = list(random.choice(pool, min(self.per_query - 1, len(pool)), replace=False)) if pool else []
+            while len(drawn) < self.per_query - 1:
+                p = int(random.integers(self.passages))
+                if p not in relevant and p not in drawn:
+                    drawn.append(p)
+            passages[b] = [random.choice(group.relevant), *drawn]
+        return np.array([group.query for group in batch]), passages
+
+
+class Batches:
+    """Step -> `Batch`, for one tokeniser."""
+
+    def __init__(self, sampler: Sampler, queries: Tokenised, passages: Tokenised, own: bool = False, pairs: bool = False):
+        self.sampler, self.queries, self.passages, self.own, self.pairs = sampler, queries, passages, own, pairs
+
+    def __call__(self, step: int) -> Batch:
+        queries, passages = self.sampler(step)
+        B, n = passages.shape
+        positive = torch.zeros(B, dtype=torch.long) if self.own else torch.arange(B) * n
+        together = pair(self.queries, self.passages, np.repeat(queries, n), passages.ravel()) if self.pairs else None
+        return Batch(self.queries.rows(queries), self.passages.rows(passages.ravel()), positive, self.own, together)
+
+
+def pair(queries: Tokenised, passages: Tokenised, query_rows: np.ndarray, passage_rows: np.ndarray) -> Tokens:
+    """[CLS] query [SEP] passage [SEP] of each pair, with token types 0 and 1."""
+    rows, kinds = [], []
+    for q, p in zip(query_rows, passage_rows, strict=True):
+        query, passage = queries.row(q), passages.row(p)[1:]
+        rows.append(np.concatenate([query, passage]))
+        kinds.append(np.repeat([0, 1], [len(query), len(passage)]))
+    return pad(rows, passages.pad, kinds)

@@ -1,0 +1,77 @@
+"""The scales: every number that a run depends on, in one place, the paper's value beside ours."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from leadkit.train import Schedule
+
+MODELS = Path(__file__).parent.parent / "data" / "models"
+RUNS = Path(__file__).parent.parent / "runs"
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a batch holds."""
+
+    collection: str = "python-docs"  # paper: MS MARCO passage and document
+    query_tokens: int = 24  # paper: 32
+    passage_tokens: int = 64  # paper: 128-256 (released scripts; PROD: 144)
+    batch: int = 32  # queries; paper: not said
+    passages: int = 2  # passages per query, one positive; paper: not said
+    negatives: int = 100  # mined per query; paper: 100
+
+
+@dataclass(frozen=True)
+class Lead:
+    """LEAD's own settings (sections 3.3 and 3.4)."""
+
+    k: int = 5  # selected layers; paper: 5 (passages), 6 (documents)
+    strategy: str = "random"  # paper: random
+    tau_d: float = 1.0  # distillation temperature; paper: 1 (released scripts)
+    tau_l: float = 10.0  # layer selection temperature; paper: 10 (released scripts)
+    joint: bool = True  # train the teacher too
+    reweight: bool = True  # Eq. (7); False: 1 / K
+    variant: str = "paper"  # or "released"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One machine's worth of experiment."""
+
+    name: str
+    teacher_encoder: str  # paper: coCondenser, 12 layers
+    student_encoder: str  # paper: DistilBERT, 6 layers
+    data: Data
+    warm_up: Schedule  # of the 12DE that mines; paper: 20,000 steps
+    teacher: Schedule  # of the teacher on mined negatives; paper: 20,000 steps
+    student: Schedule  # of the student on mined negatives; paper: 20,000 steps
+    distil: Schedule  # paper: 50,000 steps
+    lead: Lead
+    score_scale: dict[str, float]  # architecture -> factor on its scores; paper: 1
+    dropout: float = 0.0  # paper: 0.1
+    rerank: int = 100  # teacher re-ranks this many of the 12DE's; paper: 1,000 (passages), 100 (documents)
+    depth: int = 1000  # passages in a run; paper: 1,000
+    bf16: bool = False
+
+
+SCALES = {
+    "smoke": Scale(
+        "smoke", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data("python-docs:smoke", 16, 32, batch=8),
+        warm_up=Schedule(10, 3e-4), teacher=Schedule(10, 3e-4), student=Schedule(10, 3e-4), distil=Schedule(10, 3e-4),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}, rerank=20),
+    "classroom": Scale(
+        "classroom", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data(),
+        warm_up=Schedule(200, 3e-4), teacher=Schedule(200, 3e-4), student=Schedule(200, 3e-4), distil=Schedule(200, 2e-4),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}),
+    "gpu": Scale(
+        "gpu", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
+        warm_up=Schedule(3000, 2e-4), teacher=Schedule(3000, 2e-4), student=Schedule(3000, 2e-4), distil=Schedule(6000, 2e-4),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}, dropout=0.1, bf16=True),
+}
+
+
+def scale(name: str, **changes: object) -> Scale:
+    """A scale by name, with fields changed. ValueError for an unknown one."""
+    if name not in SCALES:
+        raise ValueError(f"scale {name!r} is unknown: use one of {', '.join(SCALES)}")
+    return replace(SCALES[name], **changes)

@@ -1,0 +1,33 @@
+"""Measures by ir_measures, significance by a paired t-test over queries (section 4.2.1)."""
+
+import ir_measures
+import numpy as np
+from scipy.stats import ttest_rel
+
+from leadkit.collection import Collection
+from leadkit.search import Run
+
+# The names are ir_measures' own: RR is the paper's MRR, AP its MAP, R its recall.
+MEASURES = ("RR@10", "AP@1000", "nDCG@10", "R@100", "R@1000")
+
+
+def per_query(run: Run, collection: Collection, split: str, measures: tuple[str, ...] = MEASURES) -> dict[str, np.ndarray]:
+    """Measure -> its value for each query of the split, in the split's order; a query without results counts 0.
+
+    Ties are broken here (the run's order is the ranking), because evaluation tools differ in how they break them.
+    """
+    ids, queries = list(collection.passages), list(collection.split(split))
+    ranking = {qid: {ids[row]: float(-rank) for rank, row in enumerate(rows) if row >= 0}
+               for qid, rows in zip(queries, run.rows, strict=True)}
+    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    values = {name: dict.fromkeys(queries, 0.0) for name in measures}
+    for metric in ir_measures.iter_calc(list(parsed), collection.qrels[split], ranking):
+        values[parsed[metric.measure]][metric.query_id] = metric.value
+    return {name: np.array(list(by_query.values())) for name, by_query in values.items()}
+
+
+def paired_t_test(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """(mean difference a - b, two-sided p) over the same queries; p is 1 where the two never differ."""
+    if np.array_equal(a, b):
+        return 0.0, 1.0
+    return float(np.mean(a - b)), float(ttest_rel(a, b).pvalue)

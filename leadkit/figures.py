@@ -1,0 +1,75 @@
+"""The shared plots: one style, colour-blind-safe, readable from the last row. Each returns the Axes it drew on."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+PALETTE = sns.color_palette("colorblind")
+TEACHER, STUDENT = PALETTE[1], PALETTE[0]
+
+
+def style() -> None:
+    """Set the style of every figure: call it once, at the top of a notebook."""
+    sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=1.1,
+                  rc={"figure.figsize": (8, 4), "figure.dpi": 90, "savefig.bbox": "tight", "axes.titleweight": "bold"})
+
+
+def _axes(axes: Axes | None) -> Axes:
+    return plt.subplots()[1] if axes is None else axes
+
+
+def distributions(rows: Mapping[str, Sequence[float]], title: str, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
+    """Score distributions over the same candidates, side by side: name -> C probabilities."""
+    axes = _axes(axes)
+    frame = pd.DataFrame(rows, index=labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1))
+    frame.plot.bar(ax=axes, color=[STUDENT, TEACHER, *PALETTE[2:]][: len(rows)], width=0.8, rot=0)
+    axes.set(title=title, xlabel="candidate", ylabel="probability", ylim=(0, 1))
+    return axes
+
+
+def heat(matrix: np.ndarray, title: str, x: str, y: str, xticks: Sequence | None = None, yticks: Sequence | None = None,
+         digits: int | None = 2, axes: Axes | None = None) -> Axes:
+    """A matrix as colours, lighter is larger; `digits` of each value are printed in its cell (None: no numbers)."""
+    axes = _axes(axes)
+    sns.heatmap(matrix, ax=axes, cmap="viridis", annot=digits is not None, fmt=f".{digits or 0}f", cbar=digits is None,
+                xticklabels=xticks if xticks is not None else list(range(1, matrix.shape[1] + 1)),
+                yticklabels=yticks if yticks is not None else list(range(1, matrix.shape[0] + 1)))
+    axes.set(title=title, xlabel=x, ylabel=y)
+    return axes
+
+
+def lines(columns: Mapping[str, Sequence[float]], title: str, x: str, y: str, at: Sequence[float] | None = None, log: bool = False,
+          axes: Axes | None = None) -> Axes:
+    """Curves over the same x (1, 2, ... by default), told apart by colour, dash and marker."""
+    axes = _axes(axes)
+    for (name, values), dash, marker in zip(columns.items(), ["-", "--", "-.", ":"] * 4, "os^Dvx*P" * 2, strict=False):
+        axes.plot(at if at is not None else np.arange(1, len(values) + 1), values, dash, marker=marker if len(values) <= 30 else None,
+                  label=name)
+    axes.set(title=title, xlabel=x, ylabel=y, yscale="log" if log else "linear")
+    axes.legend()
+    return axes
+
+
+def bars(values: Mapping[str, float], title: str, x: str, errors: Mapping[str, tuple[float, float]] | None = None,
+         paper: Mapping[str, float] | None = None, axes: Axes | None = None) -> Axes:
+    """One horizontal bar per row, first on top; `errors` are (low, high) ends of intervals, `paper` marks the paper's value."""
+    axes = _axes(axes)
+    names, y = list(values), np.arange(len(values))
+    ends = None if errors is None else np.array([[max(0.0, values[n] - errors[n][0]), max(0.0, errors[n][1] - values[n])] for n in names]).T
+    axes.barh(y, [values[n] for n in names], xerr=ends, color=STUDENT, capsize=4)
+    if paper:
+        known = [i for i, n in enumerate(names) if n in paper]
+        axes.plot([paper[names[i]] for i in known], known, "D", color=TEACHER, label="paper (MS MARCO passage)")
+        axes.legend(loc="lower right")
+    axes.set(title=title, xlabel=x, yticks=y, yticklabels=names)
+    axes.invert_yaxis()
+    return axes
+
+
+def smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
+    """Running mean over up to `window` past values, as long as the input."""
+    return pd.Series(values, dtype=float).rolling(window, min_periods=1).mean().to_numpy()

@@ -1,0 +1,51 @@
+"""Execute the numbered notebooks in order, write them as HTML, print the main table."""
+
+from pathlib import Path
+
+import nbformat
+import papermill
+from nbconvert import HTMLExporter
+
+from leadkit.config import RUNS, Scale
+from leadkit.files import digest, fingerprint, write
+from leadkit.recipes import Pipeline, main_table
+from leadkit.stages import collection
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def _sources() -> list[str]:
+    return [digest(path) for path in sorted((ROOT / "leadkit").glob("*.py"))]
+
+
+def execute(notebook: Path, out: Path, parameters: dict[str, object]) -> bool:
+    """Execute a notebook into `out` unless that was done with the same notebook, package and parameters; say whether it ran."""
+    key = fingerprint([digest(notebook), _sources(), parameters])
+    if out.exists() and nbformat.read(out, as_version=4).metadata.get("leadkit") == key:
+        return False
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".partial.ipynb")
+    papermill.execute_notebook(notebook, partial, parameters, kernel_name="python3", cwd=str(notebook.parent))
+    done = nbformat.read(partial, as_version=4)
+    done.metadata["leadkit"] = key
+    nbformat.write(done, partial)
+    partial.replace(out)
+    return True
+
+
+def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
+    """Everything that `make reproduce` shows. only: run just the notebooks whose name contains this."""
+    found = collection(scale.data.collection)
+    print(f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
+          + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items())) + " queries", flush=True)
+    folder = RUNS / f"notebooks-{scale.name}"
+    for notebook in sorted(NOTEBOOKS.glob(f"[0-9]*{only}*.ipynb")):
+        out = folder / notebook.name
+        ran = execute(notebook, out, {"SCALE": scale.name, "SEED": seed})
+        html, _ = HTMLExporter().from_filename(str(out))
+        write(out.with_suffix(".html"), lambda temporary, html=html: temporary.write_text(html, encoding="utf-8"))
+        print(f"{notebook.name}: {'executed' if ran else 'stands from before'}", flush=True)
+    print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
+    print(main_table([Pipeline(scale, seed)]).round(2).to_string(na_rep=""))
+    print(f"\nnotebooks and HTML report: {folder}")

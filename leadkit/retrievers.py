@@ -1,0 +1,268 @@
+"""Three retrievers, one contract: layer scores (K, B, C) and final scores (B, C) for a batch (LEAD, section 3.2).
+
+Layers are numbered from 1: layer i is the state after the i-th Transformer block; embeddings are no layer. A linear layer appended
+to the tower is layer L + 1. Every score is multiplied by the retriever's constant `scale` (paper: 1): states after a layer norm have
+norm sqrt(H), so raw products saturate every softmax.
+"""
+
+import copy
+import inspect
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from leadkit import scores
+from leadkit.batches import Batch, Tokens
+from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
+
+TOKENISER = str(Path(__file__).parent.parent / "data" / "models" / "bert-6x128")  # of the untrained encoders
+
+
+@dataclass(frozen=True)
+class Tower:
+    """What a retriever is built from."""
+
+    architecture: str  # DE, CB or CE
+    encoder: str  # a folder or a name on the Hugging Face hub
+    scale: float = 1.0  # multiplies every score; paper: 1
+    linear: int = 0  # width of an appended linear layer, 0 for none (section 4.6.1)
+    dropout: float = 0.1  # paper: 0.1 (released scripts)
+    released: bool = False  # CB only: normalise the final output and count every query position, as the released code does
+
+
+def _random(encoder: str) -> tuple[int, int] | None:
+    """(layers, hidden) of "random:LxH", an untrained BERT with our miniatures' tokeniser; None for any other encoder."""
+    shape = re.fullmatch(r"random:(\d+)x(\d+)", encoder)
+    return shape and tuple(map(int, shape.groups()))
+
+
+def encoder_digest(encoder: str) -> str:
+    """What the weights of an encoder are known by: the digest of a local folder's files, the name of any other."""
+    folder = Path(encoder)
+    return fingerprint([digest(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else encoder
+
+
+def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
+    """The tokeniser of a folder or hub name. ValueError where it has no [CLS] or [SEP]."""
+    tokenizer = AutoTokenizer.from_pretrained(TOKENISER if _random(encoder) else encoder)
+    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser lacks [CLS], [SEP] or [PAD]; a BERT-like one is needed")
+    return tokenizer
+
+
+def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
+    """The encoder of a folder or hub name in float32, without a pooling layer.
+
+    FileNotFoundError for a folder without weights; ValueError for damaged weights, or a tokeniser with more words than the
+    embedding table.
+    """
+    words = len(load_tokenizer(encoder))
+    if shape := _random(encoder):
+        layers, hidden = shape
+        return AutoModel.from_config(BertConfig(
+            vocab_size=words, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=4 * hidden,
+            hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), add_pooling_layer=False)
+    folder = Path(encoder)
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"encoder {encoder!r}: the folder holds no weights (*.safetensors)")
+    config = copy.deepcopy(AutoConfig.from_pretrained(encoder))
+    for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+        if hasattr(config, field):
+            setattr(config, field, dropout)
+    accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    pooling = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
+    try:
+        model = AutoModel.from_pretrained(encoder, config=config, dtype=torch.float32, use_safetensors=True, **pooling)
+    except (SafetensorError, RuntimeError) as error:
+        raise ValueError(f"encoder {encoder!r}: its weights are damaged or of another shape ({error})") from error
+    rows = model.get_input_embeddings().num_embeddings
+    if words > rows:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {rows} rows; "
+                         "they do not belong together")
+    return model
+
+
+class Retriever(nn.Module):
+    """A pile of layers and a score function: subclasses answer `encode_layers` and `score_layers`."""
+
+    architecture: ClassVar[str]
+
+    def __init__(self, tower: Tower):
+        super().__init__()
+        self.tower = tower
+        self.encoder = load_encoder(tower.encoder, tower.dropout)
+        width = self.encoder.config.hidden_size
+        self.linear = nn.Linear(width, tower.linear) if tower.linear else None
+        self.width = tower.linear or width
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, the appended linear layer included."""
+        return self.encoder.config.num_hidden_layers + (self.linear is not None)
+
+    def states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
+        """Token states after each of the 1-based `layers`: a list of (P, T, H)."""
+        kinds = {} if tokens.kinds is None else {"token_type_ids": tokens.kinds}
+        hidden = self.encoder(tokens.ids, attention_mask=tokens.mask, output_hidden_states=True, **kinds).hidden_states
+        # hidden[0] is the embeddings, so hidden[i] is layer i.
+        states = {i: hidden[i] for i in layers if i < len(hidden)}
+        if len(hidden) in layers:
+            states[len(hidden)] = self.linear(hidden[-1])
+        return [states[i] for i in layers]
+
+    def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
+        """(K, B, C): one slice of scores per 1-based layer, in the given order."""
+        raise NotImplementedError
+
+    def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """FD's features (after VIRT): soft-maxed maps of query tokens over passage tokens (K, B, C, X, Y); and final scores (B, C).
+
+        Rows of padding are zero. With own passages (a CE among the two) a passage's [CLS] is left out: a pair has none.
+        """
+        raise NotImplementedError
+
+    def forward(self, batch: Batch, layers: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Layer scores (K, B, C) of the selected layers and final scores (B, C) of the last one."""
+        for layer in layers:
+            if not 1 <= layer <= self.layers:
+                raise ValueError(f"layer {layer} does not exist: this {self.architecture} has layers 1 to {self.layers}")
+        every = self.layer_scores(batch, (*layers, *(() if self.layers in layers else (self.layers,))))
+        final = every[layers.index(self.layers) if self.layers in layers else -1]  # (B, C)
+        return every[: len(layers)], final
+
+    def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Encoder, tokeniser, `retriever.json` and, where there is one, the head; safetensors and JSON only."""
+        self.encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        head = {name: t for name, t in self.state_dict().items() if not name.startswith("encoder.")}
+        if head:
+            write_tensors(folder / "head" / "head.safetensors", head)
+        write_json(folder / "retriever.json", asdict(self.tower) | {"encoder": "."})
+
+
+class TwoTowers(Retriever):
+    """DE and CB: query and passage are encoded apart, by one shared tower, and meet in a score function."""
+
+    def token_states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
+        """What the score function sees: a list of (P, T, H)."""
+        return self.states(tokens, layers)
+
+    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        """Token states (B, X, H) and (N, Y, H) of one layer -> scores (B, N)."""
+        raise NotImplementedError
+
+    def _scores(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
+        every = torch.stack([self.compare(q, p, batch) for q, p in zip(queries, passages, strict=True)])  # (K, B, N)
+        return batch.candidates(every * self.tower.scale)  # (K, B, C)
+
+    def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
+        return self._scores(self.token_states(batch.queries, layers), self.token_states(batch.passages, layers), batch)
+
+    def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        wanted = (*layers, self.layers)
+        queries, passages = self.token_states(batch.queries, wanted), self.token_states(batch.passages, wanted)
+        q, p, p_mask = torch.stack(queries[:-1]), torch.stack(passages[:-1]), batch.passages.mask
+        if batch.own:
+            p_mask = p_mask.clone()
+            p_mask[:, 0] = False
+        maps = scores.attention_maps(q, p, batch.queries.mask, p_mask)  # (K, B, N, X, Y)
+        return batch.candidates(maps), self._scores(queries[-1:], passages[-1:], batch)[0]
+
+
+class DualEncoder(TwoTowers):
+    """DE: the dot product of the [CLS] states of query and passage, Eq. (1)."""
+
+    architecture = "DE"
+
+    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        # f_DE(q, p) = E_Q(q)^T E_P(p)
+        return scores.dot(queries[None, :, 0], passages[None, :, 0])[0]  # (B, N)
+
+    def encode(self, tokens: Tokens) -> Tensor:
+        """(P, H): the vector of each text; their dot product is the final score over `scale`."""
+        return self.states(tokens, (self.layers,))[0][:, 0]
+
+
+class ColBERT(TwoTowers):
+    """CB: late interaction, Eq. (2); no punctuation filter, no last linear layer."""
+
+    architecture = "CB"
+
+    def token_states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
+        states = self.states(tokens, layers)
+        if self.tower.released:
+            states = [nn.functional.normalize(s, dim=-1) if i == self.layers else s for i, s in zip(layers, states, strict=True)]
+        return states
+
+    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+        q_mask = None if self.tower.released else batch.queries.mask
+        # f_CB(q, p) = \sum_{x} \max_{y} E_Q(q)_x . E_P(p)_y
+        return scores.maxsim(queries[None], passages[None], batch.passages.mask, q_mask)[0]  # (B, N)
+
+
+class CrossEncoder(Retriever):
+    """CE: one projection w of the [CLS] state of the pair, shared by all layers, Eq. (3)."""
+
+    architecture = "CE"
+
+    def __init__(self, tower: Tower):
+        super().__init__(tower)
+        if tower.linear and tower.linear != self.encoder.config.hidden_size:
+            raise ValueError(f"linear {tower.linear} differs from the hidden size {self.encoder.config.hidden_size}: a CE shares "
+                             "one projection between all layers, so they must have one width")
+        self.projection = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
+
+    def score(self, pairs: Tokens, layers: tuple[int, ...]) -> Tensor:
+        """(K, P): scores of P pairs at each layer."""
+        cls = torch.stack([s[:, 0] for s in self.states(pairs, layers)])  # (K, P, H)
+        # f_CE(q, p) = w^T E_CE([q; p])
+        return scores.project(cls, self.projection) * self.tower.scale  # (K, P)
+
+    def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
+        return self.score(batch.pairs, layers).unflatten(1, (len(batch.positive), -1))  # (K, B, n)
+
+    def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        self.encoder.set_attn_implementation("eager")  # the only one that returns attention
+        out = self.encoder(batch.pairs.ids, attention_mask=batch.pairs.mask, token_type_ids=batch.pairs.kinds, output_attentions=True)
+        self.encoder.set_attn_implementation("sdpa")
+        n, Y = len(batch.passages.ids) // len(batch.positive), batch.passages.mask.shape[1]
+        q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
+        # Token y >= 1 of a passage stands at len(q) + y - 1 of its pair.
+        y = torch.arange(Y, device=q_mask.device)
+        columns = (q_mask.sum(1, keepdim=True) + y - 1).clamp(max=batch.pairs.ids.shape[1] - 1)  # (P, Y)
+        inside = (batch.passages.mask & (y > 0))[:, None] & q_mask[..., None]  # (P, X, Y)
+        maps = []
+        for layer in layers:
+            attention = out.attentions[layer - 1].mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
+            over = attention.gather(2, columns[:, None].expand(-1, attention.shape[1], -1)) * inside  # (P, X, Y)
+            maps.append(over / over.sum(-1, keepdim=True).clamp_min(1e-9))
+        final = scores.project(self.linear(out.last_hidden_state) if self.linear else out.last_hidden_state, self.projection)[:, 0]
+        stacked = torch.stack(maps).unflatten(1, (len(batch.positive), n))  # (K, B, n, X, Y)
+        return stacked, final.view(len(batch.positive), n) * self.tower.scale
+
+
+RETRIEVERS = {cls.architecture: cls for cls in (DualEncoder, ColBERT, CrossEncoder)}
+
+
+def build(tower: Tower) -> Retriever:
+    """The retriever of a tower. ValueError for an unknown architecture."""
+    if tower.architecture not in RETRIEVERS:
+        raise ValueError(f"architecture {tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}")
+    return RETRIEVERS[tower.architecture](tower)
+
+
+def load(folder: Path) -> Retriever:
+    """A retriever saved by `Retriever.save`."""
+    tower = Tower(**json.loads((folder / "retriever.json").read_text()) | {"encoder": str(folder)})
+    retriever = build(tower)
+    head = folder / "head" / "head.safetensors"
+    if head.exists():
+        retriever.load_state_dict(read_tensors(head), strict=False)
+    return retriever.eval()

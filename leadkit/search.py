@@ -1,0 +1,182 @@
+"""Encode, search exactly, re-rank, BM25, mine hard negatives. A `Run` is the ranking of every query."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import Stemmer
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from leadkit import scores
+from leadkit.batches import Group, Tokenised, Tokens, pair
+from leadkit.collection import Collection
+from leadkit.files import write
+from leadkit.retrievers import ColBERT, CrossEncoder, DualEncoder, Retriever
+
+TOKENS_PER_BATCH = 8192  # of encoding, padding included
+
+
+@dataclass(frozen=True)
+class Run:
+    """rows (Q, depth): passage rows, best first, -1 where a query has fewer; scores (Q, depth), falling."""
+
+    rows: np.ndarray
+    scores: np.ndarray
+
+    def write_trec(self, path: Path, query_ids: list[str], passage_ids: list[str], tag: str) -> None:
+        """The run in TREC format: query-id Q0 passage-id rank score tag."""
+
+        def lines() -> Iterator[str]:
+            for qid, rows, values in zip(query_ids, self.rows, self.scores, strict=True):
+                for rank, (row, score) in enumerate(zip(rows, values, strict=True), start=1):
+                    if row >= 0:
+                        yield f"{qid} Q0 {passage_ids[row]} {rank} {score:.6f} {tag}\n"
+
+        def save(temporary: Path) -> None:
+            with open(temporary, "w", encoding="utf-8") as out:
+                out.writelines(lines())
+
+        write(path, save)
+
+
+def by_length(lengths: np.ndarray) -> list[np.ndarray]:
+    """Rows in batches of similar length, so that little of a batch is padding; the longest come first."""
+    order, batches, first = np.argsort(-lengths, kind="stable"), [], 0
+    while first < len(order):
+        size = max(1, TOKENS_PER_BATCH // int(lengths[order[first]]))
+        batches.append(order[first : first + size])
+        first += size
+    return batches
+
+
+@torch.inference_mode()
+def _encode(retriever: Retriever, texts: Tokenised, label: str, keep: Callable[[Tokens, np.ndarray], None]) -> None:
+    device = retriever.encoder.device
+    with tqdm(total=len(texts), desc=label, unit="text", leave=False) as bar:
+        for rows in by_length(texts.lengths):
+            keep(texts.rows(rows).to(device), rows)
+            bar.update(len(rows))
+
+
+def encode(retriever: DualEncoder, texts: Tokenised, label: str = "encoding") -> np.ndarray:
+    """(P, H) float32: the vector of every text."""
+    vectors = np.empty((len(texts), retriever.width), np.float32)
+
+    def keep(tokens: Tokens, rows: np.ndarray) -> None:
+        vectors[rows] = retriever.encode(tokens).cpu().numpy()
+
+    _encode(retriever, texts, label, keep)
+    return vectors
+
+
+def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
+    """Exact inner-product search: queries (Q, H), passages (P, H) -> the top `depth` of each query.
+
+    faiss IndexFlatIP, on all GPUs where there are any; on a GPU without faiss-gpu, a matrix product in torch.
+    """
+    import faiss  # after torch: see pyproject.toml
+
+    depth = min(depth, len(passages))
+    if torch.cuda.is_available() and not getattr(faiss, "get_num_gpus", lambda: 0)():
+        return torch_search(queries, passages, depth, torch.device("cuda"))
+    index = faiss.IndexFlatIP(passages.shape[1])
+    if getattr(faiss, "get_num_gpus", lambda: 0)():
+        index = faiss.index_cpu_to_all_gpus(index)
+    index.add(passages)
+    values, rows = index.search(queries, depth)
+    return Run(rows, values)
+
+
+def torch_search(queries: np.ndarray, passages: np.ndarray, depth: int, device: torch.device) -> Run:
+    """The same search as a matrix product and a top-k, 1,024 queries at a time."""
+    table, found = torch.from_numpy(passages).to(device), []
+    for chunk in torch.from_numpy(queries).to(device).split(1024):
+        found.append((chunk @ table.T).topk(depth))
+    return Run(torch.cat([f.indices for f in found]).cpu().numpy(), torch.cat([f.values for f in found]).cpu().numpy())
+
+
+def sort(rows: np.ndarray, values: np.ndarray) -> Run:
+    """Candidates (Q, k) in falling order of their scores; ties keep the order they came in."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    return Run(np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1))
+
+
+def rerank(retriever: Retriever, queries: Tokenised, passages: Tokenised, first: Run, depth: int, label: str = "re-ranking") -> Run:
+    """Re-rank the top `depth` of a run by the retriever's final scores; what stood below stays below, in its order."""
+    rows = first.rows[:, :depth]
+    if isinstance(retriever, CrossEncoder):
+        values = _score_pairs(retriever, queries, passages, rows, label)
+    elif isinstance(retriever, ColBERT):
+        values = _score_tokens(retriever, queries, passages, rows, label)
+    else:
+        q, p = encode(retriever, queries, label), encode(retriever, passages, label)
+        values = np.einsum("qh,qkh->qk", q, p[rows])
+    top = sort(rows, values)
+    below = np.broadcast_to(top.scores[:, -1:] - 1, first.rows[:, depth:].shape)
+    return Run(np.concatenate([top.rows, first.rows[:, depth:]], 1), np.concatenate([top.scores, below], 1))
+
+
+@torch.inference_mode()
+def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str) -> np.ndarray:
+    """(Q, k): the score of each query with each of its candidates."""
+    Q, k = rows.shape
+    q, p = np.repeat(np.arange(Q), k), rows.ravel()
+    values, device = np.empty(Q * k, np.float32), retriever.encoder.device
+    with tqdm(total=Q * k, desc=label, unit="pair", leave=False) as bar:
+        for at in by_length(queries.lengths[q] + passages.lengths[p]):
+            tokens = pair(queries, passages, q[at], p[at]).to(device)
+            values[at] = retriever.score(tokens, (retriever.layers,))[0].cpu().numpy()
+            bar.update(len(at))
+    return values.reshape(Q, k)
+
+
+@torch.inference_mode()
+def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str) -> np.ndarray:
+    """(Q, k): MaxSim of each query with each of its candidates; passages are encoded once and kept in float16."""
+    last, device = (retriever.layers,), retriever.encoder.device
+    needed, position = np.unique(rows, return_inverse=True)
+    position = position.reshape(rows.shape)
+    table: list[Tensor] = [torch.empty(0)] * len(needed)
+    chosen = Tokenised(np.concatenate([passages.row(r) for r in needed]),
+                       np.concatenate([[0], np.cumsum(passages.lengths[needed])]), passages.pad)
+
+    def keep(tokens: Tokens, at: np.ndarray) -> None:
+        states = retriever.token_states(tokens, last)[0].half()  # (P, Y, H)
+        for i, state, length in zip(at, states, tokens.mask.sum(1).tolist(), strict=True):
+            table[i] = state[:length].clone()
+
+    _encode(retriever, chosen, f"{label}: encoding", keep)
+    values = np.empty(rows.shape, np.float32)
+    for at in tqdm(np.array_split(np.arange(len(rows)), max(1, len(rows) // 32)), desc=label, unit="batch", leave=False):
+        tokens = queries.rows(at).to(device)
+        states = retriever.token_states(tokens, last)[0]  # (B, X, H)
+        for i, state, mask in zip(at, states, tokens.mask, strict=True):
+            candidates = torch.nn.utils.rnn.pad_sequence([table[j] for j in position[i]], batch_first=True).float()  # (k, Y, H)
+            lengths = torch.tensor([len(table[j]) for j in position[i]], device=device)
+            p_mask = torch.arange(candidates.shape[1], device=device) < lengths[:, None]  # (k, Y)
+            q_mask = None if retriever.tower.released else mask[None]
+            values[i] = scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0].cpu().numpy()
+    return values
+
+
+def bm25(collection: Collection, split: str, depth: int) -> Run:
+    """BM25 (Lucene's variant, k1 = 0.9, b = 0.4) over stemmed words without English stop words."""
+    words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+    index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
+    index.index(bm25s.tokenize(list(collection.passages.values()), **words), show_progress=False)
+    depth = min(depth, len(collection.passages))
+    rows, values = index.retrieve(bm25s.tokenize(list(collection.split(split).values()), **words), k=depth, show_progress=False)
+    return Run(rows.astype(np.int64), values)
+
+
+def hard_negatives(run: Run, groups: list[Group], depth: int) -> list[Group]:
+    """The groups with, as negatives, the `depth` best passages of their query that are not relevant."""
+    mined = []
+    for group in groups:
+        rows = [int(row) for row in run.rows[group.query] if row >= 0 and row not in group.relevant]
+        mined.append(Group(group.query, group.relevant, tuple(rows[:depth])))
+    return mined

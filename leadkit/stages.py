@@ -1,0 +1,194 @@
+"""Stages: what is computed once and kept. A stage is a frozen dataclass; its inputs are other stages.
+
+The folder of a stage is named by its kind and the hash of its fields, of the collection and of its inputs. A finished stage is
+never run again; an interrupted one resumes; one whose files are not what was written is run anew.
+"""
+
+import json
+import platform
+import resource
+import shutil
+import time
+from dataclasses import dataclass, fields
+from functools import cache, cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from leadkit import search as searching
+from leadkit.batches import Tokenised, tokenise
+from leadkit.collection import Collection, load
+from leadkit.config import RUNS, Data
+from leadkit.evaluate import MEASURES, per_query
+from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
+from leadkit.retrievers import DualEncoder, Retriever, Tower, encoder_digest, load_tokenizer
+from leadkit.retrievers import load as load_retriever
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@cache
+def collection(name: str) -> Collection:
+    """The collection of this name, loaded once per process."""
+    return load(name)
+
+
+@cache
+def _tokenised(encoder: str, name: str, split: str, longest: int) -> Tokenised:
+    """Queries of a split, or, for split "passages", the passages."""
+    texts = collection(name).passages if split == "passages" else collection(name).split(split)
+    return tokenise(texts, load_tokenizer(encoder), longest)
+
+
+def queries_of(tower: Tower, data: Data, split: str) -> Tokenised:
+    return _tokenised(tower.encoder, data.collection, split, data.query_tokens)
+
+
+def passages_of(tower: Tower, data: Data) -> Tokenised:
+    return _tokenised(tower.encoder, data.collection, "passages", data.passage_tokens)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Base: identity, folder, and `done()`, which returns the folder after running whatever is missing."""
+
+    kind: ClassVar[str]
+    data: Data
+
+    def describe(self) -> dict:
+        """Every field, stages among them described in full: what a result record says was run."""
+        return {"kind": self.kind} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @cached_property
+    def key(self) -> str:
+        inputs = {f.name: v.key if isinstance(v := getattr(self, f.name), Stage) else _plain(v) for f in fields(self)}
+        if isinstance(tower := getattr(self, "tower", None), Tower):
+            inputs["encoder"] = encoder_digest(tower.encoder)
+        return fingerprint([self.kind, inputs, collection(self.data.collection).fingerprint])
+
+    @property
+    def folder(self) -> Path:
+        return RUNS / f"{self.kind}-{self.key}"
+
+    def finished(self) -> bool:
+        """Whether the stage stands whole: every file is what was written."""
+        try:
+            sealed = json.loads((self.folder / "stage.json").read_text())["files"]
+            return all(digest(self.folder / name) == value for name, value in sealed.items())
+        except (OSError, ValueError, KeyError):
+            return False
+
+    def done(self) -> Path:
+        """Run the stage unless it is finished; return its folder. A second process that asks for it waits for the first."""
+        RUNS.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.folder.with_suffix(".lock")):
+            return self.folder if self.finished() else self._run()
+
+    def _run(self) -> Path:
+        if (self.folder / "stage.json").exists():
+            print(f"{self.folder} is not what was written there: this stage is run anew")
+            shutil.rmtree(self.folder)
+        for f in fields(self):
+            if isinstance(value := getattr(self, f.name), Stage):
+                value.done()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = time.time()
+        self.run()
+        for temporary in self.folder.glob("checkpoint*"):
+            temporary.unlink()
+        files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
+        write_json(self.folder / "stage.json", {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files})
+        return self.folder
+
+    def seconds(self) -> float:
+        """Wall time of this stage's last run."""
+        return json.loads((self.done() / "stage.json").read_text())["seconds"]
+
+    def run(self) -> None:
+        """Compute, into `folder`."""
+        raise NotImplementedError
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Stage):
+        return value.describe()
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    return list(value) if isinstance(value, tuple) else value
+
+
+class Trained(Stage):
+    """A stage that ends in a retriever."""
+
+    def model(self) -> Retriever:
+        return load_retriever(self.done() / "retriever").to(DEVICE)
+
+    def log(self) -> list[dict]:
+        """One row of loss parts per step."""
+        return json.loads((self.done() / "log.json").read_text())
+
+
+@dataclass(frozen=True)
+class Evaluate(Stage):
+    """Search with a dual encoder, or re-rank the top of `first` with any retriever; write the result record."""
+
+    kind = "evaluate"
+    retriever: Trained | None  # None: BM25
+    split: str
+    depth: int
+    first: "Evaluate | None" = None
+    rerank: int = 0
+    teacher: bool = False  # evaluate the jointly trained teacher of a distillation instead of the student
+
+    def run(self) -> None:
+        started = time.time()
+        texts = collection(self.data.collection)
+        run = self._search()
+        values = per_query(run, texts, self.split)
+        write_tensors(self.folder / "run.safetensors", {"rows": torch.from_numpy(run.rows).int(), "scores": torch.from_numpy(run.scores)})
+        write_json(self.folder / "record.json", {
+            "stage": self.describe(), "key": self.key, "collection": texts.name, "fingerprint": texts.fingerprint, "split": self.split,
+            "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
+            "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
+            "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
+            "seconds": round(time.time() - started, 1), "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "device": device_name(), "versions": versions()})
+
+    def _search(self) -> searching.Run:
+        if self.retriever is None:
+            return searching.bm25(collection(self.data.collection), self.split, self.depth)
+        model = load_retriever(self.retriever.done() / ("teacher" if self.teacher else "retriever")).to(DEVICE)
+        queries, passages = queries_of(model.tower, self.data, self.split), passages_of(model.tower, self.data)
+        if self.first:
+            return searching.rerank(model, queries, passages, self.first.ranking(), self.rerank)
+        if not isinstance(model, DualEncoder):
+            raise ValueError(f"a {model.architecture} cannot search a collection: give `first`, the run whose top it re-ranks")
+        return searching.search(searching.encode(model, queries, "encoding queries"),
+                                searching.encode(model, passages, "encoding passages"), self.depth)
+
+    def ranking(self) -> searching.Run:
+        tensors = read_tensors(self.done() / "run.safetensors")
+        return searching.Run(tensors["rows"].numpy().astype(np.int64), tensors["scores"].numpy())
+
+    def record(self) -> dict:
+        return json.loads((self.done() / "record.json").read_text())
+
+    def values(self, measure: str = MEASURES[0]) -> np.ndarray:
+        """(Q,): one measure for each query of the split."""
+        return np.array(self.record()["per_query"][measure])
+
+
+def device_name() -> str:
+    """The device that computes, in words."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    import transformers
+
+    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
+            "numpy": np.__version__}

@@ -1,0 +1,116 @@
+"""One training loop for everything: pre-training, warm-up, distillation.
+
+A step is a pure function of its number: the caller's `loss_at(step)` builds the batch of that step, and the loop seeds the
+random numbers (dropout, layer selection) from (seed, step). So a checkpoint is weights, optimiser moments and a step, and an
+interrupted run ends bit-identical to an undisturbed one on a CPU.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from leadkit.files import digest, read_tensors, write_json, write_tensors
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimisation of one stage: AdamW, linear warm-up and linear decay, gradient clipping (section 4.2.2)."""
+
+    steps: int
+    learning_rate: float = 2e-5  # paper: 2e-5 (released scripts)
+    warmup: float = 0.1  # fraction of the steps; paper: not said
+    clip: float = 2.0  # paper: 2.0 (released scripts)
+    weight_decay: float = 0.01  # paper: not said
+    save_seconds: float = 60.0  # seconds between two checkpoints
+    bf16: bool = False  # bfloat16 autocast
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        warm = max(1, round(self.warmup * self.steps))
+        return self.learning_rate * min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm))
+
+
+class NotFinite(ArithmeticError):
+    """A loss is NaN or infinite; the message names the step and the batch. The last checkpoint is kept."""
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Seed every random number of a step from (seed, step)."""
+    torch.manual_seed(seed * 1_000_003 + step)
+
+
+def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict]) -> None:
+    tensors = {}
+    for name, parameter in model.named_parameters():  # shared weights count once; no encoder here has other state
+        tensors[f"model.{name}"] = parameter
+        for moment in ("exp_avg", "exp_avg_sq", "step") if parameter in optimizer.state else ():
+            tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
+    path = folder / f"checkpoint-{step}.safetensors"
+    write_tensors(path, tensors)
+    write_json(folder / "checkpoint.json", {"step": step, "file": path.name, "sha256": digest(path), "log": log})
+    for old in folder.glob("checkpoint-*.safetensors"):
+        if old != path:
+            old.unlink()
+
+
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    """(next step, log) after loading the checkpoint of the folder; (0, []) where there is none that is whole."""
+    try:
+        state = json.loads((folder / "checkpoint.json").read_text())
+        path = folder / state["file"]
+        if digest(path) != state["sha256"]:
+            print(f"{path} is not what was written there (its digest differs): starting this stage afresh")
+            return 0, []
+    except (OSError, ValueError, KeyError):
+        return 0, []
+    tensors = read_tensors(path)
+    for name, parameter in model.named_parameters():
+        parameter.data.copy_(tensors[f"model.{name}"])
+        moments = {m: tensors[f"{m}.{name}"] for m in ("exp_avg", "exp_avg_sq", "step") if f"{m}.{name}" in tensors}
+        if moments:
+            optimizer.state[parameter] = {m: t.to(parameter.device) if m != "step" else t for m, t in moments.items()}
+    return state["step"], state["log"]
+
+
+def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule: Schedule, seed: int, folder: Path,
+        label: str, describe: Callable[[int], str] = lambda step: "") -> list[dict]:
+    """Train `model` in place; return the log, one row of loss parts per step.
+
+    loss_at: step -> {"total": loss, other parts to be logged}, all scalars. describe: step -> the batch's ids, for `NotFinite`.
+    Checkpoints go to `folder`; a checkpoint found there is continued.
+    """
+    accelerator = Accelerator(mixed_precision="bf16" if schedule.bf16 else "no")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    model.to(accelerator.device).train()
+    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    first, log = _resume(folder, model, optimizer)
+    saved = time.monotonic()
+    for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step"):
+        seed_step(seed, step)
+        with accelerator.autocast():
+            parts = loss_at(step)
+        values = {name: float(value.detach()) for name, value in parts.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise NotFinite(f"{label}: the loss is not finite at step {step} ({values}); batch {describe(step)}; "
+                            f"the last checkpoint in {folder} is kept")
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        accelerator.backward(parts["total"])
+        torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        log.append({"step": step, **values})
+        if time.monotonic() - saved > schedule.save_seconds:
+            _save(folder, model, optimizer, step + 1, log)
+            saved = time.monotonic()
+    model.eval()
+    return log
