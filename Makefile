@@ -1,0 +1,67 @@
+PYTHON ?= python3
+SCALE ?= classroom
+EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready-$(EXTRA)
+NOTEBOOKS = $(sort $(wildcard notebooks/*.ipynb notebooks/*/*.ipynb))
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
+export JUPYTER_PREFER_ENV_PATH := 1
+export HF_HUB_DISABLE_PROGRESS_BARS := 1
+export TOKENIZERS_PARALLELISM := false
+export PYTHONHASHSEED := 0
+
+# What the committed outputs are compared under: one thread and no GPU, so that numbers do not depend on the machine's cores.
+test notebooks: export OMP_NUM_THREADS := 1
+test notebooks: export MKL_NUM_THREADS := 1
+test notebooks: export CUDA_VISIBLE_DEVICES :=
+test notebooks: export HF_HUB_OFFLINE := 1
+
+.PHONY: help reproduce test check lab bench notebooks clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+reproduce: $(READY) ## run every notebook and print the main table; SCALE=smoke, classroom (default) or gpu
+	$(BIN)/python -m leadkit reproduce --scale $(SCALE)
+
+test: $(READY) ## run the tests, and every notebook against its committed outputs
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
+	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300
+
+check: $(READY) ## lint the code and the notebooks
+	$(BIN)/ruff check leadkit tests $(wildcard notebooks)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+bench: $(READY) ## measure speed and memory
+	$(BIN)/python -m leadkit bench
+
+notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
+	@set -e; for notebook in $(NOTEBOOKS); do \
+	  echo "$$notebook"; \
+	  $(BIN)/papermill --no-progress-bar --cwd "$$(dirname $$notebook)" -k python3 "$$notebook" "$$notebook"; \
+	  $(BIN)/nbstripout --keep-output --keep-count --keep-metadata-keys metadata.widgets \
+	    --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" "$$notebook"; \
+	done
+
+clean: ## remove the environment, the runs and the caches
+	rm -rf $(VENV) runs data/cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	find leadkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+
+# The environment is made anew whenever the pins change: faiss-cpu and faiss-gpu must never meet in one.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leadkit needs Python 3.11 or newer, this is "\
+	  + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -q -e ".[$(EXTRA),dev]" -c constraints.txt
+	@mkdir -p $(IPYTHONDIR)/profile_default
+	@printf '%s\n' 'c = get_config()  # noqa: F821' 'c.IPKernelApp.log_level = "ERROR"' 'c.HistoryManager.enabled = False' \
+	  > $(IPYTHONDIR)/profile_default/ipython_config.py
+	@cp $(IPYTHONDIR)/profile_default/ipython_config.py $(IPYTHONDIR)/profile_default/ipython_kernel_config.py
+	@touch $@
