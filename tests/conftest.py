@@ -1,0 +1,32 @@
+"""What every test gets: one thread, fixed seeds, and the test collections where they are."""
+
+import os
+import random
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("leadkit", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("leadkit")
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def collections_dir() -> Path:
+    """The folder of the test collections."""
+    folder = os.environ.get("LEADKIT_COLLECTIONS")
+    if not folder:
+        pytest.skip("LEADKIT_COLLECTIONS is not set: it names the folder of the test collections")
+    if not Path(folder).is_dir():
+        pytest.fail(f"LEADKIT_COLLECTIONS is {folder!r}: no such folder")
+    return Path(folder)
