@@ -40,7 +40,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 bench: $(READY) ## measure speed and memory
-	$(BIN)/python -m leadkit bench
+	$(BIN)/python bench/maxsim.py
 
 notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
 	@set -e; for notebook in $(NOTEBOOKS); do \

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from leadkit.collection import CACHE, Collection
+from leadkit.collection import Collection
 from leadkit.files import digest, write
+from leadkit.python_docs import CACHE
 
 
 @dataclass(frozen=True)

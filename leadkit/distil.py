@@ -9,7 +9,7 @@ from leadkit import losses, search, selection
 from leadkit.batches import Batches, Group, Sampler, groups
 from leadkit.config import Lead
 from leadkit.files import read_tensors, write_json, write_tensors
-from leadkit.retrievers import Tower, build, load_tokenizer
+from leadkit.retrievers import Tower, build, depth, load_tokenizer
 from leadkit.stages import DEVICE, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 
@@ -48,7 +48,8 @@ def batches(stage: "WarmUp | Distil", tower: Tower) -> Batches:
     data, own = stage.data, "CE" in {part.tower.architecture for part in (stage, getattr(stage, "teacher", stage))}
     found = stage.negatives.groups() if stage.negatives else groups(collection(data.collection), "train")
     passages = passages_of(tower, data)
-    sampler = Sampler(found, len(passages), data.batch, data.passages, stage.seed)
+    # A distillation does not see the batches of the warm-up again in the same order.
+    sampler = Sampler(found, len(passages), data.batch, data.passages, 2 * stage.seed + isinstance(stage, Distil))
     return Batches(sampler, queries_of(tower, data, "train"), passages, own=own, pairs=tower.architecture == "CE")
 
 
@@ -97,6 +98,9 @@ class Distil(Trained):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown: use one of {', '.join(METHODS)}")
+        if self.method != "student":  # says what does not fit, before any work starts
+            M, N = depth(self.student.tower), depth(self.teacher.tower)
+            selection.select(self.lead.strategy, self.lead.k, M, N, torch.Generator())
 
     @property
     def tower(self) -> Tower:
@@ -106,8 +110,6 @@ class Distil(Trained):
     def run(self) -> None:
         student, teacher = self.student.model(), self.teacher.model()
         joint = self.method == "LEAD" and self.lead.joint
-        if self.method != "student":
-            selection.select(self.lead.strategy, self.lead.k, student.layers, teacher.layers, torch.Generator())  # says what does not fit
         for_student, for_teacher = batches(self, student.tower), batches(self, teacher.tower)
         teacher.requires_grad_(joint)
         step_loss = {"student": _student_alone, "RD": _rd, "FD": _fd, "LEAD": _lead}[self.method]

@@ -39,7 +39,7 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1) + "\n"))
+    write(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1 if len(str(value)) < 20_000 else None) + "\n"))
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

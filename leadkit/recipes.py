@@ -1,7 +1,9 @@
 """Named chains of stages: the paper's pipeline and its tables, as rows that can be evaluated."""
 
+import re
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
@@ -9,6 +11,7 @@ from leadkit.batches import Batches
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
 from leadkit.evaluate import paired_t_test
+from leadkit.files import write_json
 from leadkit.retrievers import Tower
 from leadkit.stages import Evaluate
 
@@ -27,19 +30,20 @@ class Pipeline:
     """The stages of one scale, seed and teacher (section 4.2.2). Nothing runs until a stage is asked for its result.
 
     The 12DE that mines the hard negatives is shared by all seeds: it is part of the data. Everything after it is seeded.
+    linear: width of a linear layer appended to teacher and student before they are warmed up (section 4.6.1), 0 for none.
     """
 
-    def __init__(self, scale: Scale, seed: int = 0, teacher: str = "CB"):
+    def __init__(self, scale: Scale, seed: int = 0, teacher: str = "CB", linear: int = 0):
         if teacher not in TEACHERS:
             raise ValueError(f"teacher {teacher!r} is unknown: use one of {', '.join(TEACHERS)}")
-        self.scale, self.seed, data = scale, seed, scale.data
-        self.miner = WarmUp(data, self._tower("DE", scale.teacher_encoder), scale.warm_up)
+        self.scale, self.seed, self.linear, data = scale, seed, linear, scale.data
+        self.miner = WarmUp(data, replace(self._tower("DE", scale.teacher_encoder), linear=0), scale.warm_up)
         self.negatives = Mine(data, self.miner)
         self.teacher = WarmUp(data, self._tower(teacher, scale.teacher_encoder), scale.teacher, self.negatives, seed)
         self.student = WarmUp(data, self._tower("DE", scale.student_encoder), scale.student, self.negatives, seed)
 
     def _tower(self, architecture: str, encoder: str) -> Tower:
-        return Tower(architecture, encoder, self.scale.score_scale[architecture], dropout=self.scale.dropout)
+        return Tower(architecture, encoder, self.scale.score_scale[architecture], self.linear, self.scale.dropout)
 
     def distil(self, method: str, **lead: object) -> Distil:
         """One distillation from the two warm-ups; keywords change fields of `Lead`, e.g. k=1 or joint=False."""
@@ -84,3 +88,11 @@ def main_table(pipelines: list[Pipeline], split: str = "test") -> pd.DataFrame:
         table[name] = {"MRR@10": mean["RR@10"], "MAP@1k": mean["AP@1000"], "R@100": mean["R@100"], "R@1k": mean["R@1000"],
                        "p vs RD": paired_t_test(ours, rd)[1], "paper MRR@10": paper.get(name, (float("nan"),))[0]}
     return pd.DataFrame(table).T
+
+
+def save_records(pipelines: list[Pipeline], split: str, folder: Path) -> None:
+    """Write the result record of every row of every seed as `folder`/{seed}-{row}.json."""
+    for pipeline in pipelines:
+        for row, stage in pipeline.rows(split).items():
+            name = re.sub(r"\W+", "-", row.lower()).strip("-")
+            write_json(folder / f"{pipeline.seed}-{name}.json", {"row": row, "seed": pipeline.seed} | stage.record())

@@ -57,6 +57,12 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def depth(tower: Tower) -> int:
+    """Number of layers of a tower, the appended linear layer included, without loading its weights."""
+    shape = _random(tower.encoder)
+    return (shape[0] if shape else AutoConfig.from_pretrained(tower.encoder).num_hidden_layers) + (tower.linear > 0)
+
+
 def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
     """The encoder of a folder or hub name in float32, without a pooling layer.
 

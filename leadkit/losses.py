@@ -1,0 +1,150 @@
+"""The losses of LEAD (paper, sections 3.3 and 3.4) and of its baselines: functions of scores, whatever gave them.
+
+Shapes: K layers, B queries, C candidates. Losses are in nats, means over the B queries. Every KL divergence is computed
+from log-probabilities on both sides, so it stays finite where a probability underflows to 0.
+
+variant="paper" follows the equations, variant="released" the authors' code (microsoft/SimXNS, LEAD/util.py): tau_d
+divides the target only, the weights are one per layer, gradients flow through the targets, even into a frozen teacher.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+VARIANTS = ("paper", "released")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """total = layer + response + teacher + student, all scalars, 0 where a part is absent.
+
+    weights: those of the layers, without gradient; (K, B), in variant "released" (K,), None where no layer is distilled.
+    """
+
+    total: Tensor
+    layer: Tensor
+    response: Tensor
+    teacher: Tensor
+    student: Tensor
+    weights: Tensor | None = None
+
+
+def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
+    """D_KL(softmax(teacher / tau_d) || softmax(student / tau_d)) of scores (..., C) -> (...).
+
+    "released": the student is not divided.
+    """
+    log_t = (teacher / tau_d).log_softmax(-1)  # (..., C)
+    log_s = (student / tau_d if variant == "paper" else student).log_softmax(-1)  # (..., C)
+    # D_{KL}(t, s) = \sum_p t_p (\log t_p - \log s_p)
+    return (log_t.exp() * (log_t - log_s)).sum(-1)  # (...)
+
+
+def nll(scores: Tensor, positive: Tensor) -> Tensor:
+    """Hard loss of each query: scores (..., B, C), positive (B,) the column of the positive -> (..., B)."""
+    positive = positive.expand(scores.shape[:-1])[..., None]  # (..., B, 1)
+    # -\log \frac{\exp(f(q, p^+))}{\sum_p \exp(f(q, p))}
+    return -scores.log_softmax(-1).gather(-1, positive)[..., 0]  # (..., B)
+
+
+def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tensor:
+    """Eq. (7) for each query: teacher scores (K, B, C) -> weights (K, B) that sum to 1 over the layers; no gradient."""
+    # D_{KL}(y, t) = -\log t_{p^+}, since y is one-hot
+    # w_i = \frac{\exp(-D_{KL}(y, t_{a_i}) / \tau_l)}{\sum_j \exp(-D_{KL}(y, t_{a_j}) / \tau_l)}
+    return (-nll(teacher.detach(), positive) / tau_l).softmax(0)  # (K, B)
+
+
+def lead_loss(
+    student: Tensor, teacher: Tensor, student_final: Tensor, teacher_final: Tensor, positive: Tensor, *,
+    tau_d: float = 1.0, tau_l: float = 1.0, joint: bool = True, reweight: bool = True, variant: str = "paper",
+    teacher_layer_grad: bool = False,
+) -> Loss:
+    """LEAD, Eq. (6) to (12): student, teacher (K, B, C) are the selected layers' scores, *_final (B, C), positive (B,) long.
+
+    joint=False freezes the teacher: it gets no gradient, and its hard loss and D_KL(student, teacher) are left out.
+    reweight=False: every weight is 1 / K ("released": 1). teacher_layer_grad: the layer loss trains a joint teacher too
+    ("released": always). ValueError for shapes that do not agree, a positive outside 0 .. C - 1, a temperature <= 0, an
+    unknown variant.
+    """
+    rest = response_loss(student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant)
+    if student.dim() != 3 or student.shape != teacher.shape or student.shape[1:] != student_final.shape:
+        raise ValueError(f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: "
+                         f"both must be (K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}")
+    _check_temperature("tau_l", tau_l)
+    K, released = len(student), variant == "released"
+    if not (released or joint and teacher_layer_grad):
+        teacher = teacher.detach()
+    if not reweight:
+        weights = student.new_full((K,) if released else student.shape[:2], 1 if released else 1 / K)
+    elif released:
+        weights = (-nll(teacher.detach(), positive).mean(1) / tau_l).softmax(0)  # (K,)
+    else:
+        weights = layer_weights(teacher, positive, tau_l)  # (K, B)
+    # L_{lyr}^i = D_{KL}(t_{a_i} / \tau_d, s_{b_i} / \tau_d)
+    each = kl(teacher, student, tau_d, variant)  # (K, B)
+    # L_{lyr} = \sum_{i=1}^K w_i L_{lyr}^i
+    layer = (weights.view(K, -1) * each).sum(0).mean()
+    return _loss(rest.student, rest.response, rest.teacher, layer, weights)
+
+
+def response_loss(
+    student_final: Tensor, teacher_final: Tensor, positive: Tensor, *,
+    tau_d: float = 1.0, joint: bool = False, variant: str = "paper",
+) -> Loss:
+    """Response-based distillation (RD), Eq. (9) to (11): final scores (B, C), positive (B,); else as `lead_loss`."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
+    if student_final.shape != teacher_final.shape:
+        raise ValueError(f"teacher_final is {tuple(teacher_final.shape)}: student_final is {tuple(student_final.shape)}, "
+                         "they must be equal")
+    _check_temperature("tau_d", tau_d)
+    student = _hard(student_final, positive)
+    if variant == "paper" and not joint:
+        teacher_final = teacher_final.detach()
+    # L_{rep} = D_{KL}(t_N / \tau_d, s_M / \tau_d) + D_{KL}(s_M / \tau_d, t_N / \tau_d)
+    response = kl(teacher_final, student_final, tau_d, variant).mean()
+    if not joint:
+        return _loss(student, response)
+    return _loss(student, response + kl(student_final, teacher_final, tau_d, variant).mean(), _hard(teacher_final, positive))
+
+
+def feature_loss(student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor) -> Loss:
+    """Feature-based distillation (FD, after VIRT): maps (K, B, C, X, Y) of `scores.attention_maps`, final scores (B, C).
+
+    The squared difference of the maps is summed over token pairs, averaged over K, B and C, and reported as `layer`.
+    Nothing is detached: compute a frozen teacher's maps under torch.no_grad(). ValueError as in `lead_loss`.
+    """
+    if student_maps.dim() != 5 or student_maps.shape != teacher_maps.shape:
+        raise ValueError(f"student_maps is {tuple(student_maps.shape)}, teacher_maps {tuple(teacher_maps.shape)}: "
+                         "they must have one shape (K, B, C, X, Y)")
+    return _loss(_hard(student_final, positive), layer=(student_maps - teacher_maps).square().sum((-2, -1)).mean())
+
+
+def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
+    """The hard loss alone, Eq. (11): final scores (B, C), positive (B,) long. ValueError as in `lead_loss`."""
+    return _loss(_hard(student_final, positive))
+
+
+def _hard(final: Tensor, positive: Tensor) -> Tensor:
+    if final.dim() != 2 or positive.shape != final.shape[:1] or positive.dtype != torch.long:
+        raise ValueError(f"positive is {tuple(positive.shape)} {positive.dtype} for final scores {tuple(final.shape)}: "
+                         "they must be (B,) torch.int64 and (B, C)")
+    if positive.min() < 0 or positive.max() >= final.shape[1]:
+        raise ValueError(f"positive is {positive.tolist()}: every one must be a column from 0 to {final.shape[1] - 1}")
+    # L_{tch}, L_{stu}: Eq. (10), (11)
+    return nll(final, positive).mean()
+
+
+def _check_temperature(name: str, tau: float) -> None:
+    if not tau > 0:
+        raise ValueError(f"{name} is {tau}: a temperature must be positive")
+
+
+def _loss(
+    student: Tensor, response: Tensor | None = None, teacher: Tensor | None = None, layer: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Loss:
+    layer, response, teacher = (student.new_zeros(()) if part is None else part for part in (layer, response, teacher))
+    # L_{total} = L_{lyr} + L_{rep} + L_{tch} + L_{stu}, Eq. (12)
+    return Loss(layer + response + teacher + student, layer, response, teacher, student, weights)
