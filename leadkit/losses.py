@@ -19,7 +19,7 @@ VARIANTS = ("paper", "released")
 class Loss:
     """total = layer + response + teacher + student, all scalars, 0 where a part is absent.
 
-    weights: those of the layers, without gradient; (K, B), in variant "released" (K,), None where no layer is distilled.
+    weights: the layers', without gradient; (K, B), in variant "released" (K,), None where no layer is distilled.
     """
 
     total: Tensor
@@ -60,7 +60,7 @@ def lead_loss(
     tau_d: float = 1.0, tau_l: float = 1.0, joint: bool = True, reweight: bool = True, variant: str = "paper",
     teacher_layer_grad: bool = False,
 ) -> Loss:
-    """LEAD, Eq. (6) to (12): student, teacher (K, B, C) are the selected layers' scores, *_final (B, C), positive (B,) long.
+    """LEAD, Eq. (6) to (12): scores of the selected layers (K, B, C), final scores (B, C), positive (B,) long.
 
     joint=False freezes the teacher: it gets no gradient, and its hard loss and D_KL(student, teacher) are left out.
     reweight=False: every weight is 1 / K ("released": 1). teacher_layer_grad: the layer loss trains a joint teacher too
@@ -96,8 +96,8 @@ def response_loss(
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
     if student_final.shape != teacher_final.shape:
-        raise ValueError(f"teacher_final is {tuple(teacher_final.shape)}: student_final is {tuple(student_final.shape)}, "
-                         "they must be equal")
+        raise ValueError(f"teacher_final is {tuple(teacher_final.shape)}: "
+                         f"it must be like student_final, {tuple(student_final.shape)}")
     _check_temperature("tau_d", tau_d)
     student = _hard(student_final, positive)
     if variant == "paper" and not joint:
@@ -106,11 +106,12 @@ def response_loss(
     response = kl(teacher_final, student_final, tau_d, variant).mean()
     if not joint:
         return _loss(student, response)
-    return _loss(student, response + kl(student_final, teacher_final, tau_d, variant).mean(), _hard(teacher_final, positive))
+    response = response + kl(student_final, teacher_final, tau_d, variant).mean()
+    return _loss(student, response, _hard(teacher_final, positive))
 
 
 def feature_loss(student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor) -> Loss:
-    """Feature-based distillation (FD, after VIRT): maps (K, B, C, X, Y) of `scores.attention_maps`, final scores (B, C).
+    """Feature-based distillation (FD, after VIRT): maps (K, B, C, X, Y) of `scores.attention_maps`, scores (B, C).
 
     The squared difference of the maps is summed over token pairs, averaged over K, B and C, and reported as `layer`.
     Nothing is detached: compute a frozen teacher's maps under torch.no_grad(). ValueError as in `lead_loss`.

@@ -47,7 +47,7 @@ def maxsim(q: Tensor, p: Tensor, p_mask: Tensor, q_mask: Tensor | None = None) -
 
 
 def attention_maps(q: Tensor, p: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
-    """How each query token spreads over the tokens of a passage: shapes as in `maxsim` -> probabilities (K, B, N, X, Y).
+    """How each query token spreads over a passage's tokens: shapes as in `maxsim` -> probabilities (K, B, N, X, Y).
 
     The interaction maps that feature distillation compares (VIRT; Table 3's FD). Passage padding has probability 0,
     rows of query padding are 0. The whole tensor exists, so B and N must be small. ValueError as in `maxsim`.
@@ -102,4 +102,4 @@ def _check_masks(q: Tensor, p: Tensor, p_mask: Tensor, q_mask: Tensor | None) ->
             raise ValueError(f"{name} has shape {tuple(mask.shape)}: the token states need {tuple(states.shape[1:3])}")
     filled = p_mask.bool().any(1)
     if not filled.all():
-        raise ValueError(f"p_mask is all 0 for passage {filled.int().argmin().item()}: every passage needs at least one token")
+        raise ValueError(f"p_mask is all 0 for passage {filled.int().argmin().item()}: a passage needs a token")

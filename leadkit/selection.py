@@ -39,10 +39,10 @@ def last_layers(k: int, student_layers: int, teacher_layers: int) -> Layers:
 
 
 def skip_layers(k: int, student_layers: int, teacher_layers: int, step: int = 2) -> Layers:
-    """The student's last k layers; the teacher's 1, 1 + step, 1 + 2 step, ... ValueError if the teacher runs out of layers."""
+    """The student's last k layers; the teacher's 1, 1 + step, 1 + 2 step, ... ValueError if it runs out of them."""
     _check(k, student_layers, teacher_layers)
     if step < 1 or 1 + (k - 1) * step > teacher_layers:
-        raise ValueError(f"step is {step}: {k} layers from 1 in steps of 1 or more must end by teacher layer {teacher_layers}")
+        raise ValueError(f"step is {step}: {k} layers from 1 in steps >= 1 must end by teacher layer {teacher_layers}")
     return _last(k, student_layers), tuple(range(1, 2 + (k - 1) * step, step))
 
 
@@ -75,6 +75,6 @@ def _last(k: int, layers: int) -> tuple[int, ...]:
 
 def _check(k: int, student_layers: int, teacher_layers: int) -> None:
     if teacher_layers < student_layers:
-        raise ValueError(f"teacher_layers is {teacher_layers}: it must be at least the student's number, {student_layers}")
+        raise ValueError(f"teacher_layers is {teacher_layers}: it must be at least student_layers, {student_layers}")
     if not 1 <= k <= student_layers:
         raise ValueError(f"k is {k}: it must be from 1 to the student's number of layers, {student_layers}")
