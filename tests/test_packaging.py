@@ -93,7 +93,7 @@ def test_only_search_imports_faiss():
     "import faiss; import torch", "import torch; import faiss", "import leadkit.search; import faiss",
 ])
 def test_faiss_and_torch_live_in_one_process(first):
-    search = "import numpy as np; x = np.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); print(i.search(x, 1)[1])"
+    search = "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); print(i.search(x, 1)[1])"
     product = "import torch; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
     command = [sys.executable, "-c", f"{first}; {search}; {product}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
