@@ -42,6 +42,18 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
 
 
 @app.command
+def results(folder: Path) -> None:
+    """Print the main table of committed result records as Markdown.
+
+    Args:
+        folder: where the records are, e.g. data/results/classroom.
+    """
+    from leadkit import recipes
+
+    print(recipes.markdown(recipes.summarise(recipes.read_records(folder))))
+
+
+@app.command
 def pretrain(out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 

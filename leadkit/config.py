@@ -64,7 +64,8 @@ SCALES = {
         warm_up=Schedule(200, 3e-4), teacher=Schedule(200, 3e-4), student=Schedule(200, 3e-4), distil=Schedule(200, 2e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}),
     "gpu": Scale(
-        "gpu", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
+        "gpu", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"),
+        Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
         warm_up=Schedule(3000, 2e-4), teacher=Schedule(3000, 2e-4), student=Schedule(3000, 2e-4), distil=Schedule(6000, 2e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}, dropout=0.1, bf16=True),
 }

@@ -117,7 +117,8 @@ class Distil(Trained):
         def loss_at(step: int) -> dict[str, Tensor]:
             teacher.train(joint)
             batch, same = for_student(step).to(DEVICE), for_teacher(step).to(DEVICE)
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step // (10 if self.lead.variant == "released" else 1))
+            draw = step // (10 if self.lead.variant == "released" else 1)  # layers are drawn anew every (tenth) step
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
             loss = step_loss(self.lead, student, teacher, batch, same, generator)
             parts = {name: getattr(loss, name) for name in ("total", "layer", "response", "teacher", "student")}
             if loss.weights is not None:

@@ -22,7 +22,8 @@ def _axes(axes: Axes | None) -> Axes:
     return plt.subplots()[1] if axes is None else axes
 
 
-def distributions(rows: Mapping[str, Sequence[float]], title: str, labels: Sequence[str] | None = None, axes: Axes | None = None) -> Axes:
+def distributions(rows: Mapping[str, Sequence[float]], title: str, labels: Sequence[str] | None = None,
+                  axes: Axes | None = None) -> Axes:
     """Score distributions over the same candidates, side by side: name -> C probabilities."""
     axes = _axes(axes)
     frame = pd.DataFrame(rows, index=labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1))
@@ -47,8 +48,8 @@ def lines(columns: Mapping[str, Sequence[float]], title: str, x: str, y: str, at
     """Curves over the same x (1, 2, ... by default), told apart by colour, dash and marker."""
     axes = _axes(axes)
     for (name, values), dash, marker in zip(columns.items(), ["-", "--", "-.", ":"] * 4, "os^Dvx*P" * 2, strict=False):
-        axes.plot(at if at is not None else np.arange(1, len(values) + 1), values, dash, marker=marker if len(values) <= 30 else None,
-                  label=name)
+        axes.plot(at if at is not None else np.arange(1, len(values) + 1), values, dash,
+                  marker=marker if len(values) <= 30 else None, label=name)
     axes.set(title=title, xlabel=x, ylabel=y, yscale="log" if log else "linear")
     axes.legend()
     return axes
@@ -59,7 +60,7 @@ def bars(values: Mapping[str, float], title: str, x: str, errors: Mapping[str, t
     """One horizontal bar per row, first on top; `errors` are (low, high) ends of intervals, `paper` marks the paper's value."""
     axes = _axes(axes)
     names, y = list(values), np.arange(len(values))
-    ends = None if errors is None else np.array([[max(0.0, values[n] - errors[n][0]), max(0.0, errors[n][1] - values[n])] for n in names]).T
+    ends = errors and [[values[n] - errors[n][0] for n in names], [errors[n][1] - values[n] for n in names]]
     axes.barh(y, [values[n] for n in names], xerr=ends, color=STUDENT, capsize=4)
     if paper:
         known = [i for i, n in enumerate(names) if n in paper]

@@ -147,5 +147,5 @@ def pretrain(config: Pretraining, out: Path) -> None:
         encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_json(folder / "record.json", {
-            "config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "seconds": round(time.time() - started),
-            "texts": len(lines), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]})
+            "config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "texts": len(lines),
+            "seconds": round(time.time() - started), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]})

@@ -1,10 +1,12 @@
 """Named chains of stages: the paper's pipeline and its tables, as rows that can be evaluated."""
 
+import json
 import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from leadkit.batches import Batches
@@ -16,12 +18,16 @@ from leadkit.retrievers import Tower
 from leadkit.stages import Evaluate
 
 TEACHERS = ("DE", "CB", "CE")
+ROWS = ("BM25", "12DE (mines)", "teacher", "student", "student, as long", "FD", "RD", "LEAD", "teacher after LEAD")
 
 # Table 3, MS MARCO passage: MRR@10, MAP@1k, R@1k of each row, by teacher (in percent).
 PAPER = {
-    "DE": {"teacher": (36.45, 37.04, 98.31), "FD": (33.50, 34.10, 95.69), "RD": (35.36, 35.99, 96.99), "LEAD": (36.26, 36.85, 96.51)},
-    "CB": {"teacher": (39.46, 40.02, 98.31), "FD": (33.92, 34.56, 96.12), "RD": (36.02, 36.62, 97.18), "LEAD": (37.80, 38.32, 97.42)},
-    "CE": {"teacher": (40.54, 41.10, 98.31), "FD": (34.18, 34.81, 95.52), "RD": (35.74, 36.31, 96.55), "LEAD": (36.73, 37.23, 96.13)},
+    "DE": {"teacher": (36.45, 37.04, 98.31), "FD": (33.50, 34.10, 95.69), "RD": (35.36, 35.99, 96.99),
+           "LEAD": (36.26, 36.85, 96.51)},
+    "CB": {"teacher": (39.46, 40.02, 98.31), "FD": (33.92, 34.56, 96.12), "RD": (36.02, 36.62, 97.18),
+           "LEAD": (37.80, 38.32, 97.42)},
+    "CE": {"teacher": (40.54, 41.10, 98.31), "FD": (34.18, 34.81, 95.52), "RD": (35.74, 36.31, 96.55),
+           "LEAD": (36.73, 37.23, 96.13)},
 }
 PAPER_STUDENT, PAPER_BM25 = (32.62, 33.30, 96.45), (18.7, 19.6, 85.7)
 
@@ -62,31 +68,43 @@ class Pipeline:
     def rows(self, split: str = "test") -> dict[str, Evaluate]:
         """The main table (Table 3): its rows in order, each an evaluation that runs when asked."""
         lead = self.distil("LEAD")
-        return {
-            "BM25": self.evaluate(None, split),
-            "12DE (mines)": self.evaluate(self.miner, split),
-            "teacher": self.evaluate(self.teacher, split, rerank=True),
-            "student": self.evaluate(self.student, split),
-            "student, as long": self.evaluate(self.distil("student"), split),
-            "FD": self.evaluate(self.distil("FD"), split),
-            "RD": self.evaluate(self.distil("RD"), split),
-            "LEAD": self.evaluate(lead, split),
-            "teacher after LEAD": self.evaluate(lead, split, rerank=True, teacher=True),
-        }
+        evaluations = (
+            self.evaluate(None, split),
+            self.evaluate(self.miner, split),
+            self.evaluate(self.teacher, split, rerank=True),
+            self.evaluate(self.student, split),
+            *(self.evaluate(self.distil(method), split) for method in ("student", "FD", "RD")),
+            self.evaluate(lead, split),
+            self.evaluate(lead, split, rerank=True, teacher=True),
+        )
+        return dict(zip(ROWS, evaluations, strict=True))
 
 
 def main_table(pipelines: list[Pipeline], split: str = "test") -> pd.DataFrame:
-    """Row x (MRR@10, MAP@1k, R@100, R@1k: mean over seeds, in percent; p of a paired t-test against RD; the paper's MRR@10)."""
+    """The main table of these pipelines, one per seed: runs what is missing. Columns as in `summarise`."""
     every = [pipeline.rows(split) for pipeline in pipelines]
-    paper = PAPER[pipelines[0].teacher.tower.architecture] | {"student": PAPER_STUDENT, "BM25": PAPER_BM25}
+    return summarise({name: [rows[name].record() for rows in every] for name in every[0]})
+
+
+def summarise(records: dict[str, list[dict]]) -> pd.DataFrame:
+    """Row -> its records, one per seed; returns one line per row: means over the seeds in percent, sd of MRR@10 over the seeds,
+    p of a paired t-test of MRR@10 against RD (over queries, each the mean of its seeds), the paper's MRR@10.
+
+    ValueError where the records are of more than one collection or split: they are never averaged together.
+    """
+    kinds = {(r["collection"], r["fingerprint"], r["split"]) for rows in records.values() for r in rows}
+    if len(kinds) > 1:
+        raise ValueError(f"records of different collections cannot be averaged together: {sorted(kinds)}")
+    per_query = {row: np.mean([r["per_query"]["RR@10"] for r in found], axis=0) for row, found in records.items()}
+    teacher = next((r["stage"]["retriever"]["tower"]["architecture"] for r in records.get("teacher", ())), "CB")
+    paper = PAPER[teacher] | {"student": PAPER_STUDENT, "BM25": PAPER_BM25}
     table = {}
-    for name in every[0]:
-        records = [rows[name].record()["measures"] for rows in every]
-        mean = {m: 100 * sum(r[m] for r in records) / len(records) for m in records[0]}
-        # One value per query: its mean over the seeds.
-        ours, rd = (sum(rows[row].values() for rows in every) / len(every) for row in (name, "RD"))
-        table[name] = {"MRR@10": mean["RR@10"], "MAP@1k": mean["AP@1000"], "R@100": mean["R@100"], "R@1k": mean["R@1000"],
-                       "p vs RD": paired_t_test(ours, rd)[1], "paper MRR@10": paper.get(name, (float("nan"),))[0]}
+    for row, found in records.items():
+        values = {name: 100 * np.array([r["measures"][name] for r in found]) for name in found[0]["measures"]}
+        p = paired_t_test(per_query[row], per_query["RD"])[1] if "RD" in per_query and row != "RD" else np.nan
+        table[row] = {"MRR@10": values["RR@10"].mean(), "sd": values["RR@10"].std(ddof=1) if len(found) > 1 else np.nan,
+                      "MAP@1k": values["AP@1000"].mean(), "R@100": values["R@100"].mean(), "R@1k": values["R@1000"].mean(),
+                      "p vs RD": p, "paper MRR@10": paper[row][0] if row in paper else np.nan}
     return pd.DataFrame(table).T
 
 
@@ -96,3 +114,19 @@ def save_records(pipelines: list[Pipeline], split: str, folder: Path) -> None:
         for row, stage in pipeline.rows(split).items():
             name = re.sub(r"\W+", "-", row.lower()).strip("-")
             write_json(folder / f"{pipeline.seed}-{name}.json", {"row": row, "seed": pipeline.seed} | stage.record())
+
+
+def read_records(folder: Path) -> dict[str, list[dict]]:
+    """Row -> its records, seed by seed, of a folder that `save_records` wrote; rows in the order of the main table."""
+    found = sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["seed"])
+    order = [row for row in ROWS if any(r["row"] == row for r in found)]
+    return {row: [r for r in found if r["row"] == row] for row in order}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of `summarise` as Markdown, rounded for print."""
+    digits = {"p vs RD": 4}
+    lines = [["", *table.columns], ["---", *["---:"] * len(table.columns)]]
+    for row, values in table.iterrows():
+        lines.append([str(row), *("" if np.isnan(v) else f"{v:.{digits.get(name, 2)}f}" for name, v in values.items())])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,8 +1,8 @@
 """Three retrievers, one contract: layer scores (K, B, C) and final scores (B, C) for a batch (LEAD, section 3.2).
 
-Layers are numbered from 1: layer i is the state after the i-th Transformer block; embeddings are no layer. A linear layer appended
-to the tower is layer L + 1. Every score is multiplied by the retriever's constant `scale` (paper: 1): states after a layer norm have
-norm sqrt(H), so raw products saturate every softmax.
+Layers are numbered from 1: layer i is the state after the i-th Transformer block; embeddings are no layer. A linear layer that is
+appended to the tower is layer L + 1. Every score is multiplied by the retriever's constant `scale` (paper: 1): states after a layer
+norm have norm sqrt(H), so raw products saturate every softmax.
 """
 
 import copy
@@ -236,13 +236,14 @@ class CrossEncoder(Retriever):
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         self.encoder.set_attn_implementation("eager")  # the only one that returns attention
-        out = self.encoder(batch.pairs.ids, attention_mask=batch.pairs.mask, token_type_ids=batch.pairs.kinds, output_attentions=True)
+        pairs = batch.pairs
+        out = self.encoder(pairs.ids, attention_mask=pairs.mask, token_type_ids=pairs.kinds, output_attentions=True)
         self.encoder.set_attn_implementation("sdpa")
         n, Y = len(batch.passages.ids) // len(batch.positive), batch.passages.mask.shape[1]
         q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
         # Token y >= 1 of a passage stands at len(q) + y - 1 of its pair.
         y = torch.arange(Y, device=q_mask.device)
-        columns = (q_mask.sum(1, keepdim=True) + y - 1).clamp(max=batch.pairs.ids.shape[1] - 1)  # (P, Y)
+        columns = (q_mask.sum(1, keepdim=True) + y - 1).clamp(max=pairs.ids.shape[1] - 1)  # (P, Y)
         inside = (batch.passages.mask & (y > 0))[:, None] & q_mask[..., None]  # (P, X, Y)
         maps = []
         for layer in layers:

@@ -100,7 +100,8 @@ class Stage:
         for temporary in self.folder.glob("checkpoint*"):
             temporary.unlink()
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
-        write_json(self.folder / "stage.json", {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files})
+        seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}
+        write_json(self.folder / "stage.json", seal)
         return self.folder
 
     def seconds(self) -> float:
@@ -148,13 +149,16 @@ class Evaluate(Stage):
         texts = collection(self.data.collection)
         run = self._search()
         values = per_query(run, texts, self.split)
-        write_tensors(self.folder / "run.safetensors", {"rows": torch.from_numpy(run.rows).int(), "scores": torch.from_numpy(run.scores)})
+        ranking = {"rows": torch.from_numpy(run.rows).int(), "scores": torch.from_numpy(run.scores)}
+        write_tensors(self.folder / "run.safetensors", ranking)
         write_json(self.folder / "record.json", {
-            "stage": self.describe(), "key": self.key, "collection": texts.name, "fingerprint": texts.fingerprint, "split": self.split,
+            "stage": self.describe(), "key": self.key,
+            "collection": texts.name, "fingerprint": texts.fingerprint, "split": self.split,
             "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
             "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
             "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
-            "seconds": round(time.time() - started, 1), "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "seconds": round(time.time() - started, 1),
+            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "device": device_name(), "versions": versions()})
 
     def _search(self) -> searching.Run:
