@@ -43,14 +43,17 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
 
 @app.command
 def results(folder: Path) -> None:
-    """Print the main table of committed result records as Markdown.
+    """Print the main table of committed result records as Markdown, and draw it as `folder`/main-table.png.
 
     Args:
         folder: where the records are, e.g. data/results/classroom.
     """
-    from leadkit import recipes
+    from leadkit import figures, recipes
 
-    print(recipes.markdown(recipes.summarise(recipes.read_records(folder))))
+    table = recipes.summarise(recipes.read_records(folder))
+    figures.style()
+    figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
+    print(recipes.markdown(table))
 
 
 @app.command
@@ -62,9 +65,9 @@ def pretrain(out: Path | None = None, bf16: bool = False, seed: int = 0) -> None
         bf16: bfloat16 autocast; faster where the processor multiplies it.
         seed: random seed.
     """
-    from leadkit import config, pretrain
+    from leadkit import pretrain, retrievers
 
-    pretrain.pretrain(pretrain.Pretraining(bf16=bf16, seed=seed), out or config.MODELS)
+    pretrain.pretrain(pretrain.Pretraining(bf16=bf16, seed=seed), out or retrievers.MODELS)
 
 
 if __name__ == "__main__":

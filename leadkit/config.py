@@ -5,7 +5,6 @@ from pathlib import Path
 
 from leadkit.train import Schedule
 
-MODELS = Path(__file__).parent.parent / "data" / "models"
 RUNS = Path(__file__).parent.parent / "runs"
 
 
@@ -56,18 +55,18 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        "smoke", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data("python-docs:smoke", 16, 32, batch=8),
-        warm_up=Schedule(10, 3e-4), teacher=Schedule(10, 3e-4), student=Schedule(10, 3e-4), distil=Schedule(10, 3e-4),
-        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}, rerank=20),
+        "smoke", "bert-12x128", "bert-6x128", Data("python-docs:smoke", 16, 32, batch=8),
+        warm_up=Schedule(10, 1e-4), teacher=Schedule(10, 1e-4), student=Schedule(10, 1e-4), distil=Schedule(10, 1e-4),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, rerank=20),
     "classroom": Scale(
-        "classroom", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"), Data(),
-        warm_up=Schedule(200, 3e-4), teacher=Schedule(200, 3e-4), student=Schedule(200, 3e-4), distil=Schedule(200, 2e-4),
-        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}),
+        "classroom", "bert-12x128", "bert-6x128", Data(),
+        warm_up=Schedule(150, 2e-4), teacher=Schedule(200, 3e-4), student=Schedule(150, 3e-4), distil=Schedule(150, 2e-4),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}),
     "gpu": Scale(
-        "gpu", str(MODELS / "bert-12x128"), str(MODELS / "bert-6x128"),
+        "gpu", "bert-12x128", "bert-6x128",
         Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
         warm_up=Schedule(3000, 2e-4), teacher=Schedule(3000, 2e-4), student=Schedule(3000, 2e-4), distil=Schedule(6000, 2e-4),
-        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.01, "CE": 1.0}, dropout=0.1, bf16=True),
+        lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, dropout=0.1, bf16=True),
 }
 
 

@@ -71,6 +71,17 @@ def bars(values: Mapping[str, float], title: str, x: str, errors: Mapping[str, t
     return axes
 
 
+def main_table(table: pd.DataFrame) -> Axes:
+    """MRR@10 of every row of `recipes.summarise`, with the standard deviation over seeds and the paper's values."""
+    values = table["MRR@10"].to_dict()
+    spread = table["sd"].fillna(0).to_dict()
+    axes = bars(values, "Main table: ours, and the paper's on another collection", "MRR@10, percent",
+                errors={row: (v - spread[row], v + spread[row]) for row, v in values.items()},
+                paper=table["paper MRR@10"].dropna().to_dict())
+    axes.figure.set_size_inches(9, 5)
+    return axes
+
+
 def smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
     """Running mean over up to `window` past values, as long as the input."""
     return pd.Series(values, dtype=float).rolling(window, min_periods=1).mean().to_numpy()

@@ -22,7 +22,8 @@ from leadkit import scores
 from leadkit.batches import Batch, Tokens
 from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
 
-TOKENISER = str(Path(__file__).parent.parent / "data" / "models" / "bert-6x128")  # of the untrained encoders
+MODELS = Path(__file__).parent.parent / "data" / "models"
+TOKENISER = "bert-6x128"  # of the untrained encoders
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,16 @@ class Tower:
     """What a retriever is built from."""
 
     architecture: str  # DE, CB or CE
-    encoder: str  # a folder or a name on the Hugging Face hub
+    encoder: str  # one of data/models, a folder, or a name on the Hugging Face hub
     scale: float = 1.0  # multiplies every score; paper: 1
     linear: int = 0  # width of an appended linear layer, 0 for none (section 4.6.1)
     dropout: float = 0.1  # paper: 0.1 (released scripts)
     released: bool = False  # CB only: normalise the final output and count every query position, as the released code does
+
+
+def _where(encoder: str) -> str:
+    """The folder of an encoder of data/models; any other name or folder as it is."""
+    return str(MODELS / encoder) if (MODELS / encoder / "config.json").is_file() else encoder
 
 
 def _random(encoder: str) -> tuple[int, int] | None:
@@ -45,13 +51,13 @@ def _random(encoder: str) -> tuple[int, int] | None:
 
 def encoder_digest(encoder: str) -> str:
     """What the weights of an encoder are known by: the digest of a local folder's files, the name of any other."""
-    folder = Path(encoder)
+    folder = Path(_where(encoder))
     return fingerprint([digest(p) for p in sorted(folder.glob("*.safetensors"))]) if folder.is_dir() else encoder
 
 
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
     """The tokeniser of a folder or hub name. ValueError where it has no [CLS] or [SEP]."""
-    tokenizer = AutoTokenizer.from_pretrained(TOKENISER if _random(encoder) else encoder)
+    tokenizer = AutoTokenizer.from_pretrained(_where(TOKENISER if _random(encoder) else encoder))
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError(f"encoder {encoder!r}: its tokeniser lacks [CLS], [SEP] or [PAD]; a BERT-like one is needed")
     return tokenizer
@@ -60,7 +66,7 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
 def depth(tower: Tower) -> int:
     """Number of layers of a tower, the appended linear layer included, without loading its weights."""
     shape = _random(tower.encoder)
-    return (shape[0] if shape else AutoConfig.from_pretrained(tower.encoder).num_hidden_layers) + (tower.linear > 0)
+    return (shape[0] if shape else AutoConfig.from_pretrained(_where(tower.encoder)).num_hidden_layers) + (tower.linear > 0)
 
 
 def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
@@ -75,17 +81,18 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
         return AutoModel.from_config(BertConfig(
             vocab_size=words, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=4 * hidden,
             hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), add_pooling_layer=False)
-    folder = Path(encoder)
+    source = _where(encoder)
+    folder = Path(source)
     if folder.is_dir() and not any(folder.glob("*.safetensors")):
         raise FileNotFoundError(f"encoder {encoder!r}: the folder holds no weights (*.safetensors)")
-    config = copy.deepcopy(AutoConfig.from_pretrained(encoder))
+    config = copy.deepcopy(AutoConfig.from_pretrained(source))
     for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
         if hasattr(config, field):
             setattr(config, field, dropout)
     accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
     pooling = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
     try:
-        model = AutoModel.from_pretrained(encoder, config=config, dtype=torch.float32, use_safetensors=True, **pooling)
+        model = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **pooling)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"encoder {encoder!r}: its weights are damaged or of another shape ({error})") from error
     rows = model.get_input_embeddings().num_embeddings
