@@ -56,7 +56,7 @@ class Scale:
 SCALES = {
     "smoke": Scale(
         "smoke", "bert-12x128", "bert-6x128", Data("python-docs:smoke", 16, 32, batch=8),
-        warm_up=Schedule(10, 1e-4), teacher=Schedule(10, 1e-4), student=Schedule(10, 1e-4), distil=Schedule(10, 1e-4),
+        warm_up=Schedule(20, 1e-4), teacher=Schedule(40, 3e-4), student=Schedule(20, 1e-4), distil=Schedule(10, 1e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, rerank=20),
     "classroom": Scale(
         "classroom", "bert-12x128", "bert-6x128", Data(),

@@ -65,7 +65,7 @@ def bars(values: Mapping[str, float], title: str, x: str, errors: Mapping[str, t
     if paper:
         known = [i for i, n in enumerate(names) if n in paper]
         axes.plot([paper[names[i]] for i in known], known, "D", color=TEACHER, label="paper (MS MARCO passage)")
-        axes.legend(loc="lower right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     axes.set(title=title, xlabel=x, yticks=y, yticklabels=names)
     axes.invert_yaxis()
     return axes
@@ -76,7 +76,7 @@ def main_table(table: pd.DataFrame) -> Axes:
     values = table["MRR@10"].to_dict()
     spread = table["sd"].fillna(0).to_dict()
     axes = bars(values, "Main table: ours, and the paper's on another collection", "MRR@10, percent",
-                errors={row: (v - spread[row], v + spread[row]) for row, v in values.items()},
+                errors={row: (v - spread[row], v + spread[row]) for row, v in values.items()} if any(spread.values()) else None,
                 paper=table["paper MRR@10"].dropna().to_dict())
     axes.figure.set_size_inches(9, 5)
     return axes
