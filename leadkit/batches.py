@@ -5,6 +5,7 @@ query of the batch except as its positive, so in-batch negatives are never false
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,7 +97,9 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
 
     longest: tokens per text, special tokens included; longer texts are cut.
     """
-    key = hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode() + str(longest).encode())
+    # A tokeniser remembers how it cut and padded last: that is not what it is.
+    state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+    key = hashlib.sha256(json.dumps([state, longest]).encode())
     for text in texts.values():
         key.update(text.encode() + b"\0")
     path = cache / "tokens" / f"{key.hexdigest()[:16]}.npy"
@@ -176,6 +179,9 @@ class Sampler:
             self._epoch, self._plan = epoch, self._order(epoch)
         batch, random = self._plan[at], np.random.default_rng((self.seed, step, 1))
         relevant = {p for group in batch for p in group.relevant}
+        if self.passages - len(relevant) < self.per_query - 1:
+            raise ValueError(f"batch {self.batch}: {len(relevant)} of the {self.passages} passages are relevant to a query of step "
+                             f"{step}, which leaves too few for {self.per_query - 1} negatives; use a smaller batch")
         passages = np.empty((len(batch), self.per_query), np.int64)  # (B, n)
         for b, group in enumerate(batch):
             pool = [p for p in group.negatives if p not in relevant]

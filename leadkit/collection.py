@@ -10,7 +10,9 @@ Two sources answer with the same type, `Collection`:
 import gzip
 import hashlib
 import json
+import zlib
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,34 +62,42 @@ def load(name: str) -> Collection:
     raise ValueError(f"collection {name!r} is unknown: use {known} or 'beir:PATH'")
 
 
-def _open(folder: Path, stem: str):
-    for path, opener in ((folder / f"{stem}.jsonl", open), (folder / f"{stem}.jsonl.gz", gzip.open)):
+def _find(folder: Path, stem: str) -> Path:
+    for path in (folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz"):
         if path.is_file():
-            return path, opener(path, "rt", encoding="utf-8-sig", newline=None)
+            return path
     raise FileNotFoundError(f"collection folder {folder} has no {stem}.jsonl or {stem}.jsonl.gz")
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """("PATH, line NUMBER", line) of the lines that are not blank; bytes that are not UTF-8 come as lone surrogates."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=None) as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield f"{path}, line {number}", line
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{path} is not a whole gzip file ({error})") from None
 
 
 def _read_texts(folder: Path, stem: str) -> dict[str, str]:
     """id -> title and text of a jsonl file. ValueError names the file, the line and the field."""
-    texts = {}
-    path, lines = _open(folder, stem)
-    with lines:
-        for number, line in enumerate(lines, start=1):
-            where = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                key, text = row["_id"], f"{row.get('title') or ''} {row['text']}".strip()
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise ValueError(f"{where}: not a JSON object with the string fields _id and text ({error!r})") from None
-            if not isinstance(key, str) or not key or any(c.isspace() or not c.isprintable() for c in key):
-                raise ValueError(f"{where}: _id {key!r} must be a non-empty string without white space")
-            if not text:
-                raise ValueError(f"{where}: {key!r} has an empty text")
-            if key in texts:
-                raise ValueError(f"{where}: _id {key!r} stands there a second time; ids must be unique")
-            texts[key] = text
+    texts, path = {}, _find(folder, stem)
+    for where, line in _lines(path):
+        try:
+            row = json.loads(line)
+            key, text = row["_id"], "".join((row.get("title") or "", " ", row["text"])).strip()
+            text.encode()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{where}: not a JSON object in UTF-8 with the string fields _id and text ({error!r})") from None
+        if not isinstance(key, str) or not key or any(c.isspace() or not c.isprintable() for c in key):
+            raise ValueError(f"{where}: _id {key!r} must be a non-empty string without white space")
+        if not text:
+            raise ValueError(f"{where}: {key!r} has an empty text")
+        if key in texts:
+            raise ValueError(f"{where}: _id {key!r} stands there a second time; ids must be unique")
+        texts[key] = text
     if not texts:
         raise ValueError(f"{path} holds no line; at least one is needed")
     return texts
@@ -95,10 +105,9 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
 
 def _read_qrels(path: Path, passages: dict[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
-        if number == 1 and line.lower().startswith("query-id") or not line.strip():
+    for where, line in _lines(path):
+        if where.endswith(", line 1") and line.lower().startswith("query-id"):
             continue
-        where = f"{path}, line {number}"
         try:
             qid, pid, grade = line.split("\t")
             grade = int(grade)

@@ -9,7 +9,7 @@ from leadkit import losses, search, selection
 from leadkit.batches import Batches, Group, Sampler, groups
 from leadkit.config import Lead
 from leadkit.files import read_tensors, write_json, write_tensors
-from leadkit.retrievers import Tower, build, depth, load_tokenizer
+from leadkit.retrievers import RETRIEVERS, Tower, build, check, depth, load_tokenizer
 from leadkit.stages import DEVICE, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 
@@ -62,6 +62,11 @@ class WarmUp(Trained):
     schedule: Schedule
     negatives: Mine | None = None  # None: random passages
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tower.architecture not in RETRIEVERS:
+            raise ValueError(f"architecture {self.tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}")
+        check(self.tower.encoder)  # before the stages that this one waits for
 
     def run(self) -> None:
         torch.manual_seed(self.seed)

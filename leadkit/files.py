@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 
@@ -32,8 +33,9 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
         writer(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
-    except OSError as error:
-        raise OSError(f"{path} could not be written ({error.strerror or error}); it is left as it was") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OSError(f"{path} could not be written ({why}); it is left as it was") from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,6 +22,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from datasketch import MinHash, MinHashLSH
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from leadkit.files import digest
@@ -203,24 +204,31 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def folder(name: str) -> Path:
-    """The cached folder of a variant, in BEIR layout: built on first use, and again where a file's digest does not hold."""
+    """The cached folder of a variant, in BEIR layout: built on first use, and again where a file's digest does not hold.
+
+    A second process that asks for it waits for the first.
+    """
     variant = VARIANTS[name]
     versions = {package: importlib.metadata.version(package) for package in variant.packages}
     if variant.standard_library:
         versions["python"] = platform.python_version()
     key = _hash(json.dumps([EXTRACTOR, versions, astuple(variant)], sort_keys=True))[:16]
     target = CACHE / f"{name.replace(':', '-')}-{key}"
-    try:
-        if json.loads((target / "cache.json").read_text())["digests"] == _digests(target):
-            return target
-    except (OSError, ValueError, KeyError):
-        pass
     CACHE.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as temporary:
-        built = Path(temporary) / "collection"
-        build(variant, built)
-        seal = {"extractor": EXTRACTOR, "versions": versions, "digests": _digests(built)}
-        (built / "cache.json").write_text(json.dumps(seal, indent=2))
-        shutil.rmtree(target, ignore_errors=True)
-        built.replace(target)
+    with FileLock(CACHE / f".{target.name}.lock"):
+        try:
+            if json.loads((target / "cache.json").read_text())["digests"] == _digests(target):
+                return target
+        except (OSError, ValueError, KeyError):
+            pass
+        try:
+            with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as temporary:
+                built = Path(temporary) / "collection"
+                build(variant, built)
+                seal = {"extractor": EXTRACTOR, "versions": versions, "digests": _digests(built)}
+                (built / "cache.json").write_text(json.dumps(seal, indent=2))
+                shutil.rmtree(target, ignore_errors=True)
+                built.replace(target)
+        except OSError as error:
+            raise OSError(f"{target} could not be written ({error.strerror or error}); nothing of it is left") from error
     return target

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -56,8 +56,17 @@ def encoder_digest(encoder: str) -> str:
 
 
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
-    """The tokeniser of a folder or hub name. ValueError where it has no [CLS] or [SEP]."""
-    tokenizer = AutoTokenizer.from_pretrained(_where(TOKENISER if _random(encoder) else encoder))
+    """The tokeniser of an encoder. OSError where there is none of that name; ValueError where it is damaged or not like BERT's."""
+    source = _where(TOKENISER if _random(encoder) else encoder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except Exception as error:  # the tokenizers library raises nothing narrower
+        if not Path(source).is_dir():
+            raise OSError(f"encoder {encoder!r} is neither a folder, nor one of {MODELS}, nor a model that this machine gets from "
+                          "the Hugging Face hub") from error
+        raise ValueError(f"encoder {encoder!r}: its tokeniser or config.json cannot be read ({error})") from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise ValueError(f"encoder {encoder!r}: its tokeniser has no words; the folder needs a tokenizer.json or vocab.txt")
     if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
         raise ValueError(f"encoder {encoder!r}: its tokeniser lacks [CLS], [SEP] or [PAD]; a BERT-like one is needed")
     return tokenizer
@@ -69,22 +78,38 @@ def depth(tower: Tower) -> int:
     return (shape[0] if shape else AutoConfig.from_pretrained(_where(tower.encoder)).num_hidden_layers) + (tower.linear > 0)
 
 
-def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
-    """The encoder of a folder or hub name in float32, without a pooling layer.
+def check(encoder: str) -> None:
+    """What is wrong with an encoder and shows without loading it: before any work starts.
 
     FileNotFoundError for a folder without weights; ValueError for damaged weights, or a tokeniser with more words than the
     embedding table.
     """
-    words = len(load_tokenizer(encoder))
+    words, folder = len(load_tokenizer(encoder)), Path(_where(encoder))
+    if _random(encoder):
+        return
+    if folder.is_dir() and not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(f"encoder {encoder!r}: the folder holds no weights (*.safetensors)")
+    for weights in folder.glob("*.safetensors"):
+        try:
+            safe_open(weights, "pt")
+        except SafetensorError as error:
+            raise ValueError(f"encoder {encoder!r}: {weights.name} is damaged ({error})") from error
+    rows = AutoConfig.from_pretrained(_where(encoder)).vocab_size
+    if words > rows:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {rows} rows; "
+                         "they do not belong together")
+
+
+def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
+    """The encoder of a folder or hub name in float32, without a pooling layer. Raises as `check`."""
+    check(encoder)
     if shape := _random(encoder):
         layers, hidden = shape
+        words = len(load_tokenizer(encoder))
         return AutoModel.from_config(BertConfig(
             vocab_size=words, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=4 * hidden,
             hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), add_pooling_layer=False)
     source = _where(encoder)
-    folder = Path(source)
-    if folder.is_dir() and not any(folder.glob("*.safetensors")):
-        raise FileNotFoundError(f"encoder {encoder!r}: the folder holds no weights (*.safetensors)")
     config = copy.deepcopy(AutoConfig.from_pretrained(source))
     for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
         if hasattr(config, field):
@@ -92,13 +117,12 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
     accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
     pooling = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
     try:
-        model = AutoModel.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **pooling)
+        model, report = AutoModel.from_pretrained(
+            source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **pooling)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"encoder {encoder!r}: its weights are damaged or of another shape ({error})") from error
-    rows = model.get_input_embeddings().num_embeddings
-    if words > rows:
-        raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {rows} rows; "
-                         "they do not belong together")
+    if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
+        raise ValueError(f"encoder {encoder!r}: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}")
     return model
 
 
@@ -277,6 +301,12 @@ def load(folder: Path) -> Retriever:
     tower = Tower(**json.loads((folder / "retriever.json").read_text()) | {"encoder": str(folder)})
     retriever = build(tower)
     head = folder / "head" / "head.safetensors"
-    if head.exists():
-        retriever.load_state_dict(read_tensors(head), strict=False)
+    wanted = {name for name in retriever.state_dict() if not name.startswith("encoder.")}
+    if wanted and not head.exists():
+        raise FileNotFoundError(f"{head} is missing: it holds {', '.join(sorted(wanted))}")
+    if wanted:
+        try:
+            retriever.load_state_dict(retriever.encoder.state_dict(prefix="encoder.") | read_tensors(head))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{head} is damaged or of another retriever ({error})") from error
     return retriever.eval()
