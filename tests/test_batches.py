@@ -1,0 +1,261 @@
+"""Batches: what a step sees is a pure function of (seed, step), and in-batch negatives are never false."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import WORDS, data, isolate, toy
+
+from leadkit import stages
+from leadkit.batches import Batches, Group, Sampler, groups, pad, pair, tokenise
+from leadkit.collection import load
+from leadkit.config import Lead
+from leadkit.distil import Distil, Mine, WarmUp, batches
+from leadkit.retrievers import Tower, load_tokenizer
+from leadkit.train import Schedule
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_tokenizer("random:2x32")
+
+
+def crowded(passages=120, queries=40, seed=0):
+    """Groups that share relevant passages, with hard negatives that are relevant to other queries."""
+    draw = np.random.default_rng(seed)
+    relevant = [set(draw.choice(60, draw.integers(1, 4), replace=False).tolist()) for _ in range(queries)]
+    pools = [[int(p) for p in draw.permutation(passages)[: draw.integers(0, 30)] if int(p) not in own] for own in relevant]
+    return [Group(i, tuple(sorted(own)), tuple(pool)) for i, (own, pool) in enumerate(zip(relevant, pools, strict=True))]
+
+
+@given(seed=st.integers(0, 50), batch=st.integers(1, 12), per_query=st.integers(1, 6))
+def test_no_passage_of_a_batch_is_relevant_to_a_query_but_as_its_positive(seed, batch, per_query):
+    made = crowded(seed=seed)
+    sampler = Sampler(made, 120, batch, per_query, seed)
+    for step in range(2 * sampler.steps):
+        queries, passages = sampler(step)
+        assert passages.shape == (len(queries), per_query) and 1 <= len(queries) <= batch
+        for b, query in enumerate(queries):
+            assert passages[b, 0] in made[query].relevant
+            others = np.delete(passages.ravel(), b * per_query)
+            assert not set(others.tolist()) & set(made[query].relevant)
+            assert len(set(passages[b].tolist())) == per_query
+
+
+def test_negatives_are_the_mined_ones_while_there_are_enough():
+    made = [Group(i, (i,), (20, 21, 22, 23)) for i in range(8)]
+    sampler = Sampler(made, 100, 4, 4, 0)
+    for step in range(6):
+        assert set(sampler(step)[1][:, 1:].ravel().tolist()) <= {20, 21, 22, 23}
+    few = Sampler([Group(i, (i,), (20, 21)) for i in range(8)], 100, 4, 4, 0)
+    for step in range(6):
+        for row in few(step)[1]:
+            assert {20, 21} <= set(row.tolist())
+
+
+def test_every_mined_negative_and_every_relevant_passage_is_drawn_at_times():
+    sampler = Sampler([Group(0, (0, 1, 2), tuple(range(10, 20)))], 100, 1, 2, 0)
+    drawn = np.concatenate([sampler(step)[1] for step in range(200)])
+    assert set(drawn[:, 0]) == {0, 1, 2} and set(drawn[:, 1]) == set(range(10, 20))
+
+
+def test_a_step_is_a_pure_function_of_seed_and_step():
+    made = crowded()
+    forward, backward = Sampler(made, 120, 4, 3, 7), Sampler(made, 120, 4, 3, 7)
+    steps = [forward(step) for step in range(30)]
+    for step in reversed(range(30)):
+        for a, b in zip(steps[step], backward(step), strict=True):
+            np.testing.assert_array_equal(a, b)
+    other = Sampler(made, 120, 4, 3, 8)
+    assert any(not np.array_equal(steps[step][0], other(step)[0]) for step in range(5))
+
+
+def test_every_query_comes_once_per_epoch_in_another_order():
+    sampler, orders = Sampler([Group(i, (i,)) for i in range(24)], 100, 4, 2, 0), []
+    for epoch in range(3):
+        seen = np.concatenate([sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)])
+        assert sorted(seen) == list(range(24))
+        orders.append(tuple(seen))
+    assert len(set(orders)) == 3
+
+
+def test_queries_that_share_passages_come_at_most_once_per_epoch():
+    sampler = Sampler(crowded(), 120, 4, 2, 0)
+    for epoch in range(3):
+        seen = np.concatenate([sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)])
+        assert len(set(seen)) == len(seen)
+        assert len(seen) >= 0.8 * 40  # what cannot be placed beside the others waits for the next epoch
+
+
+def test_sampler_says_what_does_not_fit():
+    made = [Group(i, (i,)) for i in range(6)]
+    with pytest.raises(ValueError, match="batch 8 is larger than the 6 training queries; use at most 6"):
+        Sampler(made, 100, 8, 2, 0)
+    with pytest.raises(ValueError, match="batch 4 of 3 passages needs more than 12 passages, not 12"):
+        Sampler(made, 12, 4, 3, 0)
+
+
+def test_sampler_stops_where_every_passage_is_relevant():
+    made = [Group(i, (3 * i, 3 * i + 1, 3 * i + 2)) for i in range(4)]
+    with pytest.raises(ValueError, match="12 of the 12 passages are relevant"):
+        Sampler(made, 12, 4, 2, 0)(0)
+
+
+# --- groups
+
+
+def test_groups_hold_the_relevant_passages_and_no_other(tmp_path):
+    collection = load(toy(tmp_path / "toy"))
+    for split in ("train", "dev", "test"):
+        ids, texts = list(collection.passages), list(collection.split(split))
+        for group in groups(collection, split):
+            assert {ids[p] for p in group.relevant} == set(collection.qrels[split][texts[group.query]])
+    mined = {qid: ["p0", "p1", "p40"] for qid in collection.qrels["train"]}
+    for group in groups(collection, "train", mined):
+        assert not set(group.relevant) & set(group.negatives)
+        assert group.negatives == tuple(p for p in (0, 1, 40) if p not in group.relevant)
+
+
+def test_grade_zero_is_not_relevant(tmp_path):
+    from toys import write_beir
+
+    name = write_beir(tmp_path / "c", {"a": "x", "b": "y"}, {"1": "q", "2": "r"}, {"train": {"1": {"a": 0}, "2": {"a": 0, "b": 2}}})
+    assert groups(load(name), "train") == [Group(1, (1,))]
+
+
+# --- tokens
+
+
+TEXTS = {"a": "Return the shape of an array.", "b": "x", "c": " ".join(WORDS), "d": "Überraschung: naïve café \N{SNOWMAN}"}
+
+
+def test_tokens_are_those_of_the_tokeniser(tokenizer, tmp_path):
+    made = tokenise(TEXTS, tokenizer, 24, tmp_path)
+    want = tokenizer(list(TEXTS.values()), truncation=True, max_length=24, padding=True, return_tensors="pt")
+    got = made.rows(np.arange(4))
+    assert torch.equal(got.ids, want["input_ids"]) and torch.equal(got.mask, want["attention_mask"].bool())
+    assert made.lengths.tolist() == want["attention_mask"].sum(1).tolist() and made.lengths[2] == 24
+    few = made.rows(np.array([1, 0]))
+    assert few.ids.shape[1] == made.lengths[0] and few.ids[0, 3:].eq(tokenizer.pad_token_id).all()
+
+
+def test_pair_is_the_tokenisers_pair(tokenizer, tmp_path):
+    made, texts = tokenise(TEXTS, tokenizer, 512, tmp_path), list(TEXTS.values())
+    q, p = np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])
+    want = tokenizer([texts[i] for i in q], [texts[i] for i in p], padding=True, return_tensors="pt")
+    got = pair(made, made, q, p)
+    assert torch.equal(got.ids, want["input_ids"])
+    assert torch.equal(got.mask, want["attention_mask"].bool()) and torch.equal(got.kinds, want["token_type_ids"])
+
+
+def test_pad():
+    got = pad([np.array([1, 2, 3]), np.array([4])], 9)
+    assert got.ids.tolist() == [[1, 2, 3], [4, 9, 9]] and got.mask.tolist() == [[True] * 3, [True, False, False]]
+
+
+def test_text_is_tokenised_once(tokenizer, tmp_path, monkeypatch):
+    first = tokenise(TEXTS, tokenizer, 16, tmp_path)
+    monkeypatch.setattr(type(tokenizer), "__call__", lambda *a, **k: pytest.fail("tokenised a second time"))
+    again = tokenise(TEXTS, tokenizer, 16, tmp_path)
+    assert isinstance(again.flat.base if again.flat.base is not None else again.flat, np.memmap)
+    np.testing.assert_array_equal(first.flat, again.flat)
+
+
+def test_another_length_text_or_tokeniser_is_another_file(tokenizer, tmp_path):
+    changed = load_tokenizer("random:2x32")
+    changed.add_tokens(["anewword"])
+    for texts, which, longest in ((TEXTS, tokenizer, 16), (TEXTS, tokenizer, 17), (TEXTS | {"b": "y"}, tokenizer, 16),
+                                  (TEXTS, changed, 16)):
+        tokenise(texts, which, longest, tmp_path)
+    assert len(list((tmp_path / "tokens").glob("*.npy"))) == 4
+
+
+def flipped(content: bytes) -> bytes:
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
+@pytest.mark.parametrize("damage", [flipped, lambda b: b[: len(b) // 2], lambda b: b""], ids=["flipped", "truncated", "empty"])
+@pytest.mark.parametrize("suffix", ["npy", "sha256"])
+def test_damaged_token_file_is_rebuilt(damage, suffix, tokenizer, tmp_path):
+    want = tokenise(TEXTS, tokenizer, 16, tmp_path).flat.copy()
+    [file] = (tmp_path / "tokens").glob(f"*.{suffix}")
+    content = file.read_bytes()
+    file.write_bytes(damage(content))
+    np.testing.assert_array_equal(tokenise(TEXTS, tokenizer, 16, tmp_path).flat, want)
+    assert file.read_bytes() == content
+
+
+# --- what training sees
+
+
+def toy_stages(monkeypatch, tmp_path, teacher="CB"):
+    isolate(monkeypatch, tmp_path)
+    name = toy(tmp_path / "toy")
+    made, steps = data(name, passages=3), Schedule(1, 1e-3)
+    miner = WarmUp(made, Tower("DE", "random:1x32"), steps)
+    negatives = Mine(made, miner)
+    student, big = (WarmUp(made, Tower(a, "random:1x32"), steps, negatives) for a in ("DE", teacher))
+    return load(name), miner, student, Distil(made, "RD", student, big, negatives, steps, Lead(k=1))
+
+
+def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
+    collection, miner, student, distil = toy_stages(monkeypatch, tmp_path)
+
+    def tokens(texts):
+        return {tuple(row) for row in tokenizer(texts, truncation=True, max_length=8)["input_ids"]}
+
+    train, held_out = (tokens([q for s in splits for q in collection.split(s).values()]) for splits in (["train"], ["dev", "test"]))
+    assert not train & held_out
+    relevant = {p for s in ("dev", "test") for row in collection.qrels[s].values() for p in row}
+    positives = tokenizer([collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16)["input_ids"]
+    for stage in (miner, student, distil):
+        at, seen = batches(stage, stage.tower), set()
+        for step in range(2 * at.sampler.steps):
+            batch = at(step)
+            seen |= {tuple(row[mask].tolist()) for row, mask in zip(batch.queries.ids, batch.queries.mask, strict=True)}
+            for column in batch.positive:  # no relevant passage of a held-out query is a positive
+                assert batch.passages.ids[column][batch.passages.mask[column]].tolist() not in positives
+        assert seen == train
+
+
+@pytest.mark.parametrize("teacher, own", [("DE", False), ("CB", False), ("CE", True)])
+def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, monkeypatch, tmp_path):
+    _, _, student, distil = toy_stages(monkeypatch, tmp_path, teacher)
+    ours, theirs = batches(distil, distil.student.tower), batches(distil, distil.teacher.tower)
+    for step in range(8):
+        a, b = ours(step), theirs(step)
+        for name in ("queries", "passages"):
+            assert torch.equal(getattr(a, name).ids, getattr(b, name).ids)
+        assert torch.equal(a.positive, b.positive) and a.own == b.own == own
+        assert (b.pairs is not None) == own and a.pairs is None
+        B, n = len(a.positive), len(a.passages.ids) // len(a.positive)
+        assert a.positive.tolist() == ([0] * B if own else [i * n for i in range(B)])
+    alone = batches(student, student.tower)
+    assert any(not torch.equal(alone(step).queries.ids, ours(step).queries.ids) for step in range(4)
+               if alone(step).queries.ids.shape == ours(step).queries.ids.shape) or not own
+
+
+def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp_path, tokenizer):
+    collection, *_ = toy_stages(monkeypatch, tmp_path)
+    texts = list(collection.split("train").values()), list(collection.passages.values())
+    tower, made = Tower("CE", "random:1x32"), data(collection.name)
+    sampler = Sampler(groups(collection, "train"), len(texts[1]), 4, 3, 0)
+    at = Batches(sampler, stages.queries_of(tower, made, "train"), stages.passages_of(tower, made), own=True, pairs=True)
+    for step in range(4):
+        queries, passages = sampler(step)
+        pairs = at(step).pairs
+        for row, (b, c) in enumerate(np.ndindex(passages.shape)):
+            q = tokenizer(texts[0][queries[b]], truncation=True, max_length=8)["input_ids"]
+            p = tokenizer(texts[1][passages[b, c]], truncation=True, max_length=16)["input_ids"]
+            assert pairs.ids[row][pairs.mask[row]].tolist() == q + p[1:]
+
+
+def test_candidates_cut_the_columns_to_a_querys_own():
+    from leadkit.batches import Batch
+
+    tokens = pad([np.array([1])] * 2, 0)
+    scores = torch.arange(2 * 2 * 6).view(2, 2, 6)
+    assert torch.equal(Batch(tokens, tokens, torch.zeros(2)).candidates(scores), scores)
+    own = Batch(tokens, tokens, torch.zeros(2), own=True).candidates(scores)
+    assert own.tolist() == [[[0, 1, 2], [9, 10, 11]], [[12, 13, 14], [21, 22, 23]]]
