@@ -97,7 +97,7 @@ class Distil(Trained):
     teacher: Trained
     negatives: Mine
     schedule: Schedule
-    lead: Lead = Lead()  # read by LEAD; RD reads tau_d, FD reads k and strategy
+    lead: Lead = Lead()  # read by LEAD; RD reads tau_d, FD reads k and draws at random
     seed: int = 0
 
     def __post_init__(self) -> None:
