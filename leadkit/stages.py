@@ -78,7 +78,7 @@ class Stage:
         try:
             sealed = json.loads((self.folder / "stage.json").read_text())["files"]
             return all(digest(self.folder / name) == value for name, value in sealed.items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def done(self) -> Path:
@@ -97,7 +97,7 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.time()
         self.run()
-        for temporary in self.folder.glob("checkpoint*"):
+        for temporary in (*self.folder.glob("checkpoint*"), *self.folder.rglob(".*")):  # and what a killed process was writing
             temporary.unlink()
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
         seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}

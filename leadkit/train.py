@@ -39,7 +39,7 @@ class Schedule:
 
 
 class NotFinite(ArithmeticError):
-    """A loss is NaN or infinite; the message names the step and the batch. The last checkpoint is kept."""
+    """A loss or its gradient is NaN or infinite; the message names the step and the batch. The last checkpoint is kept."""
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -69,7 +69,7 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         if digest(path) != state["sha256"]:
             print(f"{path} is not what was written there (its digest differs): starting this stage afresh")
             return 0, []
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return 0, []
     tensors = read_tensors(path)
     for name, parameter in model.named_parameters():
@@ -99,13 +99,13 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
         with accelerator.autocast():
             parts = loss_at(step)
         values = {name: float(value.detach()) for name, value in parts.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise NotFinite(f"{label}: the loss is not finite at step {step} ({values}); batch {describe(step)}; "
-                            f"the last checkpoint in {folder} is kept")
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         accelerator.backward(parts["total"])
-        torch.nn.utils.clip_grad_norm_(parameters, schedule.clip)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, schedule.clip))
+        if not all(map(math.isfinite, (norm, *values.values()))):
+            raise NotFinite(f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norm}); "
+                            f"batch {describe(step)}; the last checkpoint in {folder} is kept")
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, **values})
