@@ -1,0 +1,269 @@
+"""The training loop: whatever interrupts it, the weights end up as if nothing had."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from leadkit import train
+from leadkit.train import NotFinite, Schedule, fit
+
+ROOT = Path(__file__).parent.parent
+STEPS = 12
+
+
+def model():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.2), nn.Tanh(), nn.Linear(16, 1))
+
+
+def loss_of(net, stop=None, at=None):
+    def loss_at(step):
+        if step == at:
+            stop()
+        x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+        total = (net(x)[:, 0] - x.sum(1)).square().mean()
+        return {"total": total, "half": total / 2}
+
+    return loss_at
+
+
+def run(folder, stop=None, at=None, steps=STEPS, save_seconds=0.0, seed=3):
+    """Train in `folder`, call `stop` at step `at`; return the weights and the log."""
+    net = model()
+    log = fit(net, loss_of(net, stop, at), Schedule(steps, 1e-2, save_seconds=save_seconds), seed, folder, "toy")
+    return {name: p.detach().clone() for name, p in net.named_parameters()}, log
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop():
+    raise Stopped
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("undisturbed"))
+
+
+# --- the schedule
+
+
+def test_rates_by_hand():
+    schedule = Schedule(10, 1.0, warmup=0.2)  # two steps up, eight down
+    assert [schedule.rate(step) for step in range(10)] == pytest.approx([0.5, 1, 1, 0.875, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert [Schedule(4, 2.0, warmup=0.0).rate(step) for step in range(4)] == pytest.approx([2, 2, 4 / 3, 2 / 3])
+    assert Schedule(1, 3.0).rate(0) == 3.0
+    assert min(Schedule(100, 1e-4).rate(step) for step in range(100)) > 0
+
+
+def test_step_uses_the_rate_of_the_schedule_and_clips(tmp_path):
+    """AdamW's first step is rate * sign(gradient), whatever the gradient's size."""
+    for steps in (1, 4):
+        parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
+        net = nn.ParameterList([parameter])
+        schedule = Schedule(steps, 0.5, warmup=1.0, weight_decay=0.0)
+        before = parameter.detach().clone()
+        fit(net, lambda step, net=net: {"total": 1000 * net[0].sum() if step == 0 else 0 * net[0].sum()}, schedule, 0,
+            tmp_path / str(steps), "toy")
+        if steps == 1:
+            torch.testing.assert_close(parameter.detach(), before - 0.5)
+    norms = []
+    net = nn.ParameterList([nn.Parameter(torch.ones(4))])
+    real = torch.nn.utils.clip_grad_norm_
+
+    def watch(parameters, clip):
+        norm = real(parameters, clip)
+        norms.append(torch.cat([p.grad for p in parameters]).norm().item())
+        return norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", watch)
+        fit(net, lambda step: {"total": 1000 * net[0].sum()}, Schedule(2, 0.1, clip=2.0), 0, tmp_path / "clip", "toy")
+    assert norms == pytest.approx([2.0, 2.0], rel=1e-4)
+
+
+def test_dropout_is_seeded_by_seed_and_step(tmp_path, undisturbed):
+    torch.manual_seed(99)
+    torch.rand(7)
+    assert same(run(tmp_path / "a")[0], undisturbed[0])
+    assert not same(run(tmp_path / "b", seed=4)[0], undisturbed[0])
+
+
+# --- interrupted and resumed
+
+
+@pytest.mark.parametrize("at", [1, 5, STEPS - 1])
+def test_resumed_run_is_bit_identical(at, tmp_path, undisturbed):
+    with pytest.raises(Stopped):
+        run(tmp_path, stop, at)
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == at
+    weights, log = run(tmp_path)
+    assert same(weights, undisturbed[0])
+    assert log == undisturbed[1] and [row["step"] for row in log] == list(range(STEPS))
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
+
+
+def test_interrupted_twice(tmp_path, undisturbed):
+    for at in (3, 9):
+        with pytest.raises(Stopped):
+            run(tmp_path, stop, at)
+    assert same(run(tmp_path)[0], undisturbed[0])
+
+
+def test_without_a_checkpoint_it_starts_again(tmp_path, undisturbed):
+    with pytest.raises(Stopped):
+        run(tmp_path, stop, 5, save_seconds=1e6)
+    assert list(tmp_path.iterdir()) == []
+    assert same(run(tmp_path)[0], undisturbed[0])
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import test_train
+test_train.run(Path({folder!r}), lambda: os.kill(os.getpid(), signal.SIGKILL), 7)
+"""
+
+
+def test_killed_process_is_continued_bit_identically(tmp_path, undisturbed):
+    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 7
+    weights, log = run(tmp_path)
+    assert same(weights, undisturbed[0]) and log == undisturbed[1]
+
+
+def test_killed_between_weights_and_their_record(tmp_path, undisturbed, monkeypatch):
+    """The record still names the checkpoint before, which is still there."""
+    real = train.write_json
+
+    def fails_once_at_six(path, value):
+        if value["step"] == 6:
+            raise Stopped
+        real(path, value)
+
+    monkeypatch.setattr(train, "write_json", fails_once_at_six)
+    with pytest.raises(Stopped):
+        run(tmp_path)
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
+    monkeypatch.undo()
+    assert same(run(tmp_path)[0], undisturbed[0])
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
+
+
+def corrupt(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+@pytest.mark.parametrize("damage", [corrupt, truncate, lambda path: path.write_bytes(b""), Path.unlink],
+                         ids=["flipped", "truncated", "empty", "missing"])
+@pytest.mark.parametrize("pattern", ["checkpoint-*", "checkpoint.json"])
+def test_damaged_checkpoint_is_never_used(damage, pattern, tmp_path, undisturbed, capsys):
+    with pytest.raises(Stopped):
+        run(tmp_path, stop, 6)
+    [path] = tmp_path.glob(pattern)
+    if damage is corrupt and path.suffix == ".json":
+        damage = lambda p: p.write_text(p.read_text().replace('"sha256": "', '"sha256": "0'))  # noqa: E731
+    damage(path)
+    starts = []
+    net = model()
+    loss_at = loss_of(net)
+    fit(net, lambda step: starts.append(step) or loss_at(step), Schedule(STEPS, 1e-2), 3, tmp_path, "toy")
+    assert starts == list(range(STEPS))
+    assert same(dict(net.named_parameters()), undisturbed[0])
+    if damage is corrupt:
+        assert "is not what was written there" in capsys.readouterr().out
+
+
+def test_checkpoint_holds_weights_moments_and_nothing_else(tmp_path):
+    with pytest.raises(Stopped):
+        run(tmp_path, stop, 4)
+    [path] = tmp_path.glob("checkpoint-*.safetensors")
+    names = [name for name, _ in model().named_parameters()]
+    assert set(load_file(path)) == {f"{kind}.{name}" for kind in ("model", "exp_avg", "exp_avg_sq", "step") for name in names}
+
+
+def test_frozen_parameters_stay(tmp_path):
+    net = model()
+    net[0].requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    fit(net, loss_of(net), Schedule(3, 1e-2), 0, tmp_path, "toy")
+    moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"3.weight", "3.bias"}
+
+
+# --- what is not finite
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", ["total", "other"])
+def test_loss_that_is_not_finite_stops_with_step_and_batch(value, part, tmp_path):
+    net = model()
+    loss_at = loss_of(net)
+
+    def breaks(step):
+        parts = loss_at(step) | {"other": torch.tensor(1.0)}
+        return parts | {part: parts[part] * (value if step == 5 else 1)}
+
+    with pytest.raises(NotFinite, match=rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* is kept"):
+        fit(net, breaks, Schedule(STEPS, 1e-2, save_seconds=0.0), 3, tmp_path, "toy", lambda step: f"q{step}, q{step + 1}")
+    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 5
+    kept = load_file(next(tmp_path.glob("checkpoint-*.safetensors")))
+    assert all(t.isfinite().all() for t in kept.values())
+
+
+def test_gradient_that_is_not_finite_never_reaches_a_checkpoint(tmp_path, undisturbed):
+    """A finite loss with a NaN gradient: d sqrt(x^2) / dx at 0."""
+    net = model()
+    loss_at = loss_of(net)
+
+    def breaks(step):
+        parts = loss_at(step)
+        if step == 5:
+            parts["total"] = parts["total"] + (0 * net[0].weight).square().sum().sqrt()
+        return parts
+
+    with pytest.raises(NotFinite, match="gradient is not finite at step 5"):
+        fit(net, breaks, Schedule(STEPS, 1e-2, save_seconds=0.0), 3, tmp_path, "toy")
+    assert same(run(tmp_path)[0], undisturbed[0])  # mended, it goes on from step 5
+
+
+def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed):
+    real = train.write_tensors
+
+    def full_at_six(path, tensors):
+        if "-6." in path.name:
+            raise OSError(28, "No space left on device")
+        real(path, tensors)
+
+    monkeypatch.setattr(train, "write_tensors", full_at_six)
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
+    monkeypatch.undo()
+    assert same(run(tmp_path)[0], undisturbed[0])
