@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
 app = SubcommandApp()
@@ -19,6 +20,8 @@ def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
     """
     from leadkit import config, reproduce
 
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: it must not be negative")
     reproduce.reproduce(config.scale(scale), seed, only)
 
 
@@ -33,16 +36,19 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
         split: the split of the collection to evaluate on.
         out: folder for the result records.
     """
-    from leadkit import config, recipes
+    from leadkit import config, recipes, stages
 
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}: at least one is needed")
     pipelines = [recipes.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
+    stages.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
     print(recipes.main_table(pipelines, split).round(2).to_string(na_rep=""))
     if out:
         recipes.save_records(pipelines, split, out)
 
 
 @app.command
-def results(folder: Path) -> None:
+def results(folder: Positional[Path]) -> None:
     """Print the main table of committed result records as Markdown, and draw it as `folder`/main-table.png.
 
     Args:
@@ -50,6 +56,8 @@ def results(folder: Path) -> None:
     """
     from leadkit import figures, recipes
 
+    if not any(folder.glob("*.json")):
+        raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
     table = recipes.summarise(recipes.read_records(folder))
     figures.style()
     figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
@@ -74,4 +82,4 @@ if __name__ == "__main__":
     try:
         app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
     except (ValueError, OSError, ArithmeticError) as error:
-        sys.exit(f"leadkit: {error}")
+        sys.exit(f"leadkit: {' '.join(str(error).split())}")

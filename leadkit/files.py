@@ -40,6 +40,21 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_folder(folder: Path, writer: Callable[[Path], object]) -> None:
+    """As `write`, for a writer that fills a folder: its files move to `folder` when all are written."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
+            writer(Path(name))
+            for file in [path for path in Path(name).rglob("*") if path.is_file()]:
+                target = folder / file.relative_to(name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                file.replace(target)
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise OSError(f"{folder} could not be written ({why}); it is left as it was") from error
+
+
 def write_json(path: Path, value: object) -> None:
     write(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1 if len(str(value)) < 20_000 else None) + "\n"))
 

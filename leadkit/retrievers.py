@@ -20,7 +20,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, Be
 
 from leadkit import scores
 from leadkit.batches import Batch, Tokens
-from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
+from leadkit.files import digest, fingerprint, read_tensors, write_folder, write_json, write_tensors
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
 TOKENISER = "bert-6x128"  # of the untrained encoders
@@ -176,12 +176,16 @@ class Retriever(nn.Module):
 
     def save(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encoder, tokeniser, `retriever.json` and, where there is one, the head; safetensors and JSON only."""
-        self.encoder.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
         head = {name: t for name, t in self.state_dict().items() if not name.startswith("encoder.")}
-        if head:
-            write_tensors(folder / "head" / "head.safetensors", head)
-        write_json(folder / "retriever.json", asdict(self.tower) | {"encoder": "."})
+
+        def save(part: Path) -> None:
+            self.encoder.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            if head:
+                write_tensors(part / "head" / "head.safetensors", head)
+            write_json(part / "retriever.json", asdict(self.tower) | {"encoder": "."})
+
+        write_folder(folder, save)
 
 
 class TwoTowers(Retriever):

@@ -97,8 +97,10 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.time()
         self.run()
-        for temporary in (*self.folder.glob("checkpoint*"), *self.folder.rglob(".*")):  # and what a killed process was writing
+        for temporary in self.folder.glob("checkpoint*"):
             temporary.unlink()
+        for unfinished in self.folder.glob(".*"):  # what a killed process was writing
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
         seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}
         write_json(self.folder / "stage.json", seal)
