@@ -17,8 +17,8 @@ from leadkit.retrievers import Tower, build, load_tokenizer
 from leadkit.search import Run, bm25, by_length, encode, hard_negatives, rerank, search, torch_search
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]
-PASSAGES = ["Return the elements in rising order.", "Axes are permuted.", "file", "Open the file and return a stream of its lines.",
-            "A path, or an integer: the descriptor of the file to wrap.", "mode r", "The shape is a tuple, a length for every axis.",
+PASSAGES = ["Return the elements in rising order.", "Axes are permuted.", "file", "Open the file and return its lines.",
+            "A path, or an integer: the descriptor of the file to wrap.", "mode r", "A tuple, a length for every axis.",
             "Lists are sorted in place, and nothing is returned.", "line by line"]
 
 

@@ -64,7 +64,7 @@ def undisturbed(tmp_path_factory):
 
 def test_rates_by_hand():
     schedule = Schedule(10, 1.0, warmup=0.2)  # two steps up, eight down
-    assert [schedule.rate(step) for step in range(10)] == pytest.approx([0.5, 1, 1, 0.875, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert [schedule.rate(step) for step in range(10)] == pytest.approx([0.5, 1, 1, 0.875, 0.75, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
     assert [Schedule(4, 2.0, warmup=0.0).rate(step) for step in range(4)] == pytest.approx([2, 2, 4 / 3, 2 / 3])
     assert Schedule(1, 3.0).rate(0) == 3.0
     assert min(Schedule(100, 1e-4).rate(step) for step in range(100)) > 0

@@ -1,0 +1,145 @@
+"""The command line: what it prints, and one sentence without a traceback where the input is bad."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toys import isolate, scale, toy
+
+from leadkit import config, pretrain, recipes, reproduce, retrievers, stages
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """`python -m leadkit ...` in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["leadkit", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            runpy.run_module("leadkit", run_name="__main__")
+            code = 0
+        except SystemExit as error:
+            code = error.code
+            if isinstance(code, str):  # the interpreter prints it and exits with 1
+                print(code, file=sys.stderr)
+                code = 1
+        out, err = capsys.readouterr()
+        return code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    monkeypatch.setitem(config.SCALES, "toy", scale(toy(tmp_path / "toy")))
+
+
+def refused(answer, message):
+    code, out, err = answer
+    assert code == 1 and out == ""
+    assert err.count("\n") == 1 and err.startswith("leadkit: ") and message in err
+    assert "Traceback" not in err
+
+
+def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path):
+    code, out, _ = call("table", "--scale", "toy", "--out", tmp_path / "records", "--split", "dev")
+    assert code == 0
+    for row in recipes.ROWS:
+        assert f"\n{row} " in out
+    assert len(list((tmp_path / "records").glob("0-*.json"))) == len(recipes.ROWS)
+    code, printed, _ = call("results", tmp_path / "records")
+    assert code == 0 and printed.startswith("|  | MRR@10 |") and (tmp_path / "records" / "main-table.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, gpu"),
+    (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
+    (("table", "--scale", "toy", "--teacher", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
+    (("table", "--scale", "toy", "--split", "validation"), "split 'validation' is not in collection"),
+    (("table", "--scale", "toy", "--seeds", "0"), "seeds is 0: at least one is needed"),
+    (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
+    (("results", "nowhere"), "folder nowhere holds no result records (*.json)"),
+])
+def test_bad_arguments(call, tiny, arguments, message, tmp_path):
+    refused(call(*arguments), message)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [("tables",), ("table", "--seeds", "two"), ("table", "--scal", "toy"), ("results",)])
+def test_unknown_arguments(call, arguments):
+    code, _, err = call(*arguments)
+    assert code == 2 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("damage, message", [
+    (lambda f: (f / "corpus.jsonl").unlink(), "has no corpus.jsonl or corpus.jsonl.gz"),
+    (lambda f: (f / "corpus.jsonl").open("a").write("{half\n"), "corpus.jsonl, line 49: not a JSON object"),
+    (lambda f: (f / "corpus.jsonl").open("a").write('{"_id": "x", "text": ""}\n'), "line 49: 'x' has an empty text"),
+    (lambda f: (f / "qrels" / "test.tsv").open("a").write("q1\tnone\t1\n"), "line 8: corpus-id 'none' is not in corpus.jsonl"),
+], ids=["missing", "malformed", "empty", "unknown id"])
+def test_bad_collection(call, tiny, damage, message, tmp_path):
+    damage(tmp_path / "toy")
+    refused(call("table", "--scale", "toy"), message)
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"lead": config.Lead(k=3)}, "k is 3: it must be from 1 to the student's number of layers, 2"),
+    ({"lead": config.Lead(k=1, strategy="best")}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
+    ({"teacher_encoder": "random:1x32"}, "teacher_layers is 1: it must be at least student_layers, 2"),
+    ({"student_encoder": "no/such/folder"}, "encoder 'no/such/folder' is neither a folder, nor one of"),
+    ({"data": config.Data("msmarco")}, "collection 'msmarco' is unknown"),
+], ids=["k", "strategy", "layers", "encoder", "collection"])
+def test_scale_that_cannot_be(call, tiny, monkeypatch, changes, message, tmp_path):
+    monkeypatch.setitem(config.SCALES, "toy", config.scale("toy", **changes))
+    refused(call("table", "--scale", "toy"), message)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_errors_of_several_lines_become_one(call, tiny, monkeypatch):
+    def fails(*a, **k):
+        raise OSError("first line\n  second line")
+
+    monkeypatch.setattr(recipes, "main_table", fails)
+    refused(call("table", "--scale", "toy"), "first line second line")
+
+
+def test_full_disk_is_one_sentence(call, tiny, monkeypatch):
+    def full(*a, **k):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(stages.searching, "bm25", full)
+    refused(call("table", "--scale", "toy"), "No space left on device")
+
+
+def test_a_fault_in_the_program_keeps_its_traceback(call, tiny, monkeypatch):
+    def fails(*a, **k):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(recipes, "main_table", fails)
+    with pytest.raises(KeyError):
+        call("table", "--scale", "toy")
+
+
+def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr(pretrain, "pretrain", lambda config, out: seen.append((config.seed, config.bf16, out)))
+    monkeypatch.setattr(reproduce, "reproduce", lambda scale, seed, only: seen.append((scale.name, seed, only)))
+    assert call("pretrain", "--seed", "3", "--bf16", "--out", tmp_path)[0] == 0
+    assert call("pretrain")[0] == 0
+    assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
+    assert seen == [(3, True, tmp_path), (0, False, retrievers.MODELS), ("toy", 2, "06")]
+
+
+def test_process_exits_with_one_line_and_not_zero():
+    done = subprocess.run([sys.executable, "-m", "leadkit", "table", "--scale", "tiny"], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, gpu\n"

@@ -1,0 +1,127 @@
+"""The chains of stages and the main table, end to end with untrained encoders."""
+
+import re
+from dataclasses import fields
+
+import numpy as np
+import pytest
+from toys import isolate, scale, toy
+
+from leadkit import config, recipes, stages
+from leadkit.distil import Distil
+from leadkit.recipes import ROWS, Pipeline, main_table, markdown, read_records, save_records, summarise
+from leadkit.train import Schedule
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    return scale(toy(tmp_path / "toy"))
+
+
+# --- the main table
+
+
+def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypatch):
+    pipelines = [Pipeline(tiny, seed) for seed in range(2)]
+    table = main_table(pipelines)
+    assert tuple(table.index) == ROWS
+    assert list(table.columns) == ["MRR@10", "sd", "MAP@1k", "R@100", "R@1k", "p vs RD", "paper MRR@10"]
+    assert table["MRR@10"].between(0, 100).all() and table["p vs RD"].drop("RD").between(0, 1).all()
+    assert np.isnan(table.loc["RD", "p vs RD"])
+    assert table.loc[["BM25", "12DE (mines)"], "sd"].eq(0).all()  # shared by the seeds
+    by_hand = [pipelines[s].rows()["LEAD"].values().mean() * 100 for s in (0, 1)]
+    assert table.loc["LEAD", "MRR@10"] == pytest.approx(np.mean(by_hand), abs=1e-3)
+    assert table.loc["LEAD", "sd"] == pytest.approx(np.std(by_hand, ddof=1), abs=1e-3)
+    paper = {"BM25": 18.7, "teacher": 39.46, "student": 32.62, "FD": 33.92, "RD": 36.02, "LEAD": 37.8}
+    assert table["paper MRR@10"].dropna().to_dict() == paper
+    # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner once, 7 others per seed
+    made = sorted(path.name.split("-")[0] for path in stages.RUNS.iterdir() if path.is_dir())
+    assert {kind: made.count(kind) for kind in set(made)} == {"warm": 5, "mine": 1, "distil": 8, "evaluate": 16}
+    monkeypatch.setattr(stages.Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
+    again = main_table([Pipeline(tiny, seed) for seed in range(2)])
+    assert again.equals(table)
+    # The records on disk give the same table.
+    save_records(pipelines, "test", tmp_path / "records")
+    assert len(list((tmp_path / "records").glob("*.json"))) == 2 * len(ROWS)
+    assert summarise(read_records(tmp_path / "records")).equals(table)
+    lines = markdown(table).splitlines()
+    assert len(lines) == 2 + len(ROWS) and [line.split("|")[1].strip() for line in lines[2:]] == list(ROWS)
+    assert f"{table.loc['LEAD', 'MRR@10']:.2f}" in lines[2 + ROWS.index("LEAD")]
+
+
+def test_one_seed_has_no_deviation():
+    record = {"collection": "a", "fingerprint": "1", "split": "test", "per_query": {"RR@10": [0.5, 0.5]},
+              "measures": dict.fromkeys(("RR@10", "AP@1000", "R@100", "R@1000"), 0.5)}
+    table = summarise({"RD": [record], "BM25": [record]})
+    assert table["sd"].isna().all() and table.loc["BM25", "p vs RD"] == 1
+    assert table.loc["BM25", "MRR@10"] == 50
+
+
+def test_records_of_different_seeds_are_averaged_query_by_query():
+    def record(*values):
+        return {"collection": "a", "fingerprint": "1", "split": "test", "per_query": {"RR@10": list(values)},
+                "measures": dict.fromkeys(("RR@10", "AP@1000", "R@100", "R@1000"), float(np.mean(values)))}
+
+    rows = {"RD": [record(0.2, 0.4, 0.1), record(0.4, 0.0, 0.3)], "LEAD": [record(0.5, 0.6, 0.2), record(0.9, 0.2, 0.4)]}
+    table = summarise(rows)
+    difference = np.array([0.7, 0.4, 0.3]) - np.array([0.3, 0.2, 0.2])
+    from scipy.stats import ttest_1samp
+
+    assert table.loc["LEAD", "p vs RD"] == pytest.approx(ttest_1samp(difference, 0).pvalue)
+    assert table.loc["LEAD", "MRR@10"] == pytest.approx(100 * 1.4 / 3) and table.loc["LEAD", "sd"] == pytest.approx(
+        100 * np.std([1.3 / 3, 0.5], ddof=1))
+
+
+# --- the chain
+
+
+def test_every_method_starts_from_the_same_two_checkpoints(tiny):
+    for teacher in recipes.TEACHERS:
+        for linear in (0, 32):
+            chain = Pipeline(tiny, 1, teacher, linear)
+            starts = {(d.student.key, d.teacher.key, d.negatives.key, d.schedule, d.seed)
+                      for d in (chain.distil(method) for method in ("student", "FD", "RD", "LEAD"))}
+            assert starts == {(chain.student.key, chain.teacher.key, chain.negatives.key, tiny.distil, 1)}
+            assert (chain.student.tower.architecture, chain.teacher.tower.architecture) == ("DE", teacher)
+            assert chain.student.tower.linear == chain.teacher.tower.linear == linear and chain.miner.tower.linear == 0
+
+
+def test_seeds_share_the_miner_and_nothing_after_it(tiny):
+    a, b = Pipeline(tiny, 0), Pipeline(tiny, 1)
+    assert a.miner.key == b.miner.key and a.negatives.key == b.negatives.key
+    for one, other in zip((a.student, a.teacher, a.distil("LEAD")), (b.student, b.teacher, b.distil("LEAD")), strict=True):
+        assert one.key != other.key
+
+
+def test_keywords_of_distil_change_lead_and_nothing_else(tiny):
+    chain = Pipeline(tiny)
+    base, other = chain.distil("LEAD"), chain.distil("LEAD", k=1, joint=False)
+    assert (other.lead.k, other.lead.joint) == (1, False)
+    assert [f.name for f in fields(Distil) if getattr(base, f.name) != getattr(other, f.name)] == ["lead"]
+
+
+def test_batches_to_look_at_are_those_of_the_distillation(tiny):
+    chain = Pipeline(tiny)
+    a, b = chain.batches(chain.student.tower)(0), chain.batches(chain.teacher.tower)(0)
+    assert a.queries.ids.tolist() == b.queries.ids.tolist() and len(a.positive) == 4
+
+
+def test_unknown_teacher_and_scale():
+    with pytest.raises(ValueError, match="teacher 'XE' is unknown: use one of DE, CB, CE"):
+        Pipeline(config.scale("smoke"), teacher="XE")
+    with pytest.raises(ValueError, match="scale 'tiny' is unknown: use one of smoke, classroom, gpu"):
+        config.scale("tiny")
+    with pytest.raises(TypeError, match="nosuchfield"):
+        config.scale("smoke", nosuchfield=1)
+
+
+@pytest.mark.parametrize("name", config.SCALES)
+def test_scales_are_possible(name):
+    """Every chain of every scale can be built, and its evaluation is deep enough for R@1000."""
+    one = config.scale(name)
+    assert one.name == name and one.depth >= 1000
+    for teacher in recipes.TEACHERS:
+        Pipeline(one, teacher=teacher).rows()
+    assert config.scale(name, distil=Schedule(7)).distil.steps == 7 and config.SCALES[name].distil.steps != 7
+    assert re.fullmatch(r"python-docs(:smoke)?", one.data.collection)

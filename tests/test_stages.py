@@ -1,0 +1,494 @@
+"""Stages: computed once, identified by everything that they depend on, whole or not there at all."""
+
+import json
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import data, isolate, scale, toy
+
+from leadkit import distil, retrievers, stages, train
+from leadkit.config import Lead
+from leadkit.distil import Distil, Mine, WarmUp
+from leadkit.files import digest, read_tensors, write, write_json, write_tensors
+from leadkit.recipes import Pipeline
+from leadkit.retrievers import Tower
+from leadkit.stages import Evaluate, Stage
+from leadkit.train import Schedule
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Count(Stage):
+    """Writes its number; every run leaves a line in runs.txt."""
+
+    kind = "count"
+    number: int = 1
+    wait: float = 0.0
+    first: "Count | None" = None
+
+    def run(self) -> None:
+        with open(stages.RUNS / "runs.txt", "a") as out:
+            out.write(f"{self.number}\n")
+        time.sleep(self.wait)
+        write_json(self.folder / "out.json", {"number": self.number})
+
+
+def runs() -> list[str]:
+    return (stages.RUNS / "runs.txt").read_text().split()
+
+
+@pytest.fixture
+def name(monkeypatch, tmp_path):
+    """A toy collection; runs and token files of the test go to its own folder."""
+    isolate(monkeypatch, tmp_path)
+    return toy(tmp_path / "toy")
+
+
+# --- identity
+
+OTHER = {"DE": "CB", "CB": "DE", "random:2x32": "random:3x32", "random:3x32": "random:4x32", "random": "last", "paper": "released",
+         "RD": "LEAD", "test": "dev"}
+
+
+def variants(value, path=""):
+    """(path, value with one field changed) of a dataclass, its fields' fields included; None stays."""
+    for f in fields(value):
+        old, where = getattr(value, f.name), f"{path}.{f.name}"
+        if is_dataclass(old):
+            yield from ((w, replace(value, **{f.name: new})) for w, new in variants(old, where))
+        elif old is not None:
+            new = OTHER[old] if isinstance(old, str) else not old if isinstance(old, bool) else old + 1
+            yield where, replace(value, **{f.name: new})
+
+
+def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(distil, "check", lambda encoder: None)
+
+    def build():
+        made, steps = data(name), Schedule(3, 1e-3)
+        miner = WarmUp(made, Tower("DE", "random:3x32"), steps, Mine(made, WarmUp(made, Tower("DE", "random:2x32"), steps)))
+        mined = Mine(made, miner)
+        both = (WarmUp(made, Tower(a, f"random:{n}x32"), steps, mined) for a, n in (("DE", 2), ("CB", 3)))
+        method = Distil(made, "RD", *both, mined, steps, Lead(k=1))
+        return Evaluate(made, method, "test", 10, Evaluate(made, miner, "test", 10, Evaluate(made, miner, "test", 9)), 5)
+
+    monkeypatch.setitem(OTHER, name, toy(tmp_path / "other", train=25))
+    base = build()
+    assert base.key == build().key and re.fullmatch(r"[0-9a-f]{12}", base.key)
+    assert base.folder.name == f"evaluate-{base.key}"
+    keys, paths = {base.key}, set()
+    for path, changed in variants(base):
+        assert changed.key not in keys, path
+        keys.add(changed.key)
+        paths.add(path)
+    assert len(paths) == len(keys) - 1 > 150
+    assert {".split", ".depth", ".teacher", ".retriever.method", ".retriever.lead.tau_l", ".retriever.teacher.tower.encoder",
+            ".retriever.student.seed", ".retriever.negatives.retriever.schedule.steps", ".first.rerank"} <= paths
+    without = replace(base, first=None), replace(base, retriever=None), replace(base, retriever=base.first.retriever)
+    assert len(keys | {w.key for w in without}) == len(keys) + 3
+
+
+def test_kinds_with_the_same_fields_have_different_keys(name):
+    @dataclass(frozen=True)
+    class Twin(Count):
+        kind = "twin"
+
+    assert Count(data(name)).key != Twin(data(name)).key
+
+
+def test_key_follows_the_content_of_the_collection(name, tmp_path):
+    before = Count(data(name)).key
+    path = tmp_path / "toy" / "corpus.jsonl"
+    path.write_text(path.read_text().replace('"text": "', '"text": "new ', 1))
+    stages.collection.cache_clear()
+    assert Count(data(name)).key != before
+
+
+def test_key_follows_the_weights_of_the_encoder(name, tmp_path):
+    folder = shutil.copytree(retrievers.MODELS / retrievers.TOKENISER, tmp_path / "model")
+
+    def key():
+        return WarmUp(data(name), Tower("DE", str(folder)), Schedule(1)).key
+
+    before = key()
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    assert key() != before
+
+
+# --- once
+
+
+def test_finished_stage_is_not_run_again(name):
+    second = Count(data(name), 2, first=Count(data(name)))
+    assert not second.finished()
+    for _ in range(3):
+        assert json.loads((second.done() / "out.json").read_text()) == {"number": 2}
+    Count(data(name)).done()
+    assert runs() == ["1", "2"]
+    seal = json.loads((second.folder / "stage.json").read_text())
+    assert seal["stage"] == second.describe() and seal["files"] == {"out.json": digest(second.folder / "out.json")}
+    assert second.describe()["first"]["number"] == 1
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:5]), lambda p: p.write_bytes(b""), Path.unlink],
+                         ids=["flipped", "truncated", "empty", "missing"])
+@pytest.mark.parametrize("file", ["out.json", "stage.json"])
+def test_damaged_stage_is_run_anew(name, damage, file, capsys):
+    stage = Count(data(name))
+    content = (stage.done() / "out.json").read_bytes()
+    if (damage, file) == (flip, "stage.json"):
+        damage = lambda p: p.write_text(p.read_text().replace('out.json": "', 'out.json": "0'))  # noqa: E731
+    damage(stage.folder / file)
+    assert not stage.finished()
+    assert (stage.done() / "out.json").read_bytes() == content and stage.finished()
+    assert runs() == ["1", "1"]
+    if file == "out.json":
+        assert "is run anew" in capsys.readouterr().out
+
+
+def test_two_processes_that_want_one_stage_compute_it_once(name):
+    stage = Count(data(name), wait=0.5)
+    both = [multiprocessing.get_context("fork").Process(target=stage.done) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0] and runs() == ["1"] and stage.finished()
+
+
+def test_lock_of_a_killed_process_is_free(name):
+    stage = Count(data(name), wait=60)
+    process = multiprocessing.get_context("fork").Process(target=stage.done)
+    process.start()
+    while not (stages.RUNS / "runs.txt").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL and not stage.finished()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", lambda seconds: None)
+        stage.done()
+    assert stage.finished() and runs() == ["1", "1"]
+
+
+def test_stage_that_fails_is_not_finished(name):
+    @dataclass(frozen=True)
+    class Fails(Count):
+        def run(self):
+            super().run()
+            raise OSError("no")
+
+    with pytest.raises(OSError, match="no"):
+        Fails(data(name)).done()
+    assert not Fails(data(name)).finished()
+
+
+# --- a disk that fills up
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 4 KiB, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("writer", [
+    lambda path: write_json(path, list(range(9000))),
+    lambda path: write_tensors(path, {"x": torch.zeros(9000)}),
+    lambda path: write(path, lambda temporary: temporary.write_bytes(bytes(9000))),
+], ids=["json", "tensors", "bytes"])
+@pytest.mark.parametrize("before", [None, b"as it was"])
+def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_files):
+    path = tmp_path / "file"
+    if before:
+        path.write_bytes(before)
+    message = rf"^{re.escape(str(path))} could not be written \(.*[Ff]ile too large.*\); it is left as it was$"
+    with pytest.raises(OSError, match=message):
+        writer(path)
+    assert [p.name for p in tmp_path.iterdir()] == (["file"] if before else [])
+    assert not before or path.read_bytes() == before
+
+
+def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
+    model = retrievers.build(Tower("CE", "random:1x32"))
+    with pytest.raises(OSError, match=r"retriever could not be written \(.*too large.*\); it is left as it was"):
+        model.save(tmp_path / "retriever", retrievers.load_tokenizer("random:1x32"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_leaves_no_half_token_file(name, tmp_path, small_files):
+    from leadkit.batches import tokenise
+
+    texts = {str(i): "a list of words " * 20 for i in range(40)}
+    with pytest.raises(OSError, match="could not be written"):
+        tokenise(texts, retrievers.load_tokenizer("random:1x32"), 64, tmp_path / "cache")
+    assert list((tmp_path / "cache" / "tokens").iterdir()) == []
+
+
+def test_failing_rename_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    write_json(tmp_path / "a.json", 1)
+
+    def fails(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", fails)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_json(tmp_path / "a.json", 2)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and json.loads((tmp_path / "a.json").read_text()) == 1
+
+
+# --- training stages
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+
+
+def pipeline(name, **changes):
+    return Pipeline(scale(name, distil=Schedule(8, 1e-3, save_seconds=0.0), dropout=0.1, **changes))
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, {tests!r})
+import pytest, test_stages, toys
+from leadkit import train
+toys.isolate(pytest.MonkeyPatch(), Path({folder!r}))
+real = train._save
+def save(folder, model, optimizer, step, log):
+    real(folder, model, optimizer, step, log)
+    if step == 5:
+        (folder / ".checkpoint-6.safetensors.half").write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+train._save = save
+test_stages.pipeline({name!r}).distil("LEAD").done()
+"""
+
+
+def test_killed_distillation_ends_bit_identical(name, tmp_path, monkeypatch):
+    whole = pipeline(name).distil("LEAD")
+    for stage in (whole.student, whole.teacher):
+        stage.done()
+    shutil.copytree(tmp_path / "runs", tmp_path / "again" / "runs")
+    want = weights(whole.done())
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "again"), name=name)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    isolate(monkeypatch, tmp_path / "again")
+    killed, steps = pipeline(name).distil("LEAD"), []
+    assert killed.key == whole.key and not killed.finished()
+    assert json.loads((killed.folder / "checkpoint.json").read_text())["step"] == 5
+    seed_step = train.seed_step
+    monkeypatch.setattr(train, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
+    assert weights(killed.done()) == want and set(want) == {"retriever/model.safetensors", "teacher/model.safetensors"}
+    assert steps == [5, 6, 7]  # it went on, the finished warm-ups were not run again
+    assert killed.log() == whole.log() and [row["step"] for row in killed.log()] == list(range(8))
+    assert not list(killed.folder.glob("checkpoint*")) and not list(killed.folder.glob(".*"))
+
+
+def test_damaged_retriever_is_trained_anew_to_the_same_weights(name):
+    stage = pipeline(name).miner
+    want = weights(stage.done())
+    flip(stage.folder / "retriever" / "model.safetensors")
+    assert weights(stage.done()) == want
+
+
+@pytest.fixture
+def models(monkeypatch):
+    """Every model that a stage was loaded from, in order."""
+    loaded, load = [], stages.load_retriever
+
+    def watch(folder):
+        loaded.append(load(folder))
+        return loaded[-1]
+
+    monkeypatch.setattr(stages, "load_retriever", watch)
+    return loaded
+
+
+def state(model):
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("method, lead, moves", [
+    ("student", {}, False), ("RD", {}, False), ("FD", {}, False), ("LEAD", {"joint": False}, False),
+    ("LEAD", {"variant": "released", "joint": False}, False), ("LEAD", {"joint": True}, True),
+    ("LEAD", {"strategy": "weighted"}, True),
+])
+@pytest.mark.parametrize("architecture", ["CB", "CE"])
+def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, models):
+    chain = Pipeline(scale(name), teacher=architecture)
+    chain.student.done(), chain.teacher.done()
+    start = state(chain.student.model()), state(chain.teacher.model())
+    models.clear()
+    stage = chain.distil(method, **lead)
+    stage.done()
+    student, teacher = models[-2:]
+    assert not same(state(student), start[0])
+    assert same(state(teacher), start[1]) != moves
+    assert (stage.folder / "teacher").exists() == moves
+    if not moves:
+        assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
+    assert same(state(stage.model()), state(student))
+    if moves:
+        assert same(state(stages.load_retriever(stage.folder / "teacher")), state(teacher))
+    for row in stage.log():
+        assert row["total"] == pytest.approx(sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5)
+        assert (row["teacher"] > 0) == moves and row["student"] > 0
+        assert (row["layer"] != 0) == (method in ("FD", "LEAD")) and (row["response"] != 0) == (method in ("RD", "LEAD"))
+        assert ("w1" in row) == (method == "LEAD")
+
+
+def test_distillation_without_a_rate_changes_nothing(name):
+    """LEAD, RD, FD and the student alone start from the same checkpoint: at rate 0 they all end there."""
+    chain = Pipeline(scale(name, distil=Schedule(2, 0.0, weight_decay=0.0)))
+    want = state(chain.student.model())
+    for method in distil.METHODS:
+        assert same(state(chain.distil(method).model()), want)
+    after = state(stages.load_retriever(chain.distil("LEAD").done() / "teacher"))
+    assert same(after, state(chain.teacher.model()))
+
+
+def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
+    chain = Pipeline(scale(name))
+    collection, model = stages.collection(name), chain.miner.model()
+    q, p = (t.rows(np.arange(len(t))) for t in (stages.queries_of(model.tower, data(name), "train"),
+                                                stages.passages_of(model.tower, data(name))))
+    with torch.no_grad():
+        scores = (model.encode(q) @ model.encode(p).T).numpy()
+    mined = chain.negatives.groups()
+    assert len(mined) == len(collection.qrels["train"]) and all(len(g.negatives) == 6 for g in mined)
+    for group in mined:
+        assert not set(group.relevant) & set(group.negatives)
+        others = [row for row in range(len(collection.passages)) if row not in group.relevant]
+        best = sorted(scores[group.query][others])[-6:]
+        np.testing.assert_allclose(sorted(scores[group.query][list(group.negatives)]), best, atol=1e-4)
+
+
+def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, monkeypatch):
+    stage = replace(pipeline(name).miner, schedule=Schedule(6, 1e-3, save_seconds=0.0))
+    real, calls = distil.losses.student_loss, []
+
+    def breaks(final, positive):
+        calls.append(len(calls))
+        return real(final * float("nan") if len(calls) == 4 else final, positive)
+
+    monkeypatch.setattr(distil.losses, "student_loss", breaks)
+    batch = distil.batches(stage, stage.tower).sampler(3)[0].tolist()
+    with pytest.raises(ArithmeticError, match=rf"3DE: .* step 3 .*batch {re.escape(str(batch))}; the last checkpoint in"):
+        stage.done()
+    assert not stage.finished() and json.loads((stage.folder / "checkpoint.json").read_text())["step"] == 3
+    assert [row["step"] for row in stage.log()] == list(range(6))
+
+
+# --- evaluation
+
+
+def test_record_says_what_was_run_and_gives_every_query(name):
+    chain = Pipeline(scale(name))
+    stage = chain.evaluate(chain.student, "test")
+    record, collection = stage.record(), stages.collection(name)
+    assert record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
+    assert (record["fingerprint"], record["split"]) == (collection.fingerprint, "test")
+    assert {"device", "versions", "seconds", "training_seconds", "peak_memory_mib"} <= set(record)
+    run = stage.ranking()
+    assert run.rows.shape == (6, 20)
+    ids = list(collection.passages)
+    for i, (qid, row) in enumerate(collection.qrels["test"].items()):
+        ranks = [rank for rank, p in enumerate(run.rows[i][:10], start=1) if ids[p] in row]
+        assert record["per_query"]["RR@10"][i] == pytest.approx(1 / ranks[0] if ranks else 0, abs=1e-6), qid
+    for measure, values in record["per_query"].items():
+        assert record["measures"][measure] == pytest.approx(np.mean(values), abs=1e-5)
+    assert stage.values().tolist() == record["per_query"]["RR@10"]
+    assert read_tensors(stage.folder / "run.safetensors")["rows"].shape == (6, 20)
+
+
+def test_teacher_reranks_the_top_of_the_first_run(name):
+    chain = Pipeline(scale(name))
+    first, again = chain.evaluate(chain.miner, "test"), chain.evaluate(chain.teacher, "test", rerank=True)
+    a, b = first.ranking().rows, again.ranking().rows
+    np.testing.assert_array_equal(np.sort(a[:, :5]), np.sort(b[:, :5]))
+    np.testing.assert_array_equal(a[:, 5:], b[:, 5:])
+
+
+def test_colbert_cannot_search_alone(name):
+    chain = Pipeline(scale(name))
+    with pytest.raises(ValueError, match="a CB cannot search a collection: give `first`, the run whose top it re-ranks"):
+        chain.evaluate(chain.teacher, "test").done()
+
+
+# --- bad input, before any work
+
+
+@pytest.mark.parametrize("lead, message", [
+    ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
+    ({"k": 0}, "k is 0"),
+    ({"strategy": "best"}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
+])
+def test_distillation_that_cannot_be(name, lead, message):
+    chain = Pipeline(scale(name))
+    with pytest.raises(ValueError, match=message):
+        chain.distil("LEAD", **lead)
+    assert not stages.RUNS.exists()
+
+
+def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
+    for method in ("RD", "FD", "LEAD"):
+        with pytest.raises(ValueError, match="teacher_layers is 2: it must be at least student_layers, 3"):
+            Pipeline(scale(name, teacher_encoder="random:2x32", student_encoder="random:3x32")).distil(method)
+    with pytest.raises(ValueError, match="method 'KD' is unknown: use one of student, RD, FD, LEAD"):
+        Pipeline(scale(name)).distil("KD")
+    with pytest.raises(ValueError, match="architecture 'XE' is unknown: use one of DE, CB, CE"):
+        WarmUp(data(name), Tower("XE", "random:2x32"), Schedule(1))
+    assert not stages.RUNS.exists()
+
+
+@pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
+def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path):
+    folder = shutil.copytree(retrievers.MODELS / retrievers.TOKENISER, tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(ValueError, match=r"encoder .* damaged"):
+        Pipeline(scale(name, **{encoder: str(folder)}))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"encoder .* holds no weights"):
+        Pipeline(scale(name, **{encoder: str(folder)}))
+    assert not stages.RUNS.exists()
+
+
+def test_unknown_collection_is_told_before_any_work(monkeypatch, tmp_path):
+    isolate(monkeypatch, tmp_path)
+    with pytest.raises(ValueError, match="collection 'msmarco' is unknown"):
+        Pipeline(scale("msmarco")).miner.done()
+    assert list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
