@@ -19,6 +19,14 @@ def _sources() -> list[str]:
     return [digest(path) for path in sorted((ROOT / "leadkit").glob("*.py"))]
 
 
+def notebooks(only: str = "") -> list[Path]:
+    """The numbered notebooks in order; only those whose name contains `only`. ValueError where none does."""
+    found = sorted(path for path in NOTEBOOKS.glob("[0-9][0-9]_*.ipynb") if only in path.name)
+    if not found:
+        raise ValueError(f"only {only!r}: no notebook in {NOTEBOOKS.name}/ has that in its name")
+    return found
+
+
 def execute(notebook: Path, out: Path, parameters: dict[str, object]) -> bool:
     """Execute a notebook into `out` unless that was done with the same notebook, package and parameters; say whether it ran."""
     key = fingerprint([digest(notebook), _sources(), parameters])
@@ -40,7 +48,7 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     print(f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
           + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items())) + " queries", flush=True)
     folder = RUNS / f"notebooks-{scale.name}"
-    for notebook in sorted(NOTEBOOKS.glob(f"[0-9]*{only}*.ipynb")):
+    for notebook in notebooks(only):
         out = folder / notebook.name
         ran = execute(notebook, out, {"SCALE": scale.name, "SEED": seed})
         html, _ = HTMLExporter().from_filename(str(out))
