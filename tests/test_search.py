@@ -120,6 +120,19 @@ def test_rerank_orders_by_slow_scores_and_keeps_the_tail(architecture, released,
     assert any(not np.array_equal(got.rows[i, :6], rows[i, :6]) for i in range(4))
 
 
+def test_passage_padding_never_wins_where_every_product_is_negative(texts):
+    """Query states are negated, so that the product with padding, 0, would be the largest."""
+    model, rows = retriever("CB"), np.tile(np.arange(9), (4, 1))
+    plain = model.token_states
+    with torch.no_grad():
+        q, p = ([plain(t.rows(np.array([i])), (2,))[0][0] for i in range(len(t))] for t in texts)
+    want = np.array([[(-x @ y.T).max(1).values.sum().item() for y in p] for x in q])
+    assert want.max() < -1
+    model.token_states = lambda tokens, layers: [-s if len(s) == len(q) else s for s in plain(tokens, layers)]
+    got = rerank(model, *texts, Run(rows, np.zeros(rows.shape, np.float32)), 9)
+    np.testing.assert_allclose(got.scores, -np.sort(-want, 1), rtol=3e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("depth", [8, 100])
 def test_rerank_of_the_whole_run(depth, texts):
     rows = np.tile(np.arange(8), (4, 1))
