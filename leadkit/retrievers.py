@@ -282,7 +282,8 @@ class CrossEncoder(Retriever):
         inside = (batch.passages.mask & (y > 0))[:, None] & q_mask[..., None]  # (P, X, Y)
         maps = []
         for layer in layers:
-            attention = out.attentions[layer - 1].mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
+            block = min(layer, len(out.attentions))  # an appended linear layer attends as the last block does
+            attention = out.attentions[block - 1].mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
             over = attention.gather(2, columns[:, None].expand(-1, attention.shape[1], -1)) * inside  # (P, X, Y)
             maps.append(over / over.sum(-1, keepdim=True).clamp_min(1e-9))
         final = scores.project(self.linear(out.last_hidden_state) if self.linear else out.last_hidden_state, self.projection)[:, 0]

@@ -212,6 +212,13 @@ def test_cross_encoder_maps_are_its_attention_from_query_to_passage(tokenizer):
                 torch.testing.assert_close(maps[0, b, c, :x, 1 : y + 1], want, atol=1e-5, rtol=1e-5)
 
 
+def test_appended_layer_of_a_cross_encoder_attends_as_its_last_block(tokenizer):
+    model, made = retriever("CE", linear=32), batch(tokenizer, own=True)
+    with torch.no_grad():
+        maps, _ = model.interactions(made, (3, 4))
+    torch.testing.assert_close(maps[0], maps[1], rtol=0, atol=0)
+
+
 def test_interactions_do_not_change_later_scores(tokenizer):
     model, made = retriever("CE"), batch(tokenizer, own=True)
     with torch.no_grad():
