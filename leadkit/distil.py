@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from leadkit import losses, search, selection
-from leadkit.batches import Batches, Group, Sampler, groups
+from leadkit.batches import Batch, Batches, Group, Sampler, groups
 from leadkit.config import Lead
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.retrievers import RETRIEVERS, Tower, build, check, depth, load_tokenizer
@@ -45,7 +45,8 @@ def batches(stage: "WarmUp | Distil", tower: Tower) -> Batches:
 
     Where a CE takes part, every query is scored against its own passages only (section 4.3.2).
     """
-    data, own = stage.data, "CE" in {part.tower.architecture for part in (stage, getattr(stage, "teacher", stage))}
+    data, teacher = stage.data, getattr(stage, "teacher", None)
+    own = "CE" in {part.tower.architecture for part in (stage, teacher) if part}
     found = stage.negatives.groups() if stage.negatives else groups(collection(data.collection), "train")
     passages = passages_of(tower, data)
     # A distillation does not see the batches of the warm-up again in the same order.
@@ -89,12 +90,12 @@ METHODS = ("student", "RD", "FD", "LEAD")
 
 @dataclass(frozen=True)
 class Distil(Trained):
-    """Distil a teacher into a student, both from their warm-ups. Method "student": the student goes on alone, as long."""
+    """Distil a teacher into a student, both from their warm-ups. Method "student" has no teacher: it goes on alone, as long."""
 
     kind = "distil"
     method: str
     student: Trained
-    teacher: Trained
+    teacher: Trained | None
     negatives: Mine
     schedule: Schedule
     lead: Lead = Lead()  # read by LEAD; RD reads tau_d, FD reads k and draws at random
@@ -103,7 +104,10 @@ class Distil(Trained):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"method {self.method!r} is unknown: use one of {', '.join(METHODS)}")
-        if self.method != "student":  # says what does not fit, before any work starts
+        if (self.teacher is None) != (self.method == "student"):
+            raise ValueError(f"teacher is {self.teacher and self.teacher.kind}: method {self.method!r} needs "
+                             + ("none" if self.method == "student" else "one"))
+        if self.method in ("FD", "LEAD"):  # says what does not fit, before any work starts
             M, N = depth(self.student.tower), depth(self.teacher.tower)
             selection.select(self.lead.strategy, self.lead.k, M, N, torch.Generator())
 
@@ -113,62 +117,68 @@ class Distil(Trained):
         return self.student.tower
 
     def run(self) -> None:
-        student, teacher = self.student.model(), self.teacher.model()
+        models = nn.ModuleDict({"student": self.student.model()} | ({"teacher": self.teacher.model()} if self.teacher else {}))
+        at = {name: batches(self, model.tower) for name, model in models.items()}
         joint = self.method == "LEAD" and self.lead.joint
-        for_student, for_teacher = batches(self, student.tower), batches(self, teacher.tower)
-        teacher.requires_grad_(joint)
+        if frozen := self.teacher and not joint:
+            models["teacher"].requires_grad_(False)
         step_loss = {"student": _student_alone, "RD": _rd, "FD": _fd, "LEAD": _lead}[self.method]
 
         def loss_at(step: int) -> dict[str, Tensor]:
-            teacher.train(joint)
-            batch, same = for_student(step).to(DEVICE), for_teacher(step).to(DEVICE)
+            if frozen:
+                models["teacher"].eval()  # no dropout
             draw = step // (10 if self.lead.variant == "released" else 1)  # layers are drawn anew every (tenth) step
             generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-            loss = step_loss(self.lead, student, teacher, batch, same, generator)
+            loss = step_loss(self.lead, generator, models, {name: at[name](step).to(DEVICE) for name in at})
             parts = {name: getattr(loss, name) for name in ("total", "layer", "response", "teacher", "student")}
             if loss.weights is not None:
                 parts |= {f"w{i}": w.mean() for i, w in enumerate(loss.weights, start=1)}
             return parts
 
-        both = nn.ModuleDict({"student": student, "teacher": teacher} if joint else {"student": student})
-        label = f"{self.method}, {teacher.layers}{teacher.architecture} -> {student.layers}{student.architecture}"
-        log = fit(both, loss_at, self.schedule, self.seed, self.folder, label,
-                  describe=lambda s: str(for_student.sampler(s)[0].tolist()))
-        student.save(self.folder / "retriever", load_tokenizer(student.tower.encoder))
-        if joint:
-            teacher.save(self.folder / "teacher", load_tokenizer(teacher.tower.encoder))
+        towers = (f"{model.layers}{model.architecture}" for model in reversed(models.values()))
+        log = fit(models, loss_at, self.schedule, self.seed, self.folder, f"{self.method}, {' -> '.join(towers)}",
+                  describe=lambda s: str(at["student"].sampler(s)[0].tolist()))
+        for name, folder in {"student": "retriever", "teacher": "teacher"}.items():
+            if name == "student" or joint:
+                models[name].save(self.folder / folder, load_tokenizer(models[name].tower.encoder))
         write_json(self.folder / "log.json", log)
 
 
-def _student_alone(lead, student, teacher, batch, same, generator) -> losses.Loss:
-    return losses.student_loss(student(batch)[1], batch.positive)
+# What a step of each method computes: from the settings, the step's random numbers, the models and their batches.
 
 
-def _rd(lead, student, teacher, batch, same, generator) -> losses.Loss:
+def _student_alone(lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]) -> losses.Loss:
+    return losses.student_loss(models["student"](batch["student"])[1], batch["student"].positive)
+
+
+def _rd(lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]) -> losses.Loss:
     with torch.no_grad():
-        _, teacher_final = teacher(same)
-    return losses.response_loss(student(batch)[1], teacher_final, batch.positive, tau_d=lead.tau_d)
+        _, teacher_final = models["teacher"](batch["teacher"])
+    _, student_final = models["student"](batch["student"])
+    return losses.response_loss(student_final, teacher_final, batch["student"].positive, tau_d=lead.tau_d)
 
 
-def _fd(lead, student, teacher, batch, same, generator) -> losses.Loss:
+def _fd(lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]) -> losses.Loss:
+    student, teacher = models["student"], models["teacher"]
     chosen, taught = selection.random_layers(lead.k, student.layers, teacher.layers, generator)
     with torch.no_grad():
-        teacher_maps, _ = teacher.interactions(same, taught)
-    student_maps, student_final = student.interactions(batch, chosen)
-    return losses.feature_loss(student_maps, teacher_maps, student_final, batch.positive)
+        teacher_maps, _ = teacher.interactions(batch["teacher"], taught)
+    student_maps, student_final = student.interactions(batch["student"], chosen)
+    return losses.feature_loss(student_maps, teacher_maps, student_final, batch["student"].positive)
 
 
-def _lead(lead, student, teacher, batch, same, generator) -> losses.Loss:
+def _lead(lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]) -> losses.Loss:
+    student, teacher, positive = models["student"], models["teacher"], batch["student"].positive
     M, N = student.layers, teacher.layers
     with torch.set_grad_enabled(lead.joint):
         if lead.strategy == "weighted":  # Eq. (7) over all N layers says how likely each is chosen
-            every, teacher_final = teacher(same, tuple(range(1, N + 1)))
-            weights = losses.layer_weights(every, batch.positive, lead.tau_l).mean(1)  # (N,)
+            every, teacher_final = teacher(batch["teacher"], tuple(range(1, N + 1)))
+            weights = losses.layer_weights(every, positive, lead.tau_l).mean(1)  # (N,)
             chosen, taught = selection.select("weighted", lead.k, M, N, generator, weights.cpu())
             teacher_layers = every[[layer - 1 for layer in taught]]  # (K, B, C)
         else:
             chosen, taught = selection.select(lead.strategy, lead.k, M, N, generator)
-            teacher_layers, teacher_final = teacher(same, taught)
-    student_layers, student_final = student(batch, chosen)
-    return losses.lead_loss(student_layers, teacher_layers, student_final, teacher_final, batch.positive, tau_d=lead.tau_d,
+            teacher_layers, teacher_final = teacher(batch["teacher"], taught)
+    student_layers, student_final = student(batch["student"], chosen)
+    return losses.lead_loss(student_layers, teacher_layers, student_final, teacher_final, positive, tau_d=lead.tau_d,
                             tau_l=lead.tau_l, joint=lead.joint, reweight=lead.reweight, variant=lead.variant)

@@ -111,14 +111,14 @@ def response_loss(
 
 
 def feature_loss(student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor) -> Loss:
-    """Feature-based distillation (FD, after VIRT): maps (K, B, C, X, Y) of `scores.attention_maps`, scores (B, C).
+    """Feature-based distillation (FD, after VIRT): maps (K, B, n, X, Y) of `scores.attention_maps`, scores (B, C).
 
-    The squared difference of the maps is summed over token pairs, averaged over K, B and C, and reported as `layer`.
+    The squared difference of the maps is summed over token pairs, averaged over K, B and n, and reported as `layer`.
     Nothing is detached: compute a frozen teacher's maps under torch.no_grad(). ValueError as in `lead_loss`.
     """
     if student_maps.dim() != 5 or student_maps.shape != teacher_maps.shape:
         raise ValueError(f"student_maps is {tuple(student_maps.shape)}, teacher_maps {tuple(teacher_maps.shape)}: "
-                         "they must have one shape (K, B, C, X, Y)")
+                         "they must have one shape (K, B, n, X, Y)")
     return _loss(_hard(student_final, positive), layer=(student_maps - teacher_maps).square().sum((-2, -1)).mean())
 
 

@@ -53,8 +53,8 @@ class Pipeline:
 
     def distil(self, method: str, **lead: object) -> Distil:
         """One distillation from the two warm-ups; keywords change fields of `Lead`, e.g. k=1 or joint=False."""
-        return Distil(self.scale.data, method, self.student, self.teacher, self.negatives, self.scale.distil,
-                      replace(self.scale.lead, **lead), self.seed)
+        return Distil(self.scale.data, method, self.student, None if method == "student" else self.teacher, self.negatives,
+                      self.scale.distil, replace(self.scale.lead, **lead), self.seed)
 
     def batches(self, tower: Tower) -> Batches:
         """Step -> the distillation's batch in this tower's tokens: to look at, outside of training."""

@@ -159,9 +159,10 @@ class Retriever(nn.Module):
         raise NotImplementedError
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """FD's features (after VIRT): soft-maxed maps of query tokens over passage tokens (K, B, C, X, Y); and final scores (B, C).
+        """FD's features (after VIRT): soft-maxed maps of query tokens over passage tokens (K, B, n, X, Y); and final scores (B, C).
 
-        Rows of padding are zero. With own passages (a CE among the two) a passage's [CLS] is left out: a pair has none.
+        Each query is mapped onto its own n passages only, as in VIRT; the released code maps it onto all N of the batch. Rows of
+        padding are zero. Where a CE takes part, a passage's [CLS] is left out: a pair has none.
         """
         raise NotImplementedError
 
@@ -207,14 +208,15 @@ class TwoTowers(Retriever):
         return self._scores(self.token_states(batch.queries, layers), self.token_states(batch.passages, layers), batch)
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        wanted = (*layers, self.layers)
+        wanted, n = (*layers, self.layers), len(batch.passages.ids) // len(batch.positive)
         queries, passages = self.token_states(batch.queries, wanted), self.token_states(batch.passages, wanted)
-        q, p, p_mask = torch.stack(queries[:-1]), torch.stack(passages[:-1]), batch.passages.mask
-        if batch.own:
-            p_mask = p_mask.clone()
-            p_mask[:, 0] = False
-        maps = scores.attention_maps(q, p, batch.queries.mask, p_mask)  # (K, B, N, X, Y)
-        return batch.candidates(maps), self._scores(queries[-1:], passages[-1:], batch)[0]
+        p_mask = batch.passages.mask.clone()
+        p_mask[:, 0] = p_mask[:, 0] & (not batch.own)
+        q, p, maps = torch.stack(queries[:-1]), torch.stack(passages[:-1]), []
+        for b, own in enumerate(torch.arange(len(p_mask)).split(n)):
+            query = q[:, b : b + 1], p[:, own], batch.queries.mask[b : b + 1], p_mask[own]
+            maps.append(scores.attention_maps(*query))  # (K, 1, n, X, Y)
+        return torch.cat(maps, 1), self._scores(queries[-1:], passages[-1:], batch)[0]  # (K, B, n, X, Y), (B, C)
 
 
 class DualEncoder(TwoTowers):

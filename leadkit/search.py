@@ -67,7 +67,7 @@ def encode(retriever: DualEncoder, texts: Tokenised, label: str = "encoding") ->
     vectors = np.empty((len(texts), retriever.width), np.float32)
 
     def keep(tokens: Tokens, rows: np.ndarray) -> None:
-        vectors[rows] = retriever.encode(tokens).cpu().numpy()
+        vectors[rows] = retriever.encode(tokens).float().cpu().numpy()
 
     _encode(retriever, texts, label, keep)
     return vectors
@@ -129,7 +129,7 @@ def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenise
     with tqdm(total=Q * k, desc=label, unit="pair", leave=False) as bar:
         for at in by_length(queries.lengths[q] + passages.lengths[p]):
             tokens = pair(queries, passages, q[at], p[at]).to(device)
-            values[at] = retriever.score(tokens, (retriever.layers,))[0].cpu().numpy()
+            values[at] = retriever.score(tokens, (retriever.layers,))[0].float().cpu().numpy()
             bar.update(len(at))
     return values.reshape(Q, k)
 
@@ -159,7 +159,7 @@ def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, r
             lengths = torch.tensor([len(table[j]) for j in position[i]], device=device)
             p_mask = torch.arange(candidates.shape[1], device=device) < lengths[:, None]  # (k, Y)
             q_mask = None if retriever.tower.released else mask[None]
-            values[i] = scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0].cpu().numpy()
+            values[i] = scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0].float().cpu().numpy()
     return values
 
 

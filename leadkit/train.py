@@ -84,10 +84,12 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
         label: str, describe: Callable[[int], str] = lambda step: "") -> list[dict]:
     """Train `model` in place; return the log, one row of loss parts per step.
 
+    Of an nn.ModuleDict each model's gradient is clipped on its own, as if each had its own optimiser (so the released code).
     loss_at: step -> {"total": loss, other parts to be logged}, all scalars. describe: step -> the batch's ids, for `NotFinite`.
     Checkpoints go to `folder`; a checkpoint found there is continued.
     """
-    accelerator = Accelerator(mixed_precision="bf16" if schedule.bf16 else "no")
+    accelerator = Accelerator()
+    models = model.values() if isinstance(model, nn.ModuleDict) else [model]
     parameters = [p for p in model.parameters() if p.requires_grad]
     model.to(accelerator.device).train()
     optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
@@ -96,15 +98,16 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
     saved = time.monotonic()
     for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step"):
         seed_step(seed, step)
-        with accelerator.autocast():
+        # Not the accelerator's own autocast: a process can hold accelerators of one precision only.
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=schedule.bf16):
             parts = loss_at(step)
         values = {name: float(value.detach()) for name, value in parts.items()}
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         accelerator.backward(parts["total"])
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, schedule.clip))
-        if not all(map(math.isfinite, (norm, *values.values()))):
-            raise NotFinite(f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norm}); "
+        norms = [float(torch.nn.utils.clip_grad_norm_(m.parameters(), schedule.clip)) for m in models]
+        if not all(map(math.isfinite, (*norms, *values.values()))):
+            raise NotFinite(f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norms}); "
                             f"batch {describe(step)}; the last checkpoint in {folder} is kept")
         optimizer.step()
         optimizer.zero_grad()

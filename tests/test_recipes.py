@@ -1,7 +1,7 @@
 """The chains of stages and the main table, end to end with untrained encoders."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -81,7 +81,8 @@ def test_every_method_starts_from_the_same_two_checkpoints(tiny):
         for linear in (0, 32):
             chain = Pipeline(tiny, 1, teacher, linear)
             starts = {(d.student.key, d.teacher.key, d.negatives.key, d.schedule, d.seed)
-                      for d in (chain.distil(method) for method in ("student", "FD", "RD", "LEAD"))}
+                      for d in (chain.distil(method) for method in ("FD", "RD", "LEAD"))}
+            assert chain.distil("student") == replace(chain.distil("RD"), method="student", teacher=None)
             assert starts == {(chain.student.key, chain.teacher.key, chain.negatives.key, tiny.distil, 1)}
             assert (chain.student.tower.architecture, chain.teacher.tower.architecture) == ("DE", teacher)
             assert chain.student.tower.linear == chain.teacher.tower.linear == linear and chain.miner.tower.linear == 0

@@ -86,14 +86,19 @@ def test_step_uses_the_rate_of_the_schedule_and_clips(tmp_path):
     real = torch.nn.utils.clip_grad_norm_
 
     def watch(parameters, clip):
-        norm = real(parameters, clip)
+        norm = real(parameters := list(parameters), clip)
         norms.append(torch.cat([p.grad for p in parameters]).norm().item())
         return norm
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", watch)
         fit(net, lambda step: {"total": 1000 * net[0].sum()}, Schedule(2, 0.1, clip=2.0), 0, tmp_path / "clip", "toy")
-    assert norms == pytest.approx([2.0, 2.0], rel=1e-4)
+        assert norms == pytest.approx([2.0, 2.0], rel=1e-4)
+        norms.clear()
+        both = nn.ModuleDict({name: nn.ParameterList([nn.Parameter(torch.ones(4))]) for name in ("student", "teacher")})
+        fit(both, lambda step: {"total": 0.1 * both["student"][0].sum() + 1000 * both["teacher"][0].sum()},
+            Schedule(1, 0.1, clip=2.0), 0, tmp_path / "both", "toy")
+    assert norms == pytest.approx([0.2, 2.0], rel=1e-4)  # each on its own
 
 
 def test_dropout_is_seeded_by_seed_and_step(tmp_path, undisturbed):
