@@ -43,8 +43,9 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
     pipelines = [recipes.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
     stages.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
     print(recipes.main_table(pipelines, split).round(2).to_string(na_rep=""))
-    if out:
-        recipes.save_records(pipelines, split, out)
+    for pipeline in pipelines if out else ():
+        rows = pipeline.rows(split).items()
+        recipes.save_records({recipes.experiment(row, teacher): stage for row, stage in rows}, pipeline.seed, out)
 
 
 @app.command
@@ -58,7 +59,7 @@ def results(folder: Positional[Path]) -> None:
 
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    table = recipes.summarise(recipes.read_records(folder))
+    table = recipes.summarise(recipes.main_rows(recipes.read_records(folder)))
     figures.style()
     figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
     print(recipes.markdown(table))

@@ -19,6 +19,12 @@ from leadkit.stages import Evaluate
 
 TEACHERS = ("DE", "CB", "CE")
 ROWS = ("BM25", "12DE (mines)", "teacher", "student", "student, as long", "FD", "RD", "LEAD", "teacher after LEAD")
+WITHOUT_TEACHER = ("BM25", "12DE (mines)", "student", "student, as long")
+ABLATED = "CB"  # the teacher of Tables 4 to 8
+ABLATIONS = {f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)} | {
+    "Weighted": {"strategy": "weighted"}, "Last": {"strategy": "last"}, "Skip": {"strategy": "skip"},
+    "without joint training": {"joint": False}, "without re-weighting": {"reweight": False}}
+LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
 
 # Table 3, MS MARCO passage: MRR@10, MAP@1k, R@1k of each row, by teacher (in percent).
 PAPER = {
@@ -80,6 +86,35 @@ class Pipeline:
         return dict(zip(ROWS, evaluations, strict=True))
 
 
+def experiment(row: str, teacher: str) -> str:
+    """The name of the main table's row under this teacher among all experiments, e.g. "CB LEAD"."""
+    return row if row in WITHOUT_TEACHER else f"{teacher} {row}"
+
+
+TABLES = {
+    "3": tuple(dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])),
+    "4": (*(f"K={k}" for k in (1, 2, 3, 4)), "CB LEAD", "K=6"),
+    "5": ("CB LEAD", "Weighted", "Last", "Skip"),
+    "6": ("CB RD", "CB LEAD", "without joint training", "without re-weighting"),
+    "7": ("CB RD", "CB FD", "CB LEAD", *LINEAR),
+    "10": tuple(f"{teacher} {row}" for teacher in TEACHERS for row in ("teacher", "teacher after LEAD")),
+}
+
+
+def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
+    """Every row of the paper's tables by name, each an evaluation that runs when asked. `TABLES` says which table has which."""
+    every = {experiment(row, teacher): evaluation for teacher in TEACHERS
+             for row, evaluation in Pipeline(scale, seed, teacher).rows(split).items()}
+    plain, linear = Pipeline(scale, seed, ABLATED), Pipeline(scale, seed, ABLATED, linear=128)
+    every |= {name: plain.evaluate(plain.distil("LEAD", **changes), split) for name, changes in ABLATIONS.items()}
+    return every | {name: linear.evaluate(linear.distil(method), split) for name, method in LINEAR.items()}
+
+
+def main_rows(records: dict[str, list[dict]], teacher: str = "CB") -> dict[str, list[dict]]:
+    """The rows of the main table among the records of `read_records`."""
+    return {row: records[name] for row in ROWS if (name := experiment(row, teacher)) in records}
+
+
 def main_table(pipelines: list[Pipeline], split: str = "test") -> pd.DataFrame:
     """The main table of these pipelines, one per seed: runs what is missing. Columns as in `summarise`."""
     every = [pipeline.rows(split) for pipeline in pipelines]
@@ -108,19 +143,19 @@ def summarise(records: dict[str, list[dict]]) -> pd.DataFrame:
     return pd.DataFrame(table).T
 
 
-def save_records(pipelines: list[Pipeline], split: str, folder: Path) -> None:
-    """Write the result record of every row of every seed as `folder`/{seed}-{row}.json."""
-    for pipeline in pipelines:
-        for row, stage in pipeline.rows(split).items():
-            name = re.sub(r"\W+", "-", row.lower()).strip("-")
-            write_json(folder / f"{pipeline.seed}-{name}.json", {"row": row, "seed": pipeline.seed} | stage.record())
+def save_records(evaluations: dict[str, Evaluate], seed: int, folder: Path) -> None:
+    """Write the result record of every experiment as `folder`/{seed}-{experiment}.json."""
+    for name, stage in evaluations.items():
+        slug = re.sub(r"\W+", "-", name.lower()).strip("-")
+        write_json(folder / f"{seed}-{slug}.json", {"experiment": name, "seed": seed} | stage.record())
 
 
 def read_records(folder: Path) -> dict[str, list[dict]]:
-    """Row -> its records, seed by seed, of a folder that `save_records` wrote; rows in the order of the main table."""
-    found = sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["seed"])
-    order = [row for row in ROWS if any(r["row"] == row for r in found)]
-    return {row: [r for r in found if r["row"] == row] for row in order}
+    """Experiment -> its records, seed by seed, of a folder that `save_records` wrote."""
+    found: dict[str, list[dict]] = {}
+    for record in sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["seed"]):
+        found.setdefault(record["experiment"], []).append(record)
+    return found
 
 
 def markdown(table: pd.DataFrame) -> str:

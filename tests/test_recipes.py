@@ -9,7 +9,19 @@ from toys import isolate, scale, toy
 
 from leadkit import config, recipes, stages
 from leadkit.distil import Distil
-from leadkit.recipes import ROWS, Pipeline, main_table, markdown, read_records, save_records, summarise
+from leadkit.recipes import (
+    ROWS,
+    TABLES,
+    Pipeline,
+    experiment,
+    experiments,
+    main_rows,
+    main_table,
+    markdown,
+    read_records,
+    save_records,
+    summarise,
+)
 from leadkit.train import Schedule
 
 
@@ -42,9 +54,10 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
     again = main_table([Pipeline(tiny, seed) for seed in range(2)])
     assert again.equals(table)
     # The records on disk give the same table.
-    save_records(pipelines, "test", tmp_path / "records")
+    for pipeline in pipelines:
+        save_records({experiment(row, "CB"): stage for row, stage in pipeline.rows().items()}, pipeline.seed, tmp_path / "records")
     assert len(list((tmp_path / "records").glob("*.json"))) == 2 * len(ROWS)
-    assert summarise(read_records(tmp_path / "records")).equals(table)
+    assert summarise(main_rows(read_records(tmp_path / "records"))).equals(table)
     lines = markdown(table).splitlines()
     assert len(lines) == 2 + len(ROWS) and [line.split("|")[1].strip() for line in lines[2:]] == list(ROWS)
     assert f"{table.loc['LEAD', 'MRR@10']:.2f}" in lines[2 + ROWS.index("LEAD")]
@@ -71,6 +84,22 @@ def test_records_of_different_seeds_are_averaged_query_by_query():
     assert table.loc["LEAD", "p vs RD"] == pytest.approx(ttest_1samp(difference, 0).pvalue)
     assert table.loc["LEAD", "MRR@10"] == pytest.approx(100 * 1.4 / 3) and table.loc["LEAD", "sd"] == pytest.approx(
         100 * np.std([1.3 / 3, 0.5], ddof=1))
+
+
+def test_experiments_are_the_rows_of_the_tables(tiny):
+    tiny = replace(tiny, student_encoder="random:6x32", teacher_encoder="random:12x32", lead=config.Lead())
+    every = experiments(tiny, 1)
+    assert {name for names in TABLES.values() for name in names} == set(every)
+    keys = [stage.key for stage in every.values()]
+    assert len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3  # five rows per teacher, four without, Tables 4, 5, 6, 7
+    for teacher in recipes.TEACHERS:
+        assert every[f"{teacher} LEAD"] == Pipeline(tiny, 1, teacher).rows()["LEAD"]
+    base = every["CB LEAD"].retriever
+    for name, field, value in (("K=6", "k", 6), ("Skip", "strategy", "skip"), ("without joint training", "joint", False),
+                               ("without re-weighting", "reweight", False)):
+        assert every[name].retriever == replace(base, lead=replace(base.lead, **{field: value}))
+    linear = every["linear RD"].retriever
+    assert linear.method == "RD" and linear.tower.linear == linear.teacher.tower.linear == 128 and base.tower.linear == 0
 
 
 # --- the chain
