@@ -133,13 +133,14 @@ def pretrain(config: Pretraining, out: Path) -> None:
     def loss_at(step: int) -> dict[str, Tensor]:
         rows = torch.randint(len(lines), (config.batch,))
         drawn = [spans.draw(rows, 6, 24), spans.draw(rows, 16, config.tokens)]
-        return span_loss(model, drawn, special, tokenizer.mask_token_id)
+        with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
+            return span_loss(model, drawn, special, tokenizer.mask_token_id)
 
     for layers, steps, learning_rate in zip(config.layers, config.steps, config.learning_rate, strict=True):
         if layers > model.config.num_hidden_layers:
             model = grow(model, layers)
         started = time.time()
-        schedule = Schedule(steps, learning_rate, bf16=config.bf16, clip=1.0)
+        schedule = Schedule(steps, learning_rate, clip=1.0)
         log = fit(model, loss_at, schedule, config.seed, out / f"growing-{layers}", f"pre-training, {layers} layers")
         folder = out / f"bert-{layers}x{config.hidden}"
         encoder = copy.deepcopy(model.bert).half()

@@ -55,7 +55,7 @@ class Pipeline:
         self.student = WarmUp(data, self._tower("DE", scale.student_encoder), scale.student, self.negatives, seed)
 
     def _tower(self, architecture: str, encoder: str) -> Tower:
-        return Tower(architecture, encoder, self.scale.score_scale[architecture], self.linear, self.scale.dropout)
+        return Tower(architecture, encoder, self.scale.score_scale[architecture], self.linear, self.scale.dropout, self.scale.bf16)
 
     def distil(self, method: str, **lead: object) -> Distil:
         """One distillation from the two warm-ups; keywords change fields of `Lead`, e.g. k=1 or joint=False."""

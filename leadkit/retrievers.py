@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
 
 from leadkit import scores
 from leadkit.batches import Batch, Tokens
@@ -35,6 +36,7 @@ class Tower:
     scale: float = 1.0  # multiplies every score; paper: 1
     linear: int = 0  # width of an appended linear layer, 0 for none (section 4.6.1)
     dropout: float = 0.1  # paper: 0.1 (released scripts)
+    bf16: bool = False  # the encoder computes in bfloat16; weights, states between modules and scores stay float32
     released: bool = False  # CB only: normalise the final output and count every query position, as the released code does
 
 
@@ -144,14 +146,19 @@ class Retriever(nn.Module):
         """Number of layers, the appended linear layer included."""
         return self.encoder.config.num_hidden_layers + (self.linear is not None)
 
-    def states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
-        """Token states after each of the 1-based `layers`: a list of (P, T, H)."""
+    def encode_tokens(self, tokens: Tokens, **wanted: bool) -> BaseModelOutput:
+        """What the encoder answers, in the tower's precision."""
         kinds = {} if tokens.kinds is None else {"token_type_ids": tokens.kinds}
-        hidden = self.encoder(tokens.ids, attention_mask=tokens.mask, output_hidden_states=True, **kinds).hidden_states
+        with torch.autocast(tokens.ids.device.type, torch.bfloat16, enabled=self.tower.bf16):
+            return self.encoder(tokens.ids, attention_mask=tokens.mask, **kinds, **wanted)
+
+    def states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
+        """Token states after each of the 1-based `layers`, float32: a list of (P, T, H)."""
+        hidden = self.encode_tokens(tokens, output_hidden_states=True).hidden_states
         # hidden[0] is the embeddings, so hidden[i] is layer i.
-        states = {i: hidden[i] for i in layers if i < len(hidden)}
+        states = {i: hidden[i].float() for i in layers if i < len(hidden)}
         if len(hidden) in layers:
-            states[len(hidden)] = self.linear(hidden[-1])
+            states[len(hidden)] = self.linear(hidden[-1].float())
         return [states[i] for i in layers]
 
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
@@ -274,7 +281,7 @@ class CrossEncoder(Retriever):
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         self.encoder.set_attn_implementation("eager")  # the only one that returns attention
         pairs = batch.pairs
-        out = self.encoder(pairs.ids, attention_mask=pairs.mask, token_type_ids=pairs.kinds, output_attentions=True)
+        out = self.encode_tokens(pairs, output_attentions=True)
         self.encoder.set_attn_implementation("sdpa")
         n, Y = len(batch.passages.ids) // len(batch.positive), batch.passages.mask.shape[1]
         q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
@@ -285,10 +292,11 @@ class CrossEncoder(Retriever):
         maps = []
         for layer in layers:
             block = min(layer, len(out.attentions))  # an appended linear layer attends as the last block does
-            attention = out.attentions[block - 1].mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
+            attention = out.attentions[block - 1].float().mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
             over = attention.gather(2, columns[:, None].expand(-1, attention.shape[1], -1)) * inside  # (P, X, Y)
             maps.append(over / over.sum(-1, keepdim=True).clamp_min(1e-9))
-        final = scores.project(self.linear(out.last_hidden_state) if self.linear else out.last_hidden_state, self.projection)[:, 0]
+        last = out.last_hidden_state.float()  # (P, T, H)
+        final = scores.project(self.linear(last) if self.linear else last, self.projection)[:, 0]  # (P,)
         stacked = torch.stack(maps).unflatten(1, (len(batch.positive), n))  # (K, B, n, X, Y)
         return stacked, final.view(len(batch.positive), n) * self.tower.scale
 

@@ -30,7 +30,6 @@ class Schedule:
     clip: float = 2.0  # paper: 2.0 (released scripts)
     weight_decay: float = 0.01  # paper: not said
     save_seconds: float = 60.0  # seconds between two checkpoints
-    bf16: bool = False  # bfloat16 autocast
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
@@ -98,9 +97,7 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
     saved = time.monotonic()
     for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step"):
         seed_step(seed, step)
-        # Not the accelerator's own autocast: a process can hold accelerators of one precision only.
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=schedule.bf16):
-            parts = loss_at(step)
+        parts = loss_at(step)
         values = {name: float(value.detach()) for name, value in parts.items()}
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)

@@ -159,6 +159,21 @@ def test_scale_multiplies_every_score(tokenizer):
         torch.testing.assert_close(one / 2, half)
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_bfloat16_is_the_encoders_alone(architecture, tokenizer):
+    """The encoder rounds; what follows it, gradients of its weights included, is float32 and close to the float32 tower's."""
+    made = batch(tokenizer, own=True)
+    half, full = (retriever(architecture, bf16=bf16, linear=32) for bf16 in (True, False))
+    every, final = half(made, (1, 3, 4))
+    want, _ = full(made, (1, 3, 4))
+    assert every.dtype == final.dtype == torch.float32 and not torch.equal(every, want)
+    torch.testing.assert_close(every, want, rtol=0.1, atol=0.05 * want.abs().max().item())
+    final.sum().backward()
+    assert all(p.dtype == torch.float32 and p.grad.isfinite().all() for p in half.parameters() if p.grad is not None)
+    maps, _ = half.interactions(made, (1,))
+    assert maps.dtype == torch.float32
+
+
 def test_vectors_of_encode_give_the_final_scores(tokenizer):
     model, made = retriever("DE"), batch(tokenizer)
     with torch.no_grad():
