@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from leadkit.losses import check_temperature, check_variant
 from leadkit.train import Schedule
 
 # Whether this machine multiplies bfloat16 itself; elsewhere it would be slower than float32.
@@ -35,6 +36,11 @@ class Lead:
     joint: bool = True  # train the teacher too
     reweight: bool = True  # Eq. (7); False: 1 / K
     variant: str = "paper"  # or "released"
+
+    def __post_init__(self) -> None:
+        check_variant(self.variant)
+        check_temperature("tau_d", self.tau_d)
+        check_temperature("tau_l", self.tau_l)
 
 
 @dataclass(frozen=True)

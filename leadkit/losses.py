@@ -71,7 +71,7 @@ def lead_loss(
     if student.dim() != 3 or student.shape != teacher.shape or student.shape[1:] != student_final.shape:
         raise ValueError(f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: "
                          f"both must be (K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}")
-    _check_temperature("tau_l", tau_l)
+    check_temperature("tau_l", tau_l)
     K, released = len(student), variant == "released"
     if not (released or joint and teacher_layer_grad):
         teacher = teacher.detach()
@@ -93,12 +93,11 @@ def response_loss(
     tau_d: float = 1.0, joint: bool = False, variant: str = "paper",
 ) -> Loss:
     """Response-based distillation (RD), Eq. (9) to (11): final scores (B, C), positive (B,); else as `lead_loss`."""
-    if variant not in VARIANTS:
-        raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
+    check_variant(variant)
     if student_final.shape != teacher_final.shape:
         raise ValueError(f"teacher_final is {tuple(teacher_final.shape)}: "
                          f"it must be like student_final, {tuple(student_final.shape)}")
-    _check_temperature("tau_d", tau_d)
+    check_temperature("tau_d", tau_d)
     student = _hard(student_final, positive)
     if variant == "paper" and not joint:
         teacher_final = teacher_final.detach()
@@ -137,7 +136,14 @@ def _hard(final: Tensor, positive: Tensor) -> Tensor:
     return nll(final, positive).mean()
 
 
-def _check_temperature(name: str, tau: float) -> None:
+def check_variant(variant: str) -> None:
+    """ValueError for an unknown one."""
+    if variant not in VARIANTS:
+        raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
+
+
+def check_temperature(name: str, tau: float) -> None:
+    """ValueError unless it is positive."""
     if not tau > 0:
         raise ValueError(f"{name} is {tau}: a temperature must be positive")
 

@@ -456,6 +456,9 @@ def test_colbert_cannot_search_alone(name):
     ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
     ({"k": 0}, "k is 0"),
     ({"strategy": "best"}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
+    ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
+    ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
+    ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
 ])
 def test_distillation_that_cannot_be(name, lead, message):
     chain = Pipeline(scale(name))
