@@ -66,6 +66,24 @@ def results(folder: Positional[Path]) -> None:
 
 
 @app.command
+def claims(scale: str = "classroom") -> None:
+    """Judge the paper's claims by committed result records: verdicts, differences with intervals, corrected p.
+
+    Args:
+        scale: the folder of records under data/results.
+    """
+    from leadkit import claims, recipes
+
+    folder = claims.RESULTS / scale
+    if not any(folder.glob("*.json")):
+        raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
+    ledger = claims.ledger(recipes.read_records(folder))
+    ledger["p"] = ledger["p"].map(lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore")
+    print(ledger.to_string(float_format="%.2f", na_rep=""))
+    print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()))
+
+
+@app.command
 def pretrain(out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 
