@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from leadkit import paper
 from leadkit.batches import Batches
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
@@ -25,17 +26,6 @@ ABLATIONS = {f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)} | {
     "Weighted": {"strategy": "weighted"}, "Last": {"strategy": "last"}, "Skip": {"strategy": "skip"},
     "without joint training": {"joint": False}, "without re-weighting": {"reweight": False}}
 LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
-
-# Table 3, MS MARCO passage: MRR@10, MAP@1k, R@1k of each row, by teacher (in percent).
-PAPER = {
-    "DE": {"teacher": (36.45, 37.04, 98.31), "FD": (33.50, 34.10, 95.69), "RD": (35.36, 35.99, 96.99),
-           "LEAD": (36.26, 36.85, 96.51)},
-    "CB": {"teacher": (39.46, 40.02, 98.31), "FD": (33.92, 34.56, 96.12), "RD": (36.02, 36.62, 97.18),
-           "LEAD": (37.80, 38.32, 97.42)},
-    "CE": {"teacher": (40.54, 41.10, 98.31), "FD": (34.18, 34.81, 95.52), "RD": (35.74, 36.31, 96.55),
-           "LEAD": (36.73, 37.23, 96.13)},
-}
-PAPER_STUDENT, PAPER_BM25 = (32.62, 33.30, 96.45), (18.7, 19.6, 85.7)
 
 
 class Pipeline:
@@ -132,14 +122,14 @@ def summarise(records: dict[str, list[dict]]) -> pd.DataFrame:
         raise ValueError(f"records of different collections cannot be averaged together: {sorted(kinds)}")
     per_query = {row: np.mean([r["per_query"]["RR@10"] for r in found], axis=0) for row, found in records.items()}
     teacher = next((r["stage"]["retriever"]["tower"]["architecture"] for r in records.get("teacher", ())), "CB")
-    paper = PAPER[teacher] | {"student": PAPER_STUDENT, "BM25": PAPER_BM25}
+    published = pd.concat([paper.TABLES[number]["MS-Pas", "MRR@10"] for number in (1, 10, 3)]).groupby(level=0).last()
     table = {}
     for row, found in records.items():
         values = {name: 100 * np.array([r["measures"][name] for r in found]) for name in found[0]["measures"]}
         p = paired_t_test(per_query[row], per_query["RD"])[1] if "RD" in per_query and row != "RD" else np.nan
         table[row] = {"MRR@10": values["RR@10"].mean(), "sd": values["RR@10"].std(ddof=1) if len(found) > 1 else np.nan,
                       "MAP@1k": values["AP@1000"].mean(), "R@100": values["R@100"].mean(), "R@1k": values["R@1000"].mean(),
-                      "p vs RD": p, "paper MRR@10": paper[row][0] if row in paper else np.nan}
+                      "p vs RD": p, "paper MRR@10": published.get(experiment(row, teacher), np.nan)}
     return pd.DataFrame(table).T
 
 

@@ -10,7 +10,8 @@ from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp
 
 from leadkit import claims
-from leadkit.claims import CLAIMS, PAPER, Claim, crossed_t_test, holm, ledger, paper, resample_queries
+from leadkit.claims import CLAIMS, Claim, crossed_t_test, holm, ledger, resample_queries
+from leadkit.paper import TABLES, numbers
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 NAMES = sorted({name for claim in CLAIMS for name in claim.experiments})
@@ -36,7 +37,7 @@ def simulate(rng, means, S=5, Q=200, seed_sd=0.3, query_sd=10.0, noise=10.0):
 
 def test_numbers_of_the_paper():
     """Typed from the paper once more: one or two of each table, at corners where a shifted row or column would show."""
-    assert {number: table.shape for number, table in PAPER.items()} == {
+    assert {number: table.shape for number, table in TABLES.items()} == {
         1: (19, 7), 2: (8, 7), 3: (13, 14), 4: (6, 4), 5: (4, 3), 6: (4, 3), 7: (6, 2), 8: (3, 14), 9: (10, 2), 10: (6, 4)}
     for table, row, collection, measure, value in (
         (1, "BM25", "MS-Pas", "MRR@10", 18.7), (1, "CL-DRD", "TREC-Pas-19", "nDCG@10", 72.5),
@@ -51,20 +52,20 @@ def test_numbers_of_the_paper():
         (9, "PROD* + LEAD 12CE", "MS-Pas", "MRR@10", 37.82), (9, "PROD* 12DE", "MS-Pas", "MAP@1k", 36.00),
         (10, "CE teacher after LEAD", "MS-Doc", "MAP@100", 43.93),
     ):
-        assert paper(table, row)[collection, measure] == value, (table, row, collection, measure)
-    assert paper(3, "CB RD")["MS-Pas"].tolist() == [36.02, 36.62, 97.18]
-    assert np.isnan(paper(1, "ADORE")["MS-Pas", "R@1k"])
+        assert numbers(table, row)[collection, measure] == value, (table, row, collection, measure)
+    assert numbers(3, "CB RD")["MS-Pas"].tolist() == [36.02, 36.62, 97.18]
+    assert np.isnan(numbers(1, "ADORE")["MS-Pas", "R@1k"])
     for table, row, message in ((3, "LEAD", "Table 3 has no row 'LEAD': use one of student,"), (11, "LEAD", "tables are 1 to 10")):
         with pytest.raises(ValueError, match=message):
-            paper(table, row)
+            numbers(table, row)
 
 
 def test_rows_that_two_tables_report_agree():
     """Tables 4 to 10 repeat rows of Table 3. PROD*'s first step is RD with the DE teacher, its MAP .01 off in the paper."""
     for number in (4, 5, 6, 7, 9, 10):
-        for row in PAPER[number].index.intersection(PAPER[3].index):
-            assert paper(number, row)["MS-Pas", "MRR@10"] == paper(3, row)["MS-Pas", "MRR@10"], (number, row)
-    assert paper(9, "PROD* 12DE").tolist() == [35.36, 36.00] and paper(3, "DE RD")["MS-Pas"].tolist()[:2] == [35.36, 35.99]
+        for row in TABLES[number].index.intersection(TABLES[3].index):
+            assert numbers(number, row)["MS-Pas", "MRR@10"] == numbers(3, row)["MS-Pas", "MRR@10"], (number, row)
+    assert numbers(9, "PROD* 12DE").tolist() == [35.36, 36.00] and numbers(3, "DE RD")["MS-Pas"].tolist()[:2] == [35.36, 35.99]
 
 
 def test_every_claim_holds_on_the_papers_own_mrr():
@@ -82,12 +83,12 @@ def test_every_claim_holds_on_the_papers_own_mrr():
 
 def test_where_the_papers_other_numbers_contradict_its_sentences():
     """"RD is better than FD in all the comparisons", PROD* + LEAD's "gain in each step is better": the tables say otherwise."""
-    against = {(c.id, *column) for c in CLAIMS for column in PAPER[c.table].columns if c.paper(*column) < 0}
+    against = {(c.id, *column) for c in CLAIMS for column in TABLES[c.table].columns if c.paper(*column) < 0}
     assert ("ce-rd-fd", "MS-Doc", "R@100") in against and BY_ID["ce-rd-fd"].paper("MS-Doc", "R@100") == pytest.approx(81.29 - 84.25)
     assert ("de-lead-rd", "TREC-Pas-19", "nDCG@10") in against and ("best-start", "TREC-Pas-19", "nDCG@10") in against
     assert {name for name, *_ in against} == {"de-lead-student", "cb-lead-student", "ce-lead-student", "de-lead-rd", "ce-lead-rd",
                                               "de-rd-fd", "ce-rd-fd", "strongest-teacher", "re-weighting-rd", "best-start"}
-    mrr = PAPER[9]["MS-Pas", "MRR@10"]
+    mrr = TABLES[9]["MS-Pas", "MRR@10"]
     assert mrr["PROD* + LEAD 12CE"] - mrr["PROD* + LEAD 12CB"] < mrr["PROD* 12CE"] - mrr["PROD* 12CB"]  # .18 < .38
 
 
@@ -206,7 +207,7 @@ def test_the_same_queries_are_drawn_for_all_records_whatever_the_chunks():
 
 def test_verdicts_on_known_effects():
     """Claims hold where the truth is the paper's ten times over, fail where its sign is turned, and ties stay undecided."""
-    truth = {name: next(10 * (PAPER[c.table].loc[name, ("MS-Pas", "MRR@10")] - 30) for c in CLAIMS if name in PAPER[c.table].index)
+    truth = {name: next(10 * (TABLES[c.table].loc[name, ("MS-Pas", "MRR@10")] - 30) for c in CLAIMS if name in TABLES[c.table].index)
              for name in NAMES}
     truth |= {"masked LM start": 50.0, "bottlenecked start": 99.0}
     table = ledger(records(simulate(np.random.default_rng(0), truth, noise=2, query_sd=2)), draws=500)
