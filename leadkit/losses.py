@@ -7,6 +7,7 @@ variant="paper" follows the equations, variant="released" the authors' code (mic
 divides the target only, the weights are one per layer, gradients flow through the targets, even into a frozen teacher.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -124,6 +125,36 @@ def feature_loss(student_maps: Tensor, teacher_maps: Tensor, student_final: Tens
 def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
     """The hard loss alone, Eq. (11): final scores (B, C), positive (B,) long. ValueError as in `lead_loss`."""
     return _loss(_hard(student_final, positive))
+
+
+@dataclass(frozen=True)
+class AssistedLoss(Loss):
+    """MTA4DPR: `layer` is the teacher's and the assistant's together; assistant: the assistant's response, 0 without one.
+
+    total = hard * student + soft * (teacher's response and layer) + assist * (assistant's response and layer).
+    """
+
+    assistant: Tensor | None = None
+
+
+def fuse(scores: Tensor, tau_d: float = 1.0) -> Tensor:
+    """MTA4DPR's fused assistant: scores (A, ..., C) of A assistants -> (..., C), whose softmax at tau_d is the mean of theirs."""
+    # \log \frac{1}{A} \sum_a \mathrm{softmax}(f_a / \tau_d), from log-probabilities
+    return tau_d * ((scores / tau_d).log_softmax(-1).logsumexp(0) - math.log(len(scores)))  # (..., C)
+
+
+def assisted_loss(
+    teacher: Loss, assistant: Loss | None, *, hard: float = 1.0, soft: float = 1.0, assist: float = 1.0
+) -> AssistedLoss:
+    """MTA4DPR's three terms, from what a frozen teacher and the selected assistant each ask of the same student scores.
+
+    Both are of `response_loss`, or, with layer features (MTA4DPR + LEAD), of `lead_loss`; None: no assistant.
+    """
+    zero = teacher.student.new_zeros(())
+    response, layer = (assistant.response, assistant.layer) if assistant else (zero, zero)
+    # L = \alpha L_{stu} + \beta D_{KL}(t, s) + \gamma D_{KL}(a, s), each D_{KL} with its L_{lyr} where there is one
+    total = hard * teacher.student + soft * (teacher.response + teacher.layer) + assist * (response + layer)
+    return AssistedLoss(total, teacher.layer + layer, teacher.response, zero, teacher.student, teacher.weights, response)
 
 
 def _hard(final: Tensor, positive: Tensor) -> Tensor:

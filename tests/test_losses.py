@@ -7,7 +7,18 @@ import torch
 from torch import tensor
 
 from leadkit import losses, scores
-from leadkit.losses import VARIANTS, feature_loss, kl, layer_weights, lead_loss, nll, response_loss, student_loss
+from leadkit.losses import (
+    VARIANTS,
+    assisted_loss,
+    feature_loss,
+    fuse,
+    kl,
+    layer_weights,
+    lead_loss,
+    nll,
+    response_loss,
+    student_loss,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "released_loss_dual_encoder.json").read_text())["cases"]
 PARTS = ("layer", "response", "teacher", "student")
@@ -191,6 +202,41 @@ def test_finite_at_huge_scores(variant, joint):
     loss = lead_loss(*inputs, tensor([0, 2, 4, 1]), joint=joint, variant=variant)
     assert loss.total.isfinite() and loss.total > 1e3 and loss.weights.isfinite().all()
     assert all(g.isfinite().all() for g in gradients(loss.total, inputs) if g is not None)
+
+
+# MTA4DPR
+
+
+def test_fused_assistants_by_hand():
+    """The mean of (.8, .2) and (.5, .5) is (.65, .35); tau_d = 1/2 squares the odds first: (16/17, 1/17) and (1/2, 1/2)."""
+    scores = torch.stack([logits(0.8), logits(0.5)])  # (2, 1, 2)
+    torch.testing.assert_close(fuse(scores).softmax(-1), tensor([[0.65, 0.35]], dtype=torch.float64))
+    cool = (fuse(scores, 0.5) / 0.5).softmax(-1)
+    torch.testing.assert_close(cool[0, 0], (tensor(16 / 17) + 0.5).double() / 2)
+    torch.testing.assert_close(fuse(scores[:1], 0.5).softmax(-1), scores[0].softmax(-1))  # of one: itself
+    layers = torch.randn(3, 2, 4, 5)  # any shape between: (A, K, B, C)
+    torch.testing.assert_close(fuse(layers).exp(), layers.softmax(-1).mean(0))
+    assert fuse(tensor([[0.0, -2e4], [0.0, -2e4]])).tolist() == [0, -2e4]  # a probability that underflows
+
+
+def test_assisted_loss_is_its_three_terms(batch):
+    student, teacher, student_final, teacher_final, positive = batch
+    assistant = teacher_final.flip(0)
+    taught, helped = (response_loss(student_final, final, positive, tau_d=2.0) for final in (teacher_final, assistant))
+    loss = assisted_loss(taught, helped, hard=0.2, soft=0.3, assist=0.7)
+    want = (0.2 * torch.nn.functional.cross_entropy(student_final, positive)
+            + 0.3 * kl(teacher_final, student_final, 2.0).mean() + 0.7 * kl(assistant, student_final, 2.0).mean())
+    torch.testing.assert_close(loss.total, want)
+    torch.testing.assert_close(loss.assistant, kl(assistant, student_final, 2.0).mean())
+    assert gradients(loss.total, batch[:4])[2].any() and gradients(loss.total, (teacher_final,)) == (None,)
+    alone = assisted_loss(taught, None)
+    assert alone.assistant == 0
+    torch.testing.assert_close(alone.total, taught.total)
+    layers = [lead_loss(student, t, student_final, f, positive, joint=False)
+              for t, f in ((teacher, teacher_final), (teacher.flip(0), assistant))]
+    both = assisted_loss(*layers, assist=2.0)
+    torch.testing.assert_close(both.layer, layers[0].layer + layers[1].layer)
+    torch.testing.assert_close(both.total, layers[0].total + 2 * (layers[1].response + layers[1].layer))
 
 
 # Bad input
