@@ -127,6 +127,33 @@ def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
     return _loss(_hard(student_final, positive))
 
 
+def ranks(scores: Tensor) -> Tensor:
+    """Scores (..., C) -> the rank of each candidate, 0 for the best; ties keep their order."""
+    return scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (..., C)
+
+
+def footrule(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's footrule of the rankings by two scores (..., C) -> (...), over its maximum: 0 the same, 1 reversed."""
+    C = a.shape[-1]
+    # F = \frac{\sum_p |r_a(p) - r_b(p)|}{\lfloor C^2 / 2 \rfloor}
+    return (ranks(a) - ranks(b)).abs().sum(-1) / max(1, C * C // 2)  # (...)
+
+
+def rbo(a: Tensor, b: Tensor, p: float) -> Tensor:
+    """Rank-biased overlap (Webber et al., 2010) of the rankings by two scores (..., C) -> (...): 1 the same, towards 0 else.
+
+    Both rank the same C candidates, so from rank C on they agree wholly, and the infinite sum has a closed end.
+    """
+    # p is among the first d of both where d exceeds its later rank.
+    later = torch.maximum(*torch.broadcast_tensors(ranks(a), ranks(b)))  # (..., C)
+    shared = torch.zeros_like(later).scatter_add(-1, later, torch.ones_like(later)).cumsum(-1)  # (..., C), at d = 1 .. C
+    d = torch.arange(1, later.shape[-1] + 1, device=later.device)  # (C,)
+    # A_d = |a_{1:d} \cap b_{1:d}| / d
+    agreement = shared / d  # (..., C)
+    # RBO = (1 - p) \sum_{d=1}^{\infty} p^{d-1} A_d = (1 - p) \sum_{d=1}^{C} p^{d-1} A_d + p^C
+    return (1 - p) * (p ** (d - 1) * agreement).sum(-1) + p ** len(d)  # (...)
+
+
 @dataclass(frozen=True)
 class AssistedLoss(Loss):
     """MTA4DPR: `layer` is the teacher's and the assistant's together; assistant: the assistant's response, 0 without one.

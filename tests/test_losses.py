@@ -11,11 +11,14 @@ from leadkit.losses import (
     VARIANTS,
     assisted_loss,
     feature_loss,
+    footrule,
     fuse,
     kl,
     layer_weights,
     lead_loss,
     nll,
+    ranks,
+    rbo,
     response_loss,
     student_loss,
 )
@@ -205,6 +208,33 @@ def test_finite_at_huge_scores(variant, joint):
 
 
 # MTA4DPR
+
+
+def test_footrule_and_rbo_by_hand():
+    """Rankings 0 1 2 and 1 0 2: two items moved by one of at most 4 places; agreement 0, 1, 1, ... at depth 1, 2, 3, ..."""
+    a, b = tensor([3.0, 2, 1]), tensor([2.0, 3, 1])
+    assert ranks(tensor([[1.0, 3, 2], [5, 5, 9]])).tolist() == [[2, 0, 1], [1, 2, 0]]
+    assert footrule(a, b) == 2 / 4 and footrule(a, a) == 0
+    assert footrule(tensor([1.0, 2, 3, 4]), tensor([4.0, 3, 2, 1])) == 1 == footrule(a, a.flip(0))
+    # p = 1/2: 1/2 (0 + 1/2 + 1/4 + ...); p = 3/4: 1/4 (0 + 3/4 + 9/16 + ...) = 1/4 (4 - 1)
+    assert rbo(a, b, 0.5).item() == pytest.approx(0.5) and rbo(a, b, 0.75).item() == pytest.approx(0.75)
+    assert rbo(a, a, 0.9).item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("p", [0.3, 0.9])
+def test_footrule_and_rbo_are_their_definitions(p):
+    """Slow sums; below the C candidates whatever follows is the same in both rankings."""
+    teacher, assistants = torch.randn(4, 7), torch.randn(3, 4, 7)
+    fast = rbo(teacher, assistants, p), footrule(teacher, assistants)
+    assert fast[0].shape == fast[1].shape == (3, 4)
+    for i in range(3):
+        for b in range(4):
+            x, y = (sorted(range(7), key=lambda c: -scores[c]) for scores in (teacher[b].tolist(), assistants[i, b].tolist()))
+            moved = sum(abs(x.index(c) - y.index(c)) for c in range(7))
+            x, y = x + list(range(7, 300)), y + list(range(7, 300))
+            overlap = sum(p ** (d - 1) * len({*x[:d]} & {*y[:d]}) / d for d in range(1, 300))
+            assert fast[0][i, b].item() == pytest.approx((1 - p) * overlap, abs=1e-6)
+            assert fast[1][i, b].item() == pytest.approx(moved / 24)
 
 
 def test_fused_assistants_by_hand():
