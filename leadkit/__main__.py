@@ -84,6 +84,24 @@ def claims(scale: str = "classroom") -> None:
 
 
 @app.command
+def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None = None, split: str = "test",
+          out: Path | None = None) -> None:
+    """Run what is missing of a table of the paper, several stages at a time, and write its result records. Ctrl-C loses nothing.
+
+    Args:
+        table: 3, 4, ... as in the paper, or all.
+        scale: smoke, classroom or gpu.
+        seeds: number of seeds, 0 to seeds - 1.
+        jobs: processes; by default one per core, or 4 on a GPU.
+        split: the split of the collection to evaluate on.
+        out: folder for the result records; by default data/results/SCALE, or data/results/SCALE-SPLIT for another split than test.
+    """
+    from leadkit import config, sweep
+
+    sys.exit(sweep.sweep(table, config.scale(scale), seeds, jobs, split, out))
+
+
+@app.command
 def pretrain(out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 

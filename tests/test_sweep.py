@@ -1,0 +1,353 @@
+"""Sweeps: what is missing, in what order, for how long; and stages in processes that fail, die or are interrupted."""
+
+import json
+import multiprocessing
+import os
+import re
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+import torch
+from toys import data, isolate, scale, toy
+
+from leadkit import config, recipes, stages, sweep
+from leadkit.files import write_json
+from leadkit.stages import Stage
+from leadkit.train import Schedule
+
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Step(Stage):
+    """Notes its start and end in events.txt; fails or dies where a file of that name and its number says so."""
+
+    kind = "step"
+    number: int = 0
+    wait: float = 0.0
+    first: Stage | None = None
+    second: Stage | None = None
+    seed: int = 0
+
+    def run(self) -> None:
+        note(f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}")
+        if (stages.RUNS.parent / f"fail-{self.number}").exists():
+            raise ValueError(f"number is {self.number}:\n it must be another")
+        if (stages.RUNS.parent / f"die-{self.number}").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        (self.folder / ".half").write_text("half")
+        try:
+            time.sleep(self.wait)
+        finally:
+            (self.folder / ".half").unlink()
+        write_json(self.folder / "out.json", {"number": self.number})
+        note(f"end {self.number} {time.monotonic()}")
+
+    def record(self) -> dict:
+        return json.loads((self.done() / "out.json").read_text())
+
+
+@dataclass(frozen=True)
+class Trainee(Stage):
+    kind = "trainee"
+    method: str
+    schedule: Schedule
+    seed: int = 0
+
+
+def ctrl_c() -> str:
+    """Whether SIGINT reaches this process."""
+    return "blocked" if signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []) else "open"
+
+
+def note(line: str) -> None:
+    with open(stages.RUNS / "events.txt", "a") as out:
+        out.write(line + "\n")
+
+
+def events() -> list[list[str]]:
+    return [line.split() for line in (stages.RUNS / "events.txt").read_text().splitlines()]
+
+
+def started() -> list[int]:
+    return [int(event[1]) for event in events() if event[0] == "start"]
+
+
+@pytest.fixture
+def name(monkeypatch, tmp_path):
+    """A toy collection; runs of the test go to its own folder; processes are forked, which is fast."""
+    isolate(monkeypatch, tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sweep, "PROCESSES", multiprocessing.get_context("fork"))
+    return toy(tmp_path / "toy")
+
+
+def go(todo, jobs=1):
+    return sweep.run(todo, jobs, sweep.Estimates(), {})
+
+
+# --- what is missing
+
+
+def test_missing_stages_come_once_and_after_their_inputs(name, monkeypatch):
+    a = Step(data(name), 1)
+    b, c = Step(data(name), 2, first=a), Step(data(name), 3, first=a)
+    d = Step(data(name), 4, first=c, second=b)
+    asked, finished = [], Stage.finished
+    monkeypatch.setattr(Stage, "finished", lambda self: asked.append(self.number) or finished(self))
+    assert sweep.missing([d, b, Step(data(name), 2, first=a)]) == [a, c, b, d]
+    assert sorted(asked) == [1, 2, 3, 4]
+    b.done()
+    assert sweep.missing([d]) == [c, d]
+    (a.folder / "out.json").unlink()
+    assert sweep.missing([b]) == []  # b stands without it
+    assert sweep.missing([d]) == [a, c, d]
+
+
+def test_longest_chain_by_hand(name):
+    """a (1 s) is needed by b (5 s) and c (2 s), these by d (4 s): 1 + 5 + 4."""
+    a = Step(data(name), 1)
+    b, c = Step(data(name), 2, first=a), Step(data(name), 3, first=a)
+    d = Step(data(name), 4, first=b, second=c)
+    seconds = {a.key: 1.0, b.key: 5.0, c.key: 2.0, d.key: 4.0}
+    assert sweep.chains([a, b, c, d], seconds) == {a.key: 10.0, b.key: 9.0, c.key: 6.0, d.key: 4.0}
+
+
+# --- how long it takes
+
+
+def seal(stage, seconds):
+    write_json(stages.RUNS / f"{stage.kind}-{seconds}" / "stage.json", {"stage": stage.describe(), "seconds": seconds, "files": {}})
+
+
+def test_estimates_by_hand(name, tmp_path):
+    stage = Trainee(data(name), "LEAD", Schedule(100), seed=9)
+    assert sweep.Estimates()(stage) is None
+    seal(Trainee(data(toy(tmp_path / "other", train=25)), "LEAD", Schedule(100)), 1000.0)  # other data say nothing
+    seal(Step(data(name)), 2000.0)  # nor does another kind
+    (stages.RUNS / "trainee-damaged").mkdir()
+    (stages.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
+    assert sweep.Estimates()(stage) is None
+    seal(Trainee(data(name), "RD", Schedule(50)), 30.0)
+    assert sweep.Estimates()(stage) == pytest.approx(60.0)  # 100 steps of 0.6 s
+    seal(Trainee(data(name), "FD", Schedule(200)), 200.0)
+    assert sweep.Estimates()(stage) == pytest.approx(80.0)  # 0.6 s and 1 s: 0.8 s in the middle
+    for seed, seconds in enumerate((7.0, 9.0, 20.0)):
+        seal(Trainee(data(name), "LEAD", Schedule(100), seed), seconds)
+    estimates = sweep.Estimates()
+    assert estimates(stage) == 9.0
+    assert estimates(replace(stage, schedule=Schedule(300))) == pytest.approx(300 * 0.2)  # of .07, .09, .2, .6 and 1
+    seal(replace(stage, seed=5), 21.0)
+    estimates.learn(stages.RUNS / "trainee-21.0")
+    assert estimates(stage) == 14.5  # of 7, 9, 20, 21
+
+
+def test_estimate_prefers_the_same_inputs_to_the_same_settings(name):
+    quick, slow = Step(data(name), 1), Step(data(name), 2)
+    seal(Step(data(name), 5, first=quick), 3.0)
+    seal(Step(data(name), 5, first=slow), 30.0)
+    assert sweep.Estimates()(Step(data(name), 5, first=replace(slow, seed=1), seed=1)) == 30.0
+
+
+def test_time_left_by_hand(name):
+    a, b, c = (Step(data(name), n) for n in (1, 2, 3))
+    d = Step(data(name), 4, first=a)
+    seconds = {a.key: 3000.0, b.key: 2000.0, c.key: 1000.0, d.key: 2000.0}
+    assert sweep.time_left([a, b, c, d], seconds, 1) == "about 2:13:20"  # 8000 s
+    assert sweep.time_left([a, b, c, d], seconds, 2) == "about 1:23:20"  # a and d, 5000 s, are longer than 8000 / 2
+    assert sweep.time_left([a, b, c], seconds, 2) == "about 0:50:00"  # a, 3000 s, is as long as 6000 / 2
+    assert sweep.time_left([b, c], seconds, 2) == "about 0:33:20"
+    unknown = Trainee(data(name), "RD", Schedule(1))
+    seconds |= {unknown.key: None}
+    assert sweep.time_left([b, unknown], seconds, 1) == "about 0:33:20 and an unknown time (1 trainee)"
+    assert sweep.time_left([unknown], seconds, 1) == "an unknown time (1 trainee)"
+
+
+# --- running
+
+
+def test_stages_run_once_after_their_inputs_and_two_at_a_time(name):
+    a = Step(data(name), 1)
+    b, c = Step(data(name), 2, 0.8, first=a), Step(data(name), 3, 0.8, first=a)
+    d = Step(data(name), 4, first=b, second=c)
+    assert go(sweep.missing([d]), jobs=2) == {} and d.finished()
+    at = {(what, int(number)): float(when) for what, number, when, *_ in events()}
+    assert sorted(started()) == [1, 2, 3, 4]
+    starts, ends = ([at[what, number] for number in (2, 3)] for what in ("start", "end"))
+    assert {event[5] for event in events() if event[0] == "start"} == {"blocked"} and ctrl_c() == "open"
+    assert at["end", 1] < min(starts) and max(starts) < min(ends) and max(ends) < at["start", 4]
+
+
+def test_no_process_waits_for_an_input(name):
+    a, alone = Step(data(name), 1, 0.8), Step(data(name), 3)
+    go([a, Step(data(name), 2, first=a), alone], jobs=2)
+    assert [event[:2] for event in events()[:4]] == [["start", "1"], ["start", "3"], ["end", "3"], ["end", "1"]]
+
+
+def test_one_job_runs_one_at_a_time_the_longest_chain_first(name):
+    alone, a = Step(data(name), 1), Step(data(name), 2)
+    b = Step(data(name), 3, first=a)
+    c = Step(data(name), 4, first=b)
+    go([alone, a, b, c])
+    assert started() == [2, 3, 1, 4]  # c is as short as the one that came first
+    assert [what for what, *_ in events()] == ["start", "end"] * 4
+
+
+def test_estimates_decide_which_chain_is_longest(name):
+    chained, alone = Step(data(name), 2, first=Step(data(name), 1)), Step(data(name), 7)
+    for stage, seconds in ((chained.first, 1.0), (chained, 2.0), (alone, 100.0)):
+        seal(replace(stage, seed=1), seconds)
+    go([chained.first, chained, alone])
+    assert started() == [7, 1, 2]
+
+
+# --- the command
+
+
+@pytest.fixture
+def command(name, monkeypatch, tmp_path, capsys):
+    """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
+    monkeypatch.setitem(config.SCALES, "toy", scale(name))
+    monkeypatch.setattr(recipes, "TABLES", {"1": ("one", "two"), "2": ("two", "three")})
+    monkeypatch.setattr(recipes, "experiments", experiments)
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["leadkit", "sweep", "--scale", "toy", *map(str, arguments)])
+        with pytest.raises(SystemExit) as raised:
+            runpy.run_module("leadkit", run_name="__main__")
+        out, err = capsys.readouterr()
+        return raised.value.code, out, err
+
+    return call
+
+
+def experiments(scale, seed, split):
+    """Two of three need what the seeds share."""
+    shared, wait = Step(scale.data, 100), 0.01
+    return {"one": Step(scale.data, 10 + seed, wait, first=shared, seed=seed), "two": Step(scale.data, 20 + seed, wait, seed=seed),
+            "three": Step(scale.data, 30 + seed, wait, first=shared, seed=seed)}
+
+
+def records(folder):
+    return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
+    code, out, _ = command("--table", 1, "--seeds", 2, "--jobs", 2)
+    assert code == 0 and sorted(started()) == [10, 11, 20, 21, 100]
+    first, *lines = out.splitlines()
+    assert first == "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown time (5 step) with jobs = 2"
+    assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
+    assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
+    assert records(tmp_path / "results" / "toy") == {
+        f"{seed}-{name}.json": {"experiment": name, "seed": seed, "number": number + seed}
+        for seed in (0, 1) for name, number in (("one", 10), ("two", 20))}
+    code, out, _ = command("--table", "all", "--seeds", 1, "--jobs", 2, "--split", "dev")
+    assert code == 0 and sorted(started()) == [10, 11, 20, 21, 30, 100] and "1 stages to run (1 step), about 0:00:0" in out
+    assert list(records(tmp_path / "results" / "toy-dev")) == ["0-one.json", "0-three.json", "0-two.json"]
+    code, out, _ = command("--table", 2, "--seeds", 1, "--out", tmp_path / "out")
+    assert code == 0 and "everything is finished" in out and len(started()) == 6
+    assert list(records(tmp_path / "out")) == ["0-three.json", "0-two.json"]
+
+
+def test_failure_stops_only_what_needs_it(command, tmp_path):
+    (tmp_path / "fail-100").touch()
+    code, out, err = command("--table", "all", "--seeds", 1, "--jobs", 1)
+    assert code == 1 and sorted(started()) == [20, 100]
+    assert list(records(tmp_path / "results" / "toy")) == ["0-two.json"]
+    (line,) = [line for line in err.splitlines() if "failed" in line]
+    found = line.split("; see ")
+    assert found[0].endswith("(one, seed 0) failed: ValueError: number is 100: it must be another")
+    assert "Traceback" in Path(found[1]).read_text() and "Traceback" not in err
+    (tmp_path / "fail-100").unlink()
+    assert command("--table", "all", "--seeds", 1)[0] == 0
+    assert sorted(started()) == [10, 20, 30, 100, 100] and len(records(tmp_path / "results" / "toy")) == 3
+
+
+def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path):
+    (tmp_path / "die-20").touch()
+    code, _, err = command("--table", "1", "--seeds", 1, "--jobs", 2)
+    assert code == 1 and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see " in err
+    assert list(records(tmp_path / "results" / "toy")) == ["0-one.json"]
+    (tmp_path / "die-20").unlink()
+    assert command("--table", "1", "--seeds", 1, "--jobs", 2)[0] == 0
+    assert sorted(started()) == [10, 20, 20, 100] and len(records(tmp_path / "results" / "toy")) == 2
+
+
+def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
+    quick, slow = Step(data(name), 1), Step(data(name), 2, 60.0, first=Step(data(name), 1))
+
+    def terminate():
+        while len(started()) < 2 or not list(slow.folder.glob(".half")):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    handler, begun = signal.getsignal(signal.SIGTERM), time.monotonic()
+    stages.RUNS.mkdir()
+    (stages.RUNS / "events.txt").touch()
+    threading.Thread(target=terminate, daemon=True).start()
+    with pytest.raises(SystemExit) as raised:
+        go([quick, slow])
+    assert raised.value.code == 143 and time.monotonic() - begun < 30 and signal.getsignal(signal.SIGTERM) is handler
+    assert "stopped with 1 of 2 stages finished: the same command goes on from there" in capsys.readouterr().err
+    assert quick.finished() and not slow.finished() and list(slow.folder.iterdir()) == []
+    assert multiprocessing.active_children() == [] and sweep.missing([slow]) == [slow]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import pytest, test_sweep, toys
+from leadkit import recipes, sweep
+patch = pytest.MonkeyPatch()
+toys.isolate(patch, Path({folder!r}))
+def experiments(scale, seed, split):
+    steps = [test_sweep.Step(scale.data, n, 60.0, first=test_sweep.Step(scale.data, 1)) for n in (2, 3)]
+    return dict(zip(("one", "two"), steps))
+patch.setattr(recipes, "TABLES", {{"1": ("one", "two")}})
+patch.setattr(recipes, "experiments", experiments)
+sys.exit(sweep.sweep("1", toys.scale({name!r}), 1, 2, out=Path({folder!r}) / "out"))
+"""
+
+
+def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
+    """With processes as the command has them, of one thread each. Ctrl-C reaches every process of the terminal."""
+    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), name=name)
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, start_new_session=True, text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while process.poll() is None and not ((stages.RUNS / "events.txt").exists() and len(started()) == 3):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.count("\n") == 1 and err.startswith("stopped with 1 of 3 stages finished") and "[1/3] " in out
+    assert not (tmp_path / "out").exists() and [what for what, *_ in events()] == ["start", "end", "start", "start"]
+    assert {tuple(event[3:5]) for event in events() if event[0] == "start"} == {("1", "1")}  # torch's threads, OMP_NUM_THREADS
+    slow = Step(data(name), 2, 60.0, first=Step(data(name), 1))
+    assert sweep.missing([slow]) == [slow] and list(slow.folder.iterdir()) == []
+
+
+# --- bad input, before any work
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (("--table", "9"), "table '9' is unknown: use one of 1, 2 or all"),
+    (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
+    (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
+    (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
+    (("--table", "1", "--split", "validation"), "split 'validation' is not in collection"),
+])
+def test_bad_arguments(command, arguments, message, tmp_path):
+    code, out, err = command(*arguments)
+    assert code.startswith(f"leadkit: {message}") and (out, err) == ("", "")
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "results").exists()
