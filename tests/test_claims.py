@@ -207,7 +207,7 @@ def test_the_same_queries_are_drawn_for_all_records_whatever_the_chunks():
 
 def test_verdicts_on_known_effects():
     """Claims hold where the truth is the paper's ten times over, fail where its sign is turned, and ties stay undecided."""
-    truth = {name: next(10 * (TABLES[c.table].loc[name, ("MS-Pas", "MRR@10")] - 30) for c in CLAIMS if name in TABLES[c.table].index)
+    truth = {name: next(10 * (TABLES[c.table]["MS-Pas", "MRR@10"][name] - 30) for c in CLAIMS if name in TABLES[c.table].index)
              for name in NAMES}
     truth |= {"masked LM start": 50.0, "bottlenecked start": 99.0}
     table = ledger(records(simulate(np.random.default_rng(0), truth, noise=2, query_sd=2)), draws=500)
