@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import timedelta
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -103,13 +104,13 @@ def time_left(todo: list[Stage], seconds: dict[str, float | None], jobs: int) ->
     return " and ".join(parts + ([f"an unknown time ({', '.join(f'{n} {k}' for k, n in unknown.items())})"] if unknown else []))
 
 
-def titles(every: list[dict[str, Stage]]) -> dict[str, str]:
-    """Key -> folder of an evaluation, or of what it evaluates, and the first experiment that has it. every: seed by seed."""
-    found = {}
-    for seed, evaluations in enumerate(every):
-        for name, evaluation in evaluations.items():
+def titles(todo: list[Stage], every: list[dict[str, Stage]]) -> dict[str, str]:
+    """Key -> folder and, for an evaluation and what it evaluates, the experiment. every: the experiments of each seed."""
+    found = {stage.key: stage.folder.name for stage in todo}
+    for seed in reversed(range(len(every))):  # of several the first has the last word
+        for name, evaluation in reversed(every[seed].items()):
             for stage in (evaluation, *inputs(evaluation)):
-                found.setdefault(stage.key, f"{stage.folder.name} ({name}, seed {seed})")
+                found[stage.key] = f"{stage.folder.name} ({name}, seed {seed})"
     return found
 
 
@@ -137,6 +138,7 @@ def _start(stage: Stage, threads: int) -> BaseProcess:
     log_of(stage).parent.mkdir(parents=True, exist_ok=True)
     log_of(stage).write_text("")
     process = PROCESSES.Process(target=_run, args=(stage, stages.RUNS, threads))
+    resource_tracker.ensure_running()  # which would unblock the signal
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited: ctrl-C in the terminal is for the sweep alone
     process.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
@@ -188,11 +190,11 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
                 for stage in sorted(ready, key=lambda stage: -ahead[stage.key])[: jobs - len(running)]:
                     process = _start(waiting.pop(stage.key), threads)
                     running[process.sentinel] = process, stage, time.monotonic()
-                ended = []
-                while running and not ended and not stopped:
+                if not running:
+                    break
+                while not (ended := wait(running, timeout=1)) and not stopped:
                     bar.set_description_str(left())
-                    ended = wait(running, timeout=1)
-                if stopped or not running:
+                if stopped:
                     break
                 for process, stage, started in [running.pop(sentinel) for sentinel in ended]:
                     process.join()
@@ -207,8 +209,7 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
                                 del waiting[other.key]
                                 failed[other.key] = ""
                     how = "failed" if stage.key in failed else f"{time.monotonic() - started:.0f} s"
-                    name = named.get(stage.key, stage.folder.name)
-                    bar.write(f"[{len(todo) - len(unfinished)}/{len(todo)}] {name}: {how}; {left()}")
+                    bar.write(f"[{len(todo) - len(unfinished)}/{len(todo)}] {named[stage.key]}: {how}; {left()}")
         finally:
             for process, *_ in running.values():
                 process.terminate()
@@ -244,7 +245,7 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
     print(f"table {table}, scale {scale.name}, seeds 0 to {seeds - 1}, split {split}: " + (
         f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
         f"jobs = {jobs}" if todo else "everything is finished"), flush=True)
-    named = titles(every)
+    named = titles(todo, every)
     failed = run(todo, jobs, estimates, named) if todo else {}
     out = out or RESULTS / (scale.name if split == "test" else f"{scale.name}-{split}")
     for seed, evaluations in enumerate(wanted):
@@ -252,5 +253,5 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
     print(f"result records: {out}")
     for stage in todo:
         if failed.get(stage.key):
-            print(f"{named.get(stage.key, stage.folder.name)} failed: {failed[stage.key]}; see {log_of(stage)}", file=sys.stderr)
+            print(f"{named[stage.key]} failed: {failed[stage.key]}; see {log_of(stage)}", file=sys.stderr)
     return int(bool(failed))

@@ -90,7 +90,7 @@ def name(monkeypatch, tmp_path):
 
 
 def go(todo, jobs=1):
-    return sweep.run(todo, jobs, sweep.Estimates(), {})
+    return sweep.run(todo, jobs, sweep.Estimates(), sweep.titles(todo, []))
 
 
 # --- what is missing
@@ -332,7 +332,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
     assert process.returncode == 130, err
     assert err.count("\n") == 1 and err.startswith("stopped with 1 of 3 stages finished") and "[1/3] " in out
     assert not (tmp_path / "out").exists() and [what for what, *_ in events()] == ["start", "end", "start", "start"]
-    assert {tuple(event[3:5]) for event in events() if event[0] == "start"} == {("1", "1")}  # torch's threads, OMP_NUM_THREADS
+    assert {tuple(event[3:]) for event in events() if event[0] == "start"} == {("1", "1", "blocked")}  # threads: torch's, OMP's
     slow = Step(data(name), 2, 60.0, first=Step(data(name), 1))
     assert sweep.missing([slow]) == [slow] and list(slow.folder.iterdir()) == []
 
