@@ -184,6 +184,35 @@ def assisted_loss(
     return AssistedLoss(total, teacher.layer + layer, teacher.response, zero, teacher.student, teacher.weights, response)
 
 
+@dataclass(frozen=True)
+class ProgressiveLoss(Loss):
+    """PROD: keep: how far the student is from what it was as it entered the stage, 0 where that is not asked.
+
+    total = hard * student + soft * response + keep * keep, where response and keep carry the factor tau_d squared.
+    """
+
+    keep: Tensor | None = None
+
+
+def progressive_loss(
+    student_final: Tensor, teacher_final: Tensor, before_final: Tensor | None, positive: Tensor, *,
+    hard: float = 0.1, soft: float = 0.9, keep: float = 1.0, tau_d: float = 4.0,
+) -> ProgressiveLoss:
+    """PROD's three terms: final scores (B, C), positive (B,); before_final: of the frozen copy of the student, None without one.
+
+    Neither the teacher nor the copy gets a gradient. ValueError as in `lead_loss`.
+    """
+    taught = response_loss(student_final, teacher_final, positive, tau_d=tau_d)
+    # L_{soft} = \tau_d^2 D_{KL}(t / \tau_d, s / \tau_d)
+    response = tau_d**2 * taught.response
+    zero = response.new_zeros(())
+    # L_{keep} = \tau_d^2 D_{KL}(s^{before} / \tau_d, s / \tau_d)
+    kept = zero if before_final is None else tau_d**2 * kl(before_final.detach(), student_final, tau_d).mean()
+    # L = \alpha L_{hard} + \beta L_{soft} + \gamma L_{keep}
+    total = hard * taught.student + soft * response + keep * kept
+    return ProgressiveLoss(total, zero, response, zero, taught.student, keep=kept)
+
+
 def _hard(final: Tensor, positive: Tensor) -> Tensor:
     if final.dim() != 2 or positive.shape != final.shape[:1] or positive.dtype != torch.long:
         raise ValueError(f"positive is {tuple(positive.shape)} {positive.dtype} for final scores {tuple(final.shape)}: "

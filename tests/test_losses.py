@@ -17,6 +17,7 @@ from leadkit.losses import (
     layer_weights,
     lead_loss,
     nll,
+    progressive_loss,
     ranks,
     rbo,
     response_loss,
@@ -267,6 +268,43 @@ def test_assisted_loss_is_its_three_terms(batch):
     both = assisted_loss(*layers, assist=2.0)
     torch.testing.assert_close(both.layer, layers[0].layer + layers[1].layer)
     torch.testing.assert_close(both.total, layers[0].total + 2 * (layers[1].response + layers[1].layer))
+
+
+# PROD
+
+
+def test_progressive_loss_by_hand():
+    """Odds 3 and 1/3, at the temperature 2 their square roots: p = .634 and 1 - p, so that KL is (2 p - 1) ln(p / (1 - p))."""
+    student, teacher, positive = logits(0.75), logits(0.25), tensor([0])
+    p = 3**0.5 / (1 + 3**0.5)
+    far = 4 * (2 * p - 1) * log(3) / 2  # tau_d^2 KL
+    moved = progressive_loss(student, teacher, logits(0.5), positive, hard=0.3, soft=0.5, keep=0.25, tau_d=2.0)
+    assert moved.response.item() == pytest.approx(far)
+    kept = 4 * (0.5 * log(0.5 / p) + 0.5 * log(0.5 / (1 - p)))
+    assert moved.keep.item() == pytest.approx(kept)
+    assert moved.total.item() == pytest.approx(0.3 * -log(0.75) + 0.5 * far + 0.25 * kept)
+    assert moved.layer == moved.teacher == 0
+    published = progressive_loss(student, teacher, student, positive)
+    want = 0.1 * -log(0.75) + 0.9 * 16 * kl(teacher, student, 4.0).item()
+    assert published.total.item() == pytest.approx(want)
+
+
+def test_keep_is_zero_for_the_student_as_it_was(batch):
+    """And only the student gets a gradient, from keep as well as from the teacher."""
+    _, _, student_final, teacher_final, positive = batch
+    before = student_final.detach().clone().requires_grad_()
+    same = progressive_loss(student_final, teacher_final, before, positive)
+    assert same.keep.item() == pytest.approx(0, abs=1e-14) and same.response > 0
+    torch.testing.assert_close(gradients(same.keep, (student_final,))[0], torch.zeros(4, 5).double(), atol=1e-14, rtol=0)
+    before = before + torch.randn(4, 5)
+    moved = progressive_loss(student_final, teacher_final, before, positive)
+    assert moved.keep > 0 and gradients(moved.keep, (student_final,))[0].any()
+    student, *frozen = gradients(moved.total, (student_final, teacher_final, before))
+    assert student.any() and frozen == [None, None]
+    without = progressive_loss(student_final, teacher_final, None, positive)
+    assert without.keep == 0
+    torch.testing.assert_close(moved.total, without.total + moved.keep)
+    assert progressive_loss(teacher_final, teacher_final, teacher_final, positive).response.item() == pytest.approx(0, abs=1e-14)
 
 
 # Bad input
