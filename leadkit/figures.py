@@ -65,7 +65,7 @@ def bars(values: Mapping[str, float], title: str, x: str, errors: Mapping[str, t
     if paper:
         known = [i for i, n in enumerate(names) if n in paper]
         axes.plot([paper[names[i]] for i in known], known, "D", color=TEACHER, label="paper (MS MARCO passage)")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.8)  # under the label, whatever the height
     axes.set(title=title, xlabel=x, yticks=y, yticklabels=names)
     axes.invert_yaxis()
     return axes
