@@ -9,7 +9,8 @@ from leadkit.losses import check_temperature, check_variant
 from leadkit.train import Schedule
 
 # Whether this machine multiplies bfloat16 itself; elsewhere it would be slower than float32.
-BF16 = torch.cuda.is_available() or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+BF16 = (torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available()
+        else bool(torch.cpu.get_capabilities().get("amx_bf16")))
 RUNS = Path(__file__).parent.parent / "runs"
 
 

@@ -129,7 +129,7 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
 
 
 class Retriever(nn.Module):
-    """A pile of layers and a score function: subclasses answer `encode_layers` and `score_layers`."""
+    """A pile of layers and a score function: subclasses answer `layer_scores` and `interactions`."""
 
     architecture: ClassVar[str]
 
