@@ -137,6 +137,8 @@ class Retriever(nn.Module):
         super().__init__()
         self.tower = tower
         self.encoder = load_encoder(tower.encoder, tower.dropout)
+        if tower.bf16 and not torch.cuda.is_available():
+            self.encoder.set_attn_implementation("eager")  # on a CPU, the fused one has a slow backward pass in bfloat16
         width = self.encoder.config.hidden_size
         self.linear = nn.Linear(width, tower.linear) if tower.linear else None
         self.width = tower.linear or width
@@ -279,10 +281,10 @@ class CrossEncoder(Retriever):
         return self.score(batch.pairs, layers).unflatten(1, (len(batch.positive), -1))  # (K, B, n)
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        pairs, usual = batch.pairs, self.encoder.config._attn_implementation
         self.encoder.set_attn_implementation("eager")  # the only one that returns attention
-        pairs = batch.pairs
         out = self.encode_tokens(pairs, output_attentions=True)
-        self.encoder.set_attn_implementation("sdpa")
+        self.encoder.set_attn_implementation(usual)
         n, Y = len(batch.passages.ids) // len(batch.positive), batch.passages.mask.shape[1]
         q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
         # Token y >= 1 of a passage stands at len(q) + y - 1 of its pair.

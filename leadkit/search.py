@@ -17,7 +17,7 @@ from leadkit.collection import Collection
 from leadkit.files import write
 from leadkit.retrievers import ColBERT, CrossEncoder, DualEncoder, Retriever
 
-TOKENS_PER_BATCH = 8192  # of encoding, padding included
+TOKENS_PER_BATCH = 4096  # of encoding, padding included: what fits a core's cache
 
 
 @dataclass(frozen=True)
