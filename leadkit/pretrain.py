@@ -1,15 +1,19 @@
 """Miniature BERTs: a WordPiece tokeniser and encoders of hidden size 128, pre-trained on the text of a collection.
 
-Two objectives in one forward pass over masked spans:
-- masked language modelling: 15 % of the tokens (Devlin et al. 2018, section 3.1);
-- a contrastive loss between the [CLS] states of two random spans of the same docstring, all other docstrings of the batch being
-  negatives (Izacard et al. 2022, "independent cropping"): without it [CLS] carries next to nothing, and short fine-tuning fails.
+Two random spans are cut from every docstring of a batch. The objectives, the first always and one of the others or none with it:
+- masked LM: 15 % of the tokens are masked and predicted (Devlin et al. 2018, section 3.1);
+- contrastive: the [CLS] states of the two spans must find each other, all other docstrings of the batch being negatives
+  (Izacard et al. 2022, "independent cropping");
+- bottlenecked: a decoder of one layer predicts half of the tokens from the [CLS] state and the other half (Xiao et al. 2022,
+  section 2.2, "basic decoding"); it is thrown away afterwards.
+With the first alone [CLS] carries next to nothing. Table 8 starts students from each of the three.
 
 The encoder grows by stacking: 3 layers, then 6, then 12, each start twice the layers of the one before (Gong et al. 2019).
 Text: the passages of the collection, with the training queries before theirs; no dev or test query.
 """
 
 import copy
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -23,13 +27,17 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from leadkit.collection import Collection, load
 from leadkit.files import write_json
+from leadkit.retrievers import grow, set_attention
 from leadkit.train import Schedule, fit
+
+OBJECTIVES = ("contrastive", "masked LM", "bottlenecked")
 
 
 @dataclass(frozen=True)
 class Pretraining:
     """One growth stage after the other; every field is recorded beside the weights."""
 
+    objective: str = "contrastive"
     collection: str = "python-docs"
     vocabulary: int = 8192
     hidden: int = 128
@@ -40,6 +48,15 @@ class Pretraining:
     learning_rate: tuple[float, ...] = (1e-3, 1e-3, 5e-4)
     seed: int = 0
     bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}")
+
+    def name(self, layers: int) -> str:
+        """The folder of the encoder of so many layers."""
+        suffix = {"contrastive": "", "masked LM": "-masked-lm", "bottlenecked": "-bottlenecked"}[self.objective]
+        return f"bert-{layers}x{self.hidden}{suffix}"
 
 
 def texts(collection: Collection) -> list[str]:
@@ -56,18 +73,6 @@ def train_tokenizer(lines: list[str] | Iterator[str], vocabulary: int) -> BertTo
     wordpiece = BertWordPieceTokenizer(lowercase=True)
     wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False)
     return BertTokenizerFast(tokenizer_object=wordpiece._tokenizer, do_lower_case=True, model_max_length=256)
-
-
-def grow(model: BertForMaskedLM, layers: int) -> BertForMaskedLM:
-    """The same encoder with its pile of layers repeated until there are `layers` of them."""
-    config = copy.deepcopy(model.config)
-    config.num_hidden_layers = layers
-    grown = BertForMaskedLM(config)
-    grown.load_state_dict(model.state_dict(), strict=False)
-    pile = model.bert.encoder.layer
-    for i, layer in enumerate(grown.bert.encoder.layer):
-        layer.load_state_dict(pile[i % len(pile)].state_dict())
-    return grown
 
 
 class Spans:
@@ -93,16 +98,32 @@ class Spans:
         return ids, torch.arange(ids.shape[1]) < size[:, None] + 2
 
 
-def mask_tokens(ids: Tensor, special: int, mask_id: int, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """(masked ids, chosen positions): 15 % of the ordinary tokens, of these 80 % [MASK], 10 % a random token, 10 % as they are."""
-    chosen = (torch.rand(ids.shape) < 0.15) & (ids >= special)
+def mask_tokens(ids: Tensor, special: int, mask_id: int, vocabulary: int, rate: float = 0.15) -> tuple[Tensor, Tensor]:
+    """(masked ids, chosen positions): `rate` of the ordinary tokens; of these 80 % [MASK], 10 % a random token, 10 % unchanged."""
+    chosen = (torch.rand(ids.shape) < rate) & (ids >= special)
     kind = torch.rand(ids.shape)
     masked = torch.where(chosen & (kind < 0.8), mask_id, ids)
     return torch.where(chosen & (kind > 0.9), torch.randint(special, vocabulary, ids.shape), masked), chosen
 
 
-def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], special: int, mask_id: int) -> dict[str, Tensor]:
-    """Masked language modelling on both spans plus InfoNCE between their [CLS] states, scaled by 1 / sqrt(hidden)."""
+def contrastive_loss(a: Tensor, b: Tensor) -> Tensor:
+    """InfoNCE between the [CLS] states (B, H) of two spans of the same texts, in both directions, scaled by 1 / sqrt(H)."""
+    scores = a @ b.T / a.shape[1] ** 0.5  # (B, B)
+    same = torch.arange(len(scores), device=scores.device)
+    return (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
+
+
+def bottleneck_loss(model: BertForMaskedLM, cls: Tensor, ids: Tensor, mask: Tensor, special: int, mask_id: int) -> Tensor:
+    """`model.decoder` predicts half of the tokens of `ids` (B, T), from the [CLS] states (B, H) and the other half."""
+    masked, chosen = mask_tokens(ids, special, mask_id, model.config.vocab_size, rate=0.5)
+    seen = model.bert.embeddings(masked.to(cls.device))  # (B, T, H)
+    states = model.decoder(torch.cat([cls[:, None].to(seen.dtype), seen[:, 1:]], 1), src_key_padding_mask=~mask.to(cls.device))
+    return F.cross_entropy(model.cls(states[chosen.to(cls.device)]).float(), ids[chosen].to(cls.device))
+
+
+def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], special: int, mask_id: int,
+              objective: str = "contrastive") -> dict[str, Tensor]:
+    """Masked LM on both spans plus the objective's own term."""
     device, cls, mlm = model.device, [], []
     for ids, mask in spans:
         masked, chosen = mask_tokens(ids, special, mask_id, model.config.vocab_size)
@@ -110,15 +131,17 @@ def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], specia
         cls.append(states[:, 0].float())  # (B, H)
         logits = model.cls(states[chosen.to(device)])  # (masked tokens, V)
         mlm.append(F.cross_entropy(logits.float(), ids[chosen].to(device)))
-    scores = cls[0] @ cls[1].T / model.config.hidden_size**0.5  # (B, B)
-    same = torch.arange(len(scores), device=device)
-    contrastive = (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
-    masked_lm = sum(mlm) / 2
-    return {"total": masked_lm + contrastive, "masked_lm": masked_lm, "contrastive": contrastive}
+    parts = {"masked_lm": sum(mlm) / 2}
+    if objective == "contrastive":
+        parts["contrastive"] = contrastive_loss(*cls)
+    if objective == "bottlenecked":
+        decoded = (bottleneck_loss(model, c, *span, special, mask_id) for c, span in zip(cls, spans, strict=True))
+        parts["bottleneck"] = sum(decoded) / 2
+    return {"total": sum(parts.values()), **parts}
 
 
 def pretrain(config: Pretraining, out: Path) -> None:
-    """Write `out`/bert-{layers}x{hidden} for every growth stage of six layers or more: weights (float16), tokeniser, record."""
+    """Write `out`/`config.name(layers)` for every growth stage: weights (float16), tokeniser, record."""
     collection = load(config.collection)
     lines = texts(collection)
     tokenizer = train_tokenizer(lines, config.vocabulary)
@@ -129,20 +152,24 @@ def pretrain(config: Pretraining, out: Path) -> None:
         vocab_size=len(tokenizer), hidden_size=config.hidden, num_hidden_layers=config.layers[0],
         num_attention_heads=config.hidden // 64 or 1, intermediate_size=4 * config.hidden, max_position_embeddings=256,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    set_attention(model, config.bf16)
+    heads, inner = model.config.num_attention_heads, model.config.intermediate_size
+    if config.objective == "bottlenecked":
+        model.decoder = nn.TransformerEncoderLayer(config.hidden, heads, inner, dropout=0.0, activation="gelu", batch_first=True)
 
     def loss_at(step: int) -> dict[str, Tensor]:
         rows = torch.randint(len(lines), (config.batch,))
         drawn = [spans.draw(rows, 6, 24), spans.draw(rows, 16, config.tokens)]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            return span_loss(model, drawn, special, tokenizer.mask_token_id)
+            return span_loss(model, drawn, special, tokenizer.mask_token_id, config.objective)
 
     for layers, steps, learning_rate in zip(config.layers, config.steps, config.learning_rate, strict=True):
         if layers > model.config.num_hidden_layers:
-            model = grow(model, layers)
+            grow(model.bert, layers)
         started = time.time()
         schedule = Schedule(steps, learning_rate, clip=1.0)
-        log = fit(model, loss_at, schedule, config.seed, out / f"growing-{layers}", f"pre-training, {layers} layers")
-        folder = out / f"bert-{layers}x{config.hidden}"
+        folder, label = out / config.name(layers), f"pre-training ({config.objective}), {layers} layers"
+        log = fit(model, loss_at, schedule, config.seed, folder / "growing", label)
         encoder = copy.deepcopy(model.bert).half()
         encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
         encoder.save_pretrained(folder)
@@ -150,3 +177,5 @@ def pretrain(config: Pretraining, out: Path) -> None:
         write_json(folder / "record.json", {
             "config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "texts": len(lines),
             "seconds": round(time.time() - started), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]})
+    for layers in config.layers:
+        shutil.rmtree(out / config.name(layers) / "growing")

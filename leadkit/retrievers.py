@@ -41,8 +41,15 @@ class Tower:
 
 
 def _where(encoder: str) -> str:
-    """The folder of an encoder of data/models; any other name or folder as it is."""
-    return str(MODELS / encoder) if (MODELS / encoder / "config.json").is_file() else encoder
+    """The folder of an encoder of data/models, stacked or not; any other name or folder as it is."""
+    name = _stacked(encoder)[1]
+    return str(MODELS / name) if (MODELS / name / "config.json").is_file() else name
+
+
+def _stacked(encoder: str) -> tuple[int, str]:
+    """(layers, NAME) of "stacked:LAYERS:NAME", an encoder that is grown to so many layers; (0, encoder) for any other."""
+    found = re.fullmatch(r"stacked:(\d+):(.+)", encoder)
+    return (int(found[1]), found[2]) if found else (0, encoder)
 
 
 def _random(encoder: str) -> tuple[int, int] | None:
@@ -76,15 +83,15 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
 
 def depth(tower: Tower) -> int:
     """Number of layers of a tower, the appended linear layer included, without loading its weights."""
-    shape = _random(tower.encoder)
-    return (shape[0] if shape else AutoConfig.from_pretrained(_where(tower.encoder)).num_hidden_layers) + (tower.linear > 0)
+    layers = (_random(tower.encoder) or _stacked(tower.encoder))[0]
+    return (layers or AutoConfig.from_pretrained(_where(tower.encoder)).num_hidden_layers) + (tower.linear > 0)
 
 
 def check(encoder: str) -> None:
     """What is wrong with an encoder and shows without loading it: before any work starts.
 
-    FileNotFoundError for a folder without weights; ValueError for damaged weights, or a tokeniser with more words than the
-    embedding table.
+    FileNotFoundError for a folder without weights; ValueError for damaged weights, a tokeniser with more words than the
+    embedding table, or a stack of fewer layers than there are.
     """
     words, folder = len(load_tokenizer(encoder)), Path(_where(encoder))
     if _random(encoder):
@@ -96,10 +103,25 @@ def check(encoder: str) -> None:
             safe_open(weights, "pt")
         except SafetensorError as error:
             raise ValueError(f"encoder {encoder!r}: {weights.name} is damaged ({error})") from error
-    rows = AutoConfig.from_pretrained(_where(encoder)).vocab_size
-    if words > rows:
-        raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {rows} rows; "
+    config, layers = AutoConfig.from_pretrained(_where(encoder)), _stacked(encoder)[0]
+    if words > config.vocab_size:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {config.vocab_size} rows; "
                          "they do not belong together")
+    if layers and layers < config.num_hidden_layers:
+        raise ValueError(f"encoder {encoder!r}: it has {config.num_hidden_layers} layers already, stacking takes none away")
+
+
+def set_attention(model: PreTrainedModel, bf16: bool) -> None:
+    """The fused attention, which is the default, but on a CPU in bfloat16, where its backward pass is slow, the plain one."""
+    if bf16 and not torch.cuda.is_available():
+        model.set_attn_implementation("eager")
+
+
+def grow(encoder: PreTrainedModel, layers: int) -> None:
+    """Repeat a BERT's pile of layers, in place, until there are `layers` of them (Gong et al. 2019)."""
+    pile = encoder.encoder.layer
+    encoder.encoder.layer = nn.ModuleList(copy.deepcopy(pile[i % len(pile)]) for i in range(layers))
+    encoder.config.num_hidden_layers = layers
 
 
 def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
@@ -125,6 +147,8 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
         raise ValueError(f"encoder {encoder!r}: its weights are damaged or of another shape ({error})") from error
     if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
         raise ValueError(f"encoder {encoder!r}: its weights lack {len(missing)} tensors of its config.json, first {missing[0]}")
+    if layers := _stacked(encoder)[0]:
+        grow(model, layers)
     return model
 
 
@@ -137,8 +161,7 @@ class Retriever(nn.Module):
         super().__init__()
         self.tower = tower
         self.encoder = load_encoder(tower.encoder, tower.dropout)
-        if tower.bf16 and not torch.cuda.is_available():
-            self.encoder.set_attn_implementation("eager")  # on a CPU, the fused one has a slow backward pass in bfloat16
+        set_attention(self.encoder, tower.bf16)
         width = self.encoder.config.hidden_size
         self.linear = nn.Linear(width, tower.linear) if tower.linear else None
         self.width = tower.linear or width

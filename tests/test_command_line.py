@@ -130,12 +130,13 @@ def test_a_fault_in_the_program_keeps_its_traceback(call, tiny, monkeypatch):
 
 def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(pretrain, "pretrain", lambda config, out: seen.append((config.seed, config.bf16, out)))
+    monkeypatch.setattr(pretrain, "pretrain", lambda config, out: seen.append((config, out)))
     monkeypatch.setattr(reproduce, "reproduce", lambda scale, seed, only: seen.append((scale.name, seed, only)))
-    assert call("pretrain", "--seed", "3", "--bf16", "--out", tmp_path)[0] == 0
+    assert call("pretrain", "--objective", "masked LM", "--seed", "3", "--bf16", "--out", tmp_path)[0] == 0
     assert call("pretrain")[0] == 0
     assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
-    assert seen == [(3, True, tmp_path), (0, False, retrievers.MODELS), ("toy", 2, "06")]
+    trained = pretrain.Pretraining("masked LM", seed=3, bf16=True), pretrain.Pretraining()
+    assert seen == [(trained[0], tmp_path), (trained[1], retrievers.MODELS), ("toy", 2, "06")]
 
 
 def test_process_exits_with_one_line_and_not_zero():

@@ -11,8 +11,8 @@ from transformers import BertConfig, BertForMaskedLM
 
 from leadkit import pretrain
 from leadkit.collection import load
-from leadkit.pretrain import Pretraining, Spans, grow, mask_tokens, span_loss, texts, train_tokenizer
-from leadkit.retrievers import Tower, build, load_tokenizer
+from leadkit.pretrain import Pretraining, Spans, bottleneck_loss, mask_tokens, span_loss, texts, train_tokenizer
+from leadkit.retrievers import Tower, build, grow, load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,17 @@ def test_tokeniser_knows_the_words_of_its_text():
 
 @pytest.mark.parametrize("layers", [3, 5, 6, 12])
 def test_grow_repeats_the_pile_and_keeps_the_rest(layers):
-    small = bert()
-    grown = grow(small, layers)
-    assert grown.config.num_hidden_layers == layers and small.config.num_hidden_layers == 3
+    small, grown = bert(), bert()
+    grow(grown.bert, layers)
+    assert grown.config.num_hidden_layers == len(grown.bert.encoder.layer) == layers
     for i, layer in enumerate(grown.bert.encoder.layer):
         for name, tensor in small.bert.encoder.layer[i % 3].state_dict().items():
             assert torch.equal(layer.state_dict()[name], tensor)
     for name, tensor in small.state_dict().items():
         if "encoder.layer" not in name:
             assert torch.equal(grown.state_dict()[name], tensor)
-    first = {id(p) for p in small.parameters()}
-    assert not first & {id(p) for p in grown.parameters()}  # copies, not the same tensors
+    assert len({id(p) for p in grown.bert.encoder.layer.parameters()}) == layers * 16  # copies, not the same tensors
+    assert grown.get_output_embeddings().weight is grown.get_input_embeddings().weight  # still tied
     if layers == 3:
         ids = torch.arange(8)[None]
         torch.testing.assert_close(grown.eval()(ids).logits, small(ids).logits)
@@ -112,10 +112,13 @@ def test_mask_rates():
     assert len(other) / len(after) == pytest.approx(0.1, abs=0.01) and other.min() >= 5 and len(other.unique()) > 900
 
 
-def test_span_loss_by_hand():
-    model = bert(1)
+def two_spans():
     torch.manual_seed(3)
-    spans = [(torch.randint(5, 60, (4, 9)), torch.ones(4, 9, dtype=torch.bool)) for _ in range(2)]
+    return [(torch.randint(5, 60, (4, 9)), torch.ones(4, 9, dtype=torch.bool)) for _ in range(2)]
+
+
+def test_span_loss_by_hand():
+    model, spans = bert(1), two_spans()
     torch.manual_seed(7)
     got = span_loss(model, spans, 5, 4)
     torch.manual_seed(7)
@@ -130,17 +133,60 @@ def test_span_loss_by_hand():
     torch.testing.assert_close(got["masked_lm"], sum(losses) / 2)
     torch.testing.assert_close(got["contrastive"], sum(both) / 2)
     torch.testing.assert_close(got["total"], got["masked_lm"] + got["contrastive"])
+    torch.manual_seed(7)
+    assert span_loss(model, spans, 5, 4, "masked LM") == {"total": got["masked_lm"], "masked_lm": got["masked_lm"]}
 
 
-def test_pretraining_leaves_encoders_that_load(collection, tmp_path):
-    small = Pretraining(collection.name, vocabulary=300, hidden=64, layers=(3, 6), steps=(3, 2), batch=4, tokens=24,
+class Copy(torch.nn.Module):
+    """A decoder that keeps what it was given."""
+
+    def forward(self, states, src_key_padding_mask):
+        self.states, self.padding = states, src_key_padding_mask
+        return states
+
+
+def test_bottleneck_loss_by_hand():
+    model, ((ids, mask), _) = bert(1), two_spans()
+    ids[2, 6:], mask[2, 6:] = 0, False
+    model.decoder, cls = Copy(), torch.randn(4, 32)
+    torch.manual_seed(7)
+    got = bottleneck_loss(model, cls, ids, mask, 5, 4)
+    torch.manual_seed(7)
+    masked, chosen = mask_tokens(ids, 5, 4, 60, rate=0.5)
+    torch.testing.assert_close(model.decoder.states[:, 0], cls)  # the bottleneck stands where [CLS] was
+    torch.testing.assert_close(model.decoder.states[:, 1:], model.bert.embeddings(masked)[:, 1:])
+    assert torch.equal(model.decoder.padding, ~mask)  # PyTorch's sign: True is left out
+    nll = [-model.cls(model.decoder.states[b, t]).log_softmax(-1)[ids[b, t]] for b, t in chosen.nonzero().tolist()]
+    torch.testing.assert_close(got, sum(nll) / len(nll))
+    assert chosen[mask].float().mean() > 0.3
+
+
+def test_bottleneck_teaches_cls():
+    model, spans = bert(1), two_spans()
+    model.decoder = torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
+    parts = span_loss(model, spans, 5, 4, "bottlenecked")
+    torch.testing.assert_close(parts["total"], parts["masked_lm"] + parts["bottleneck"])
+    parts["bottleneck"].backward()
+    assert model.bert.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0  # which only [CLS] can have brought
+
+
+@pytest.mark.parametrize("objective", pretrain.OBJECTIVES)
+def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
+    small = Pretraining(objective, collection.name, vocabulary=300, hidden=64, layers=(3, 6), steps=(3, 2), batch=4, tokens=24,
                         learning_rate=(1e-3, 1e-3))
     pretrain.pretrain(small, tmp_path)
-    assert sorted(p.name for p in tmp_path.glob("bert-*"))[-1] == "bert-6x64"
-    folder = tmp_path / "bert-6x64"
+    name = {"contrastive": "bert-6x64", "masked LM": "bert-6x64-masked-lm", "bottlenecked": "bert-6x64-bottlenecked"}[objective]
+    assert {p.name for p in tmp_path.iterdir()} == {name, name.replace("6x", "3x")}
+    folder = tmp_path / name
     model = build(Tower("DE", str(folder)))
     assert (model.layers, model.width) == (6, 64) and next(model.parameters()).dtype == torch.float32
     assert model.encoder.config.hidden_dropout_prob == 0.1  # of the tower
     record = json.loads((folder / "record.json").read_text())
     assert record["fingerprint"] == collection.fingerprint and record["layers"] == 6
-    assert record["config"]["steps"] == [3, 2] and record["texts"] == len(collection.passages)
+    assert record["config"]["steps"] == [3, 2] and record["config"]["objective"] == objective
+    assert record["texts"] == len(collection.passages)
+
+
+def test_unknown_objective():
+    with pytest.raises(ValueError, match="objective 'mlm' is unknown: use one of contrastive, masked LM, bottlenecked"):
+        Pretraining("mlm")

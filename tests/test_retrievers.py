@@ -234,6 +234,13 @@ def test_appended_layer_of_a_cross_encoder_attends_as_its_last_block(tokenizer):
     torch.testing.assert_close(maps[0], maps[1], rtol=0, atol=0)
 
 
+def test_interactions_leave_the_attention_as_it_was(tokenizer):
+    for bf16, usual in ((False, "sdpa"), (True, "sdpa" if torch.cuda.is_available() else "eager")):
+        model = retriever("CE", bf16=bf16)
+        model.interactions(batch(tokenizer, own=True), (1,))
+        assert model.encoder.config._attn_implementation == usual
+
+
 def test_interactions_do_not_change_later_scores(tokenizer):
     model, made = retriever("CE"), batch(tokenizer, own=True)
     with torch.no_grad():
@@ -321,6 +328,22 @@ def test_damaged_weights(damage, tmp_path):
     weights.write_bytes(damage(weights.read_bytes()))
     with pytest.raises(ValueError, match=r"encoder .* damaged"):
         load_encoder(str(weights.parent), 0.0)
+
+
+def test_stacked_encoder_repeats_the_pile(tokenizer, tmp_path):
+    tower = Tower("DE", "stacked:14:bert-6x128", dropout=0.0)
+    model, plain = build(tower).eval(), build(Tower("DE", "bert-6x128", dropout=0.0)).eval()
+    assert model.layers == retrievers.depth(tower) == model.encoder.config.num_hidden_layers == 14
+    pile = plain.encoder.encoder.layer
+    for i, layer in enumerate(model.encoder.encoder.layer):
+        assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), pile[i % 6].parameters(), strict=True))
+    made = batch(tokenizer)
+    with torch.no_grad():  # the first six layers see what they saw
+        torch.testing.assert_close(model.layer_scores(made, (6,)), plain.layer_scores(made, (6,)))
+        model.save(tmp_path / "saved", tokenizer)
+        assert torch.equal(load(tmp_path / "saved")(made)[1], model(made)[1])
+    with pytest.raises(ValueError, match="'stacked:5:bert-6x128': it has 6 layers already, stacking takes none away"):
+        build(Tower("DE", "stacked:5:bert-6x128"))
 
 
 @pytest.mark.parametrize("field, value", [("hidden_size", 64), ("num_hidden_layers", 8)])
