@@ -51,6 +51,7 @@ class Scale:
     name: str
     teacher_encoder: str  # paper: coCondenser, 12 layers
     student_encoder: str  # paper: DistilBERT, 6 layers
+    larger_encoder: str  # of the teacher of the larger pair, whose student has the teacher's; paper: ERNIE-2.0-large, 24 layers
     data: Data
     warm_up: Schedule  # of the 12DE that mines; paper: 20,000 steps
     teacher: Schedule  # of the teacher on mined negatives; paper: 20,000 steps
@@ -66,15 +67,15 @@ class Scale:
 
 SCALES = {
     "smoke": Scale(
-        "smoke", "bert-12x128", "bert-6x128", Data("python-docs:smoke", 16, 32, batch=8),
+        "smoke", "bert-12x128", "bert-6x128", "stacked:24:bert-12x128", Data("python-docs:smoke", 16, 32, batch=8),
         warm_up=Schedule(20, 1e-4), teacher=Schedule(40, 3e-4), student=Schedule(20, 1e-4), distil=Schedule(10, 1e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, rerank=20),
     "classroom": Scale(
-        "classroom", "bert-12x128", "bert-6x128", Data(),
+        "classroom", "bert-12x128", "bert-6x128", "stacked:24:bert-12x128", Data(),
         warm_up=Schedule(150, 2e-4), teacher=Schedule(200, 3e-4), student=Schedule(150, 3e-4), distil=Schedule(150, 2e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, bf16=BF16),
     "gpu": Scale(
-        "gpu", "bert-12x128", "bert-6x128",
+        "gpu", "bert-12x128", "bert-6x128", "stacked:24:bert-12x128",
         Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
         warm_up=Schedule(3000, 2e-4), teacher=Schedule(3000, 2e-4), student=Schedule(3000, 2e-4), distil=Schedule(6000, 2e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, dropout=0.1, bf16=BF16),

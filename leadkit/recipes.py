@@ -33,16 +33,18 @@ class Pipeline:
 
     The 12DE that mines the hard negatives is shared by all seeds: it is part of the data. Everything after it is seeded.
     linear: width of a linear layer appended to teacher and student before they are warmed up (section 4.6.1), 0 for none.
+    larger: the pair of the next size, the scale's larger encoder as teacher and its teacher's as student (section 4.3.1).
     """
 
-    def __init__(self, scale: Scale, seed: int = 0, teacher: str = "CB", linear: int = 0):
+    def __init__(self, scale: Scale, seed: int = 0, teacher: str = "CB", linear: int = 0, larger: bool = False):
         if teacher not in TEACHERS:
             raise ValueError(f"teacher {teacher!r} is unknown: use one of {', '.join(TEACHERS)}")
         self.scale, self.seed, self.linear, data = scale, seed, linear, scale.data
+        pair = (scale.larger_encoder, scale.teacher_encoder) if larger else (scale.teacher_encoder, scale.student_encoder)
         self.miner = WarmUp(data, replace(self._tower("DE", scale.teacher_encoder), linear=0), scale.warm_up)
         self.negatives = Mine(data, self.miner)
-        self.teacher = WarmUp(data, self._tower(teacher, scale.teacher_encoder), scale.teacher, self.negatives, seed)
-        self.student = WarmUp(data, self._tower("DE", scale.student_encoder), scale.student, self.negatives, seed)
+        self.teacher = WarmUp(data, self._tower(teacher, pair[0]), scale.teacher, self.negatives, seed)
+        self.student = WarmUp(data, self._tower("DE", pair[1]), scale.student, self.negatives, seed)
 
     def _tower(self, architecture: str, encoder: str) -> Tower:
         return Tower(architecture, encoder, self.scale.score_scale[architecture], self.linear, self.scale.dropout, self.scale.bf16)
@@ -82,6 +84,7 @@ def experiment(row: str, teacher: str) -> str:
 
 
 TABLES = {
+    "1": ("CB LEAD", "larger LEAD"),
     "3": tuple(dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])),
     "4": (*(f"K={k}" for k in (1, 2, 3, 4)), "CB LEAD", "K=6"),
     "5": ("CB LEAD", "Weighted", "Last", "Skip"),
@@ -97,7 +100,9 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
              for row, evaluation in Pipeline(scale, seed, teacher).rows(split).items()}
     plain, linear = Pipeline(scale, seed, ABLATED), Pipeline(scale, seed, ABLATED, linear=128)
     every |= {name: plain.evaluate(plain.distil("LEAD", **changes), split) for name, changes in ABLATIONS.items()}
-    return every | {name: linear.evaluate(linear.distil(method), split) for name, method in LINEAR.items()}
+    every |= {name: linear.evaluate(linear.distil(method), split) for name, method in LINEAR.items()}
+    larger = Pipeline(scale, seed, ABLATED, larger=True)
+    return every | {"larger LEAD": larger.evaluate(larger.distil("LEAD"), split)}
 
 
 def main_rows(records: dict[str, list[dict]], teacher: str = "CB") -> dict[str, list[dict]]:

@@ -305,7 +305,7 @@ def test_each_teacher_of_table_9_teaches_the_student_of_the_last(lead, common, m
 def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
     shapes = scale(name)
     every = recipes.experiments(replace(shapes, lead=replace(shapes.lead, k=1), student_encoder="random:6x32",
-                                        teacher_encoder="random:12x32"))
+                                        teacher_encoder="random:12x32", larger_encoder="random:24x32"))
     rows = table_9(shapes)
     assert list(rows) == [row for row in paper.TABLES[9].index if row.startswith("PROD*")]
     names = [*every, *rows, *PROD(shapes, LARGE).experiments()]

@@ -88,11 +88,12 @@ def test_records_of_different_seeds_are_averaged_query_by_query():
 
 
 def test_experiments_are_the_rows_of_the_tables(tiny):
-    tiny = replace(tiny, student_encoder="random:6x32", teacher_encoder="random:12x32", lead=config.Lead())
+    tiny = replace(tiny, student_encoder="random:6x32", teacher_encoder="random:12x32", larger_encoder="random:24x32",
+                   lead=config.Lead())
     every = experiments(tiny, 1)
     assert {name for names in TABLES.values() for name in names} == set(every)
     keys = [stage.key for stage in every.values()]
-    assert len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3  # five rows per teacher, four without, Tables 4, 5, 6, 7
+    assert len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3 + 1  # five rows per teacher, four without, Tables 4, 5, 6, 7, 1
     for teacher in recipes.TEACHERS:
         assert every[f"{teacher} LEAD"] == Pipeline(tiny, 1, teacher).rows()["LEAD"]
     base = every["CB LEAD"].retriever
@@ -101,6 +102,9 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
         assert every[name].retriever == replace(base, lead=replace(base.lead, **{field: value}))
     linear = every["linear RD"].retriever
     assert linear.method == "RD" and linear.tower.linear == linear.teacher.tower.linear == 128 and base.tower.linear == 0
+    larger = every["larger LEAD"].retriever
+    assert (larger.teacher.tower.encoder, larger.student.tower.encoder) == ("random:24x32", "random:12x32")
+    assert larger.negatives == base.negatives and larger.lead == base.lead  # the same miner, the same settings
 
 
 # --- the chain

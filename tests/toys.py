@@ -54,7 +54,7 @@ def data(name: str, **changes: object) -> Data:
 def scale(name: str, **changes: object) -> Scale:
     """Everything tiny: untrained encoders of 3 and 2 layers, 3 steps each."""
     steps = Schedule(3, 1e-3)
-    values = {"teacher_encoder": "random:3x32", "student_encoder": "random:2x32", "data": data(name), "warm_up": steps,
-              "teacher": steps, "student": steps, "distil": steps, "lead": Lead(k=2), "rerank": 5, "depth": 20,
-              "score_scale": {"DE": 0.1, "CB": 0.01, "CE": 1.0}}
+    values = {"teacher_encoder": "random:3x32", "student_encoder": "random:2x32", "larger_encoder": "random:4x32",
+              "data": data(name), "warm_up": steps, "teacher": steps, "student": steps, "distil": steps, "lead": Lead(k=2),
+              "rerank": 5, "depth": 20, "score_scale": {"DE": 0.1, "CB": 0.01, "CE": 1.0}}
     return Scale("toy", **values | changes)
