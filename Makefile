@@ -41,6 +41,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python bench/maxsim.py
+	$(BIN)/python bench/attention.py
 
 notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
 	@set -e; for notebook in $(NOTEBOOKS); do \

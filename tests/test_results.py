@@ -1,11 +1,15 @@
-"""The committed results: every number of the README's table comes from a committed record."""
+"""The committed results: every number that README and results quote comes from a committed record."""
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import permutations
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from leadkit import recipes
+from leadkit import claims, paper, recipes
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "data" / "results"
@@ -23,6 +27,51 @@ def test_record_says_what_was_run_and_its_means_are_those_of_its_queries(path):
     for name, mean in record["measures"].items():
         values = record["per_query"][name]
         assert mean == pytest.approx(sum(values) / len(values), abs=1e-5)
+
+
+def leaves(value: object) -> Iterator[float]:
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from leaves(part)
+    elif isinstance(value, int | float):
+        yield value
+
+
+def measured() -> set[float]:
+    """What may be quoted: the main table, the ledger, measures of the dev records, differences within each, single records."""
+    records = recipes.read_records(RESULTS / "classroom")
+    table = recipes.summarise(recipes.main_rows(records))
+    dev = {name: [100 * m for m in found[0]["measures"].values()]
+           for name, found in recipes.read_records(RESULTS / "classroom-dev").items()}
+    own = [*table["MRR@10"]], [values[0] for values in dev.values()]
+    values = [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel(), *leaves(dev)]
+    values += [abs(a - b) for found in own for a, b in permutations(found, 2)]
+    values += [x for t in paper.TABLES.values() for x in t.to_numpy().ravel()]
+    values += [x for path in RESULTS.glob("*.json") for x in leaves(json.loads(path.read_text()))]
+    return {abs(float(x)) for x in values if np.isfinite(x)}
+
+
+def quoted(text: str) -> list[str]:
+    """Every decimal number but versions, addresses, code and the digits of a name."""
+    text = re.sub(r"```.*?```|`[^`]*`|\(\S*?\)|https?://\S+", " ", text, flags=re.S)
+    return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
+
+
+@pytest.mark.parametrize("file, start, end", [
+    ("README.md", "**What holds**", "## Two commands"), ("data/results/LOG.md", "## Second round", "## Speed"),
+    ("data/models/README.md", "## What was tried", None)])
+def test_every_number_that_is_quoted_was_measured(file, start, end):
+    text = (ROOT / file).read_text()
+    part = text[text.index(start) : text.index(end) if end else None]
+    known, numbers = np.array(sorted(measured())), quoted(part)
+    assert len(numbers) > 1
+    unknown = [n for n in numbers if np.abs(known - float(n)).min() > 0.5001 * 10.0 ** -len(n.split(".")[1])]
+    assert not unknown, f"{file} quotes {', '.join(unknown)}: no record says so"
+
+
+def test_a_made_up_number_is_found():
+    assert quoted("It is 36.35 (`0.1`, [x](a/1.5), v2.13.0) and +1.04, K2.5, 3.") == ["36.35", "1.04"]
+    assert np.abs(np.array(sorted(measured())) - 12.34).min() > 0.005
 
 
 def test_records_of_different_collections_are_not_averaged():
