@@ -8,6 +8,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from toys import isolate, toy
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("leadkit", deadline=None, derandomize=True)
@@ -30,3 +31,24 @@ def collections_dir() -> Path:
     if not Path(folder).is_dir():
         pytest.fail(f"LEADKIT_COLLECTIONS is {folder!r}: no such folder")
     return Path(folder)
+
+
+@pytest.fixture
+def name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A toy collection; runs and token files of the test go to its own folder."""
+    isolate(monkeypatch, tmp_path)
+    return toy(tmp_path / "toy")
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Another one whose finished stages the tests of this file share."""
+    folder = tmp_path_factory.mktemp("shared")
+    return folder, toy(folder / "toy")
+
+
+@pytest.fixture
+def common(shared: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The shared collection, with the shared runs."""
+    isolate(monkeypatch, shared[0])
+    return shared[1]

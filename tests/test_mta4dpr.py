@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from toys import data, isolate, scale, toy
+from toys import data, scale
 
 from leadkit import losses, mta4dpr, stages
 from leadkit.batches import groups
@@ -18,27 +18,6 @@ from leadkit.retrievers import Tower
 from leadkit.search import Run
 from leadkit.stages import Evaluate, Stage, collection
 from leadkit.train import Schedule
-
-
-@pytest.fixture
-def name(monkeypatch, tmp_path):
-    """A toy collection; runs and token files of the test go to its own folder."""
-    isolate(monkeypatch, tmp_path)
-    return toy(tmp_path / "toy")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Another one whose finished stages the tests of this file share."""
-    folder = tmp_path_factory.mktemp("shared")
-    return folder, toy(folder / "toy")
-
-
-@pytest.fixture
-def common(shared, monkeypatch):
-    isolate(monkeypatch, shared[0])
-    return shared[1]
-
 
 # --- which assistant is nearest
 

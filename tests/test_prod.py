@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import WORDS, data, isolate, scale, toy, write_beir
+from toys import WORDS, data, isolate, scale, write_beir
 
 from leadkit import paper, prod, recipes, stages
 from leadkit.batches import Group
@@ -22,26 +22,6 @@ from leadkit.train import Schedule
 
 LARGE = Tower("CE", "random:4x32", dropout=0.0)
 PUBLISHED = Terms(0.1, 0.9, 1.0, 4.0)
-
-
-@pytest.fixture
-def name(monkeypatch, tmp_path):
-    """A toy collection; runs and token files of the test go to its own folder."""
-    isolate(monkeypatch, tmp_path)
-    return toy(tmp_path / "toy")
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    """Another one whose finished stages the tests of this file share."""
-    folder = tmp_path_factory.mktemp("shared")
-    return folder, toy(folder / "toy")
-
-
-@pytest.fixture
-def common(shared, monkeypatch):
-    isolate(monkeypatch, shared[0])
-    return shared[1]
 
 
 def state(model):

@@ -50,13 +50,6 @@ def runs() -> list[str]:
     return (stages.RUNS / "runs.txt").read_text().split()
 
 
-@pytest.fixture
-def name(monkeypatch, tmp_path):
-    """A toy collection; runs and token files of the test go to its own folder."""
-    isolate(monkeypatch, tmp_path)
-    return toy(tmp_path / "toy")
-
-
 # --- identity
 
 OTHER = {"DE": "CB", "CB": "DE", "random:2x32": "random:3x32", "random:3x32": "random:4x32", "random": "last", "paper": "released",
