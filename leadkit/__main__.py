@@ -1,6 +1,7 @@
 """The command line: `python -m leadkit --help`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -85,20 +86,24 @@ def claims(scale: str = "classroom") -> None:
 
 @app.command
 def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None = None, split: str = "test",
-          out: Path | None = None) -> None:
+          collection: str = "", out: Path | None = None) -> None:
     """Run what is missing of a table of the paper, several stages at a time, and write its result records. Ctrl-C loses nothing.
 
     Args:
-        table: 3, 4, ... as in the paper, or all.
+        table: main for the README's, 3, 4, ... as in the paper, or all.
         scale: smoke, classroom or gpu.
         seeds: number of seeds, 0 to seeds - 1.
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
-        out: folder for the result records; by default data/results/SCALE, or data/results/SCALE-SPLIT for another split than test.
+        collection: another than the scale's, e.g. beir:PATH.
+        out: folder for the result records; by default data/results/SCALE, with the BEIR folder and any split but test behind it.
     """
     from leadkit import config, sweep
 
-    sys.exit(sweep.sweep(table, config.scale(scale), seeds, jobs, split, out))
+    chosen = config.scale(scale)
+    if collection:
+        chosen = replace(chosen, data=replace(chosen.data, collection=collection))
+    sys.exit(sweep.sweep(table, chosen, seeds, jobs, split, out))
 
 
 @app.command

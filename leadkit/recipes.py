@@ -84,6 +84,7 @@ def experiment(row: str, teacher: str) -> str:
 
 
 TABLES = {
+    "main": tuple(experiment(row, "CB") for row in ROWS),
     "1": ("CB LEAD", "larger LEAD"),
     "3": tuple(dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])),
     "4": (*(f"K={k}" for k in (1, 2, 3, 4)), "CB LEAD", "K=6"),

@@ -225,10 +225,11 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
 
 
 def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: str = "test", out: Path | None = None) -> int:
-    """Run what is missing of a table of the paper, or of "all", for seeds 0 to seeds - 1, and write its result records to `out`.
+    """Run what is missing of the main table, of one of the paper's or of "all", for seeds 0 to seeds - 1, and write its records.
 
-    jobs: processes; by default one per core, or 4 on a GPU. out: by default data/results/{scale}, {scale}-{split} off the test
-    split. Returns the exit code: 1 where a stage failed, after saying why; the records of the others are written.
+    jobs: processes; by default one per core, or 4 on a GPU. out: by default data/results/{scale}, for a BEIR folder
+    {scale}-{folder}, off the test split with the split behind it. Returns the exit code: 1 where a stage failed, after saying why;
+    the records of the others are written.
     """
     if table not in (*recipes.TABLES, "all"):
         raise ValueError(f"table {table!r} is unknown: use one of {', '.join(recipes.TABLES)} or all")
@@ -247,7 +248,8 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
         f"jobs = {jobs}" if todo else "everything is finished"), flush=True)
     named = titles(todo, every)
     failed = run(todo, jobs, estimates, named) if todo else {}
-    out = out or RESULTS / (scale.name if split == "test" else f"{scale.name}-{split}")
+    _, beir, folder = scale.data.collection.partition("beir:")
+    out = out or RESULTS / "-".join([scale.name, *([Path(folder).name] if beir else []), *([split] if split != "test" else [])])
     for seed, evaluations in enumerate(wanted):
         recipes.save_records({name: stage for name, stage in evaluations.items() if stage.key not in failed}, seed, out)
     print(f"result records: {out}")

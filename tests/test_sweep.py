@@ -247,39 +247,42 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert first == "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown time (5 step) with jobs = 2"
     assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
     assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
-    assert records(tmp_path / "results" / "toy") == {
+    assert records(tmp_path / "results" / "toy-toy") == {
         f"{seed}-{name}.json": {"experiment": name, "seed": seed, "number": number + seed}
         for seed in (0, 1) for name, number in (("one", 10), ("two", 20))}
     code, out, _ = command("--table", "all", "--seeds", 1, "--jobs", 2, "--split", "dev")
     assert code == 0 and sorted(started()) == [10, 11, 20, 21, 30, 100] and "1 stages to run (1 step), about 0:00:0" in out
-    assert list(records(tmp_path / "results" / "toy-dev")) == ["0-one.json", "0-three.json", "0-two.json"]
+    assert list(records(tmp_path / "results" / "toy-toy-dev")) == ["0-one.json", "0-three.json", "0-two.json"]
     code, out, _ = command("--table", 2, "--seeds", 1, "--out", tmp_path / "out")
     assert code == 0 and "everything is finished" in out and len(started()) == 6
     assert list(records(tmp_path / "out")) == ["0-three.json", "0-two.json"]
+    code, out, _ = command("--table", 2, "--seeds", 1, "--jobs", 1, "--collection", toy(tmp_path / "other"))
+    assert code == 0 and "3 stages to run" in out  # nothing is shared with the other collection
+    assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
 
 
 def test_failure_stops_only_what_needs_it(command, tmp_path):
     (tmp_path / "fail-100").touch()
     code, out, err = command("--table", "all", "--seeds", 1, "--jobs", 1)
     assert code == 1 and sorted(started()) == [20, 100]
-    assert list(records(tmp_path / "results" / "toy")) == ["0-two.json"]
+    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-two.json"]
     (line,) = [line for line in err.splitlines() if "failed" in line]
     found = line.split("; see ")
     assert found[0].endswith("(one, seed 0) failed: ValueError: number is 100: it must be another")
     assert "Traceback" in Path(found[1]).read_text() and "Traceback" not in err
     (tmp_path / "fail-100").unlink()
     assert command("--table", "all", "--seeds", 1)[0] == 0
-    assert sorted(started()) == [10, 20, 30, 100, 100] and len(records(tmp_path / "results" / "toy")) == 3
+    assert sorted(started()) == [10, 20, 30, 100, 100] and len(records(tmp_path / "results" / "toy-toy")) == 3
 
 
 def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path):
     (tmp_path / "die-20").touch()
     code, _, err = command("--table", "1", "--seeds", 1, "--jobs", 2)
     assert code == 1 and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see " in err
-    assert list(records(tmp_path / "results" / "toy")) == ["0-one.json"]
+    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
     (tmp_path / "die-20").unlink()
     assert command("--table", "1", "--seeds", 1, "--jobs", 2)[0] == 0
-    assert sorted(started()) == [10, 20, 20, 100] and len(records(tmp_path / "results" / "toy")) == 2
+    assert sorted(started()) == [10, 20, 20, 100] and len(records(tmp_path / "results" / "toy-toy")) == 2
 
 
 def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
