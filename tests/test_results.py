@@ -53,7 +53,7 @@ def measured() -> set[float]:
 
 def quoted(text: str) -> list[str]:
     """Every decimal number but versions, addresses, code and the digits of a name."""
-    text = re.sub(r"```.*?```|`[^`]*`|\(\S*?\)|https?://\S+", " ", text, flags=re.S)
+    text = re.sub(r"```.*?```|`[^`]*`|\(\S*?\)|https?://\S+|Python [\d.]+", " ", text, flags=re.S)
     return re.findall(r"(?<![\w.])\d+\.\d+(?![\w.]*\d)", text)
 
 
@@ -70,7 +70,7 @@ def test_every_number_that_is_quoted_was_measured(file, start, end):
 
 
 def test_a_made_up_number_is_found():
-    assert quoted("It is 36.35 (`0.1`, [x](a/1.5), v2.13.0) and +1.04, K2.5, 3.") == ["36.35", "1.04"]
+    assert quoted("It is 36.35 (Python 3.11, `0.1`, [x](a/1.5), v2.13.0) and +1.04, K2.5, 3.") == ["36.35", "1.04"]
     assert np.abs(np.array(sorted(measured())) - 12.34).min() > 0.005
 
 
