@@ -31,7 +31,7 @@ reproduce: $(READY) ## run every notebook and print the main table; SCALE=smoke,
 
 test: $(READY) ## run the tests, and every notebook against its committed outputs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 300
+	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 600
 
 check: $(READY) ## lint the code and the notebooks
 	$(BIN)/ruff check leadkit tests $(wildcard notebooks)
