@@ -38,13 +38,15 @@ def leaves(value: object) -> Iterator[float]:
 
 
 def measured() -> set[float]:
-    """What may be quoted: the main table, the ledger, measures of the dev records, differences within each, single records."""
-    records = recipes.read_records(RESULTS / "classroom")
-    table = recipes.summarise(recipes.main_rows(records))
+    """What may be quoted: main tables, ledgers, measures of the dev records, differences within each, single records."""
     dev = {name: [100 * m for m in found[0]["measures"].values()]
            for name, found in recipes.read_records(RESULTS / "classroom-dev").items()}
-    own = [*table["MRR@10"]], [values[0] for values in dev.values()]
-    values = [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel(), *leaves(dev)]
+    values, own = [*leaves(dev)], [[row[0] for row in dev.values()]]
+    for folder in ("classroom", "classroom-nq-qed"):
+        records = recipes.read_records(RESULTS / folder)
+        table = recipes.summarise(recipes.main_rows(records))
+        values += [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel()]
+        own.append([*table["MRR@10"]])
     values += [abs(a - b) for found in own for a, b in permutations(found, 2)]
     values += [x for t in paper.TABLES.values() for x in t.to_numpy().ravel()]
     values += [x for path in RESULTS.glob("*.json") for x in leaves(json.loads(path.read_text()))]
