@@ -13,15 +13,16 @@ import torch
 from torch import Tensor
 
 from leadkit import losses, search
-from leadkit.batches import Group, groups
+from leadkit.batches import Group, Tokenised, groups
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
 from leadkit.files import write_json
 from leadkit.recipes import TEACHERS, Pipeline
 from leadkit.retrievers import Tower, load_tokenizer
-from leadkit.stages import DEVICE, Evaluate, Stage, Trained, collection
+from leadkit.stages import DEVICE, Evaluate, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 
+ROWS = ("PROD direct", "PROD stage 1", "PROD stage 2", "PROD stage 3", "PROD")
 STRIDE = 1000  # between the seeds of a chain's stages: none sees the batches of another again in the same order
 
 
@@ -70,25 +71,39 @@ class Lagging(Stage):
     """
 
     kind = "lagging"
-    student: Evaluate  # both of the training queries
-    teacher: Evaluate
+    student: Evaluate  # of the training queries
+    teacher: Trained  # re-ranks the student's top `rerank` of the near queries, those with a student's rank from `first` to `last`
     first: int
     last: int
+    rerank: int
 
     def run(self) -> None:
-        found = groups(collection(self.data.collection), "train")
-        own, taught = self.student.ranking(), self.teacher.ranking()
-        behind = [group for group in found if rank(taught, group) == 1 and self.first <= rank(own, group) <= self.last]
+        own, found = self.student.ranking(), groups(collection(self.data.collection), "train")
+        near = [group for group in found if self.first <= rank(own, group) <= self.last]
+        model, at = self.teacher.model(), [group.query for group in near]
+        texts = queries_of(model.tower, self.data, "train")
+        queries = Tokenised(np.concatenate([texts.flat[:0], *map(texts.row, at)]), np.cumsum([0, *texts.lengths[at]]), texts.pad)
+        top = search.Run(own.rows[at], own.scores[at])
+        taught = search.rerank(model, queries, passages_of(model.tower, self.data), top, self.rerank)
+        confusing = search.hard_negatives(own, near, self.data.passages - 1)
+        write_json(self.folder / "near.json", [
+            {**asdict(group), "student": rank(own, group), "teacher": rank(taught, replace(group, query=i))}
+            for i, group in enumerate(confusing)])
+
+    def near(self) -> list[dict]:
+        """The near queries: query, relevant, negatives; the student's and the teacher's rank of its first relevant passage."""
+        return json.loads((self.done() / "near.json").read_text())
+
+    def groups(self) -> list[Group]:
+        """Those that the teacher answers first. ValueError where they do not fill a batch."""
+        first = [row for row in self.near() if row["teacher"] == 1]
+        behind = [Group(row["query"], tuple(row["relevant"]), tuple(row["negatives"])) for row in first]
         if len(behind) < self.data.batch:
+            found = groups(collection(self.data.collection), "train")
             raise ValueError(f"{len(behind)} of {len(found)} training queries are answered first by the teacher and {self.first} "
                              f"to {self.last} by the student, fewer than a batch of {self.data.batch}: stop before the data stage, "
                              "or raise `last`")
-        confusing = search.hard_negatives(own, behind, self.data.passages - 1)
-        write_json(self.folder / "groups.json", [[g.query, g.relevant, g.negatives] for g in confusing])
-
-    def groups(self) -> list[Group]:
-        return [Group(query, tuple(relevant), tuple(negatives))
-                for query, relevant, negatives in json.loads((self.done() / "groups.json").read_text())]
+        return behind
 
 
 def rank(run: search.Run, group: Group) -> int:
@@ -116,9 +131,9 @@ class Progress(Trained):
         return self.student.tower
 
     def run(self) -> None:
+        at, taught = batches(self, self.tower), batches(self, self.teacher.tower)
         student, teacher = self.student.model(), self.teacher.model().eval()
         before = self.student.model().eval() if self.terms.keep else None
-        at, taught = batches(self, student.tower), batches(self, teacher.tower)
 
         def loss_at(step: int) -> dict[str, Tensor]:
             batch = at(step).to(DEVICE)
@@ -139,11 +154,14 @@ class Progress(Trained):
 class PROD:
     """The stages of one scale and seed, on the main pipeline's warm-ups and negatives. Nothing runs until asked for its result.
 
-    large: the last teacher, a CE; published: 24 layers (ERNIE-2.0-large). Student and 12DE are warmed up on mined negatives at once
-    (published: on random ones first). Each CE is trained on the negatives of its stage; the last one also teaches the data stage.
+    large: the last teacher, a CE, by default with the scale's larger encoder; published: 24 layers (ERNIE-2.0-large). Student and
+    12DE are warmed up on mined negatives at once (published: on random ones first). Each CE is trained on the negatives of its
+    stage; the last one also teaches the data stage.
     """
 
-    def __init__(self, scale: Scale, large: Tower, seed: int = 0, progression: Progression = Progression()):
+    def __init__(self, scale: Scale, large: Tower | None = None, seed: int = 0, progression: Progression = Progression()):
+        smaller = Pipeline(scale, seed, "CE").teacher.tower
+        large = large or replace(smaller, encoder=scale.larger_encoder)
         if large.architecture != "CE":
             raise ValueError(f"large is a {large.architecture}: the last teacher must be a CE")
         self.scale, self.seed, self.progression, self.pipeline = scale, seed, progression, Pipeline(scale, seed, "DE")
@@ -151,14 +169,13 @@ class PROD:
         alone = replace(terms, keep=0.0)
         self.stages = [Progress(scale.data, first.student, first.teacher, first.negatives, scale.distil, alone, seed=seed + STRIDE)]
         miner = first.teacher  # after the first stage the 12DE mines, then the student itself
-        for i, tower in enumerate((Pipeline(scale, seed, "CE").teacher.tower, large), start=2):
+        for i, tower in enumerate((smaller, large), start=2):
             negatives = Mine(scale.data, miner)
             teacher = WarmUp(data, tower, scale.teacher, negatives, seed)
             miner = Progress(data, self.stages[-1], teacher, negatives, scale.distil, terms, seed=seed + STRIDE * i)
             self.stages.append(miner)
         own = Evaluate(scale.data, miner, "train", max(scale.data.negatives, progression.rerank))
-        ranked = replace(own, retriever=teacher, first=own, rerank=progression.rerank)
-        lagging = Lagging(data, own, ranked, progression.first, progression.last)
+        lagging = Lagging(data, own, teacher, progression.first, progression.last, progression.rerank)
         slower = replace(scale.distil, learning_rate=progression.pace * scale.distil.learning_rate)
         self.stages.append(Progress(data, miner, teacher, lagging, slower, terms, progression.epochs, seed + STRIDE * 4))
         # What the progression is compared with: the largest teacher alone, as long.
@@ -167,8 +184,10 @@ class PROD:
 
     def experiments(self, split: str = "test") -> dict[str, Evaluate]:
         """The students by name: after each teacher, after the data stage ("PROD"), and without a progression ("PROD direct")."""
-        named = {"PROD direct": self.direct} | {f"PROD stage {i}": stage for i, stage in enumerate(self.stages[:3], start=1)}
-        return {name: self.pipeline.evaluate(stage, split) for name, stage in (named | {"PROD": self.stages[3]}).items()}
+        return {name: self.pipeline.evaluate(stage, split) for name, stage in zip(ROWS, (self.direct, *self.stages), strict=True)}
+
+
+STAR = tuple(f"PROD*{plus} 12{teacher}" for plus in ("", " + LEAD") for teacher in TEACHERS)  # with RD, with LEAD's loss
 
 
 def prod_star(scale: Scale, seed: int = 0, lead: bool = False) -> dict[str, Distil]:
@@ -177,10 +196,9 @@ def prod_star(scale: Scale, seed: int = 0, lead: bool = False) -> dict[str, Dist
     Teachers, negatives and the first stage are those of Table 3 (as its numbers show); mining anew: not said, so left out.
     """
     chain, student = {}, None
-    for i, teacher in enumerate(TEACHERS):
+    for i, (name, teacher) in enumerate(zip(STAR[3:] if lead else STAR[:3], TEACHERS, strict=True)):
         stage = Pipeline(scale, seed, teacher).distil("LEAD" if lead else "RD")
-        student = replace(stage, student=student or stage.student, seed=seed + STRIDE * i)
-        chain[f"PROD*{' + LEAD' if lead else ''} 12{teacher}"] = student
+        student = chain[name] = replace(stage, student=student or stage.student, seed=seed + STRIDE * i)
     return chain
 
 
@@ -188,3 +206,11 @@ def table_9(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evalu
     """The rows of Table 9 that are not in Table 3, each an evaluation that runs when asked."""
     chains = prod_star(scale, seed) | prod_star(scale, seed, lead=True)
     return {name: Pipeline(scale, seed).evaluate(stage, split) for name, stage in chains.items()}
+
+
+TABLES = {"9": ("student", *STAR), "prod": ("student", *ROWS)}  # the student where every chain starts: recipes.py
+
+
+def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
+    """Every row of PROD and of Table 9 by name that recipes.py does not have, each an evaluation that runs when asked."""
+    return PROD(scale, seed=seed).experiments(split) | table_9(scale, seed, split)

@@ -21,7 +21,7 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from leadkit import recipes, stages
+from leadkit import prod, recipes, stages
 from leadkit.claims import RESULTS
 from leadkit.config import Scale
 from leadkit.files import fingerprint
@@ -30,6 +30,7 @@ from leadkit.stages import DEVICE, Stage
 # On a CPU a server loads the libraries once and forks a process per stage; what was forked cannot use a GPU.
 PROCESSES = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
 PROCESSES.set_forkserver_preload(["leadkit.recipes"])
+METHODS = (recipes, prod)  # each with TABLES, names of experiments, and with experiments()
 
 
 def inputs(stage: Stage) -> list[Stage]:
@@ -225,21 +226,23 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
 
 
 def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: str = "test", out: Path | None = None) -> int:
-    """Run what is missing of the main table, of one of the paper's or of "all", for seeds 0 to seeds - 1, and write its records.
+    """Run what is missing of one of the METHODS' tables, or of "all", for seeds 0 to seeds - 1, and write its records.
 
     jobs: processes; by default one per core, or 4 on a GPU. out: by default data/results/{scale}, for a BEIR folder
     {scale}-{folder}, off the test split with the split behind it. Returns the exit code: 1 where a stage failed, after saying why;
     the records of the others are written.
     """
-    if table not in (*recipes.TABLES, "all"):
-        raise ValueError(f"table {table!r} is unknown: use one of {', '.join(recipes.TABLES)} or all")
+    tables = {key: names for method in METHODS for key, names in method.TABLES.items()}
+    if table not in (*tables, "all"):
+        raise ValueError(f"table {table!r} is unknown: use one of {', '.join(tables)} or all")
     jobs = jobs if jobs is not None else os.cpu_count() if DEVICE.type == "cpu" else 4
     for name, value in {"seeds": seeds, "jobs": jobs}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
     stages.collection(scale.data.collection).split(split)  # says whether it exists
-    every = [recipes.experiments(scale, seed, split) for seed in range(seeds)]
-    names = dict.fromkeys(name for key, row in recipes.TABLES.items() if table in (key, "all") for name in row)
+    every = [{name: stage for method in METHODS for name, stage in method.experiments(scale, seed, split).items()}
+             for seed in range(seeds)]
+    names = dict.fromkeys(name for key, row in tables.items() if table in (key, "all") for name in row)
     wanted = [{name: evaluations[name] for name in names} for evaluations in every]
     todo, estimates = missing([stage for evaluations in wanted for stage in evaluations.values()]), Estimates()
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(stage.kind for stage in todo).items())

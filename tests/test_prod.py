@@ -4,6 +4,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +12,13 @@ import torch
 from toys import WORDS, data, isolate, scale, write_beir
 
 from leadkit import paper, prod, recipes, stages
-from leadkit.batches import Group
+from leadkit.batches import Group, groups
 from leadkit.distil import Mine, WarmUp, batches
 from leadkit.prod import PROD, STRIDE, Lagging, Progress, Progression, Terms, prod_star, rank, table_9
 from leadkit.recipes import Pipeline
 from leadkit.retrievers import Tower
 from leadkit.search import Run
-from leadkit.stages import Evaluate, Stage
+from leadkit.stages import Evaluate, Stage, collection, queries_of
 from leadkit.train import Schedule
 
 LARGE = Tower("CE", "random:4x32", dropout=0.0)
@@ -136,17 +137,25 @@ def test_rank_of_the_first_relevant_passage():
 
 def lagging(name, monkeypatch, own, taught, **changes):
     """A stage whose two rankings are these: query -> rows; of every other query neither has a relevant passage."""
-    made = data(name, passages=3, **changes)
-    runs = [Evaluate(made, WarmUp(made, Tower("DE", f"random:{i}x8"), Schedule(1)), "train", 20) for i in (1, 2)]
-    tables = {}
-    for run, table in zip(runs, (own, taught), strict=True):
-        rows = np.tile(np.arange(30, 48), (24, 1))  # no training query has a relevant passage there
-        for query, first in table.items():
-            rows[query, : len(first)] = first
-        tables[run] = Run(rows, np.zeros(rows.shape))
+    made, unlike = data(name, passages=3, **changes), np.arange(30, 48)  # no training query has a relevant passage there
+    rows = {query: [*own.get(query, ()), *unlike][:18] for query in range(24)}
+    student = Evaluate(made, WarmUp(made, Tower("DE", "random:1x8"), Schedule(1)), "train", 20)
+    teacher = WarmUp(made, Tower("CE", "random:2x8"), Schedule(1))
+    texts = queries_of(teacher.tower, made, "train")
+
+    def rerank(model, queries, passages, first, depth):
+        asked = [next(query for query in rows if np.array_equal(queries.row(i), texts.row(query))) for i in range(len(queries))]
+        assert first.rows.tolist() == [rows[query] for query in asked] and depth == 15
+        assert all({*rows[query]} & {query, query - 1} for query in asked)  # no work for a query that cannot lag
+        return Run(np.array([[*taught.get(query, ()), *unlike][:18] for query in asked]), first.scores)
+
+    table = np.array(list(rows.values()))
     monkeypatch.setattr(Evaluate, "done", lambda self: self.folder)
-    monkeypatch.setattr(Evaluate, "ranking", lambda self: tables[self])
-    return Lagging(made, *runs, 2, 4)
+    monkeypatch.setattr(Evaluate, "ranking", lambda self: Run(table, np.zeros(table.shape)))
+    monkeypatch.setattr(WarmUp, "model", lambda self: SimpleNamespace(tower=self.tower))
+    monkeypatch.setattr(WarmUp, "done", lambda self: self.folder)
+    monkeypatch.setattr(prod.search, "rerank", rerank)
+    return Lagging(made, student, teacher, 2, 4, 15)
 
 
 def test_queries_that_the_teacher_answers_and_the_student_nearly(name, monkeypatch):
@@ -159,12 +168,26 @@ def test_queries_that_the_teacher_answers_and_the_student_nearly(name, monkeypat
     got = {g.query: g for g in stage.groups()}
     assert set(got) == {0, 1, 5, 6}
     assert got[5].relevant == (4, 5) and got[5].negatives == (41, 42)  # descending, n - 1 of them, no relevant one
-    assert got[0].negatives == (40, 32) and got[1].negatives == (40, 41) and got[6].negatives == (40, 41)
+    assert got[0].negatives == (40, 30) and got[1].negatives == (40, 41) and got[6].negatives == (40, 41)
     only = replace(stage, data=replace(stage.data, passages=5), last=2, first=2)
     with pytest.raises(ValueError, match="2 of 24 training queries"):
-        only.done()
+        only.groups()
     wide = replace(stage, first=1)
     assert {g.query for g in wide.groups()} == {0, 1, 2, 5, 6}
+    assert {row["query"]: (row["student"], row["teacher"]) for row in stage.near()} == {
+        0: (2, 1), 1: (4, 1), 4: (2, 2), 5: (2, 1), 6: (4, 1), 7: (3, 0)}
+
+
+@pytest.mark.parametrize("last", [2, 15])
+def test_only_near_queries_are_re_ranked_and_nothing_is_lost(last, common):
+    """Against the slow way: the teacher re-ranks every training query."""
+    chain, made = Pipeline(scale(common), teacher="CE"), data(common, passages=3, batch=1)
+    own = Evaluate(made, chain.student, "train", 18)
+    slow, near = replace(own, retriever=chain.teacher, first=own, rerank=15).ranking(), own.ranking()
+    want = {g.query for g in groups(collection(common), "train") if rank(slow, g) == 1 and 2 <= rank(near, g) <= last}
+    stage = Lagging(made, own, chain.teacher, 2, last, 15)
+    assert {g.query for g in stage.groups()} == want and 0 < len(want) <= len(stage.near()) < 24
+    assert all(row["teacher"] == rank(slow, Group(row["query"], tuple(row["relevant"]))) for row in stage.near())
 
 
 def test_a_data_stage_without_queries_stops_with_one_sentence(name, monkeypatch):
@@ -173,10 +196,10 @@ def test_a_data_stage_without_queries_stops_with_one_sentence(name, monkeypatch)
     stage = lagging(name, monkeypatch, {i: [i] for i in range(24)}, {i: [i] for i in range(24)})
     chain = Pipeline(scale(name))
     last = Progress(stage.data, chain.student, chain.teacher, stage, Schedule(1), Terms(), 1)
-    for each in (stage, last):
+    for needs in (stage.groups, last.done):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            each.done()
-    assert not stage.finished() and not (last.folder / "log.json").exists()
+            needs()
+    assert stage.near() == [] and not (last.folder / "log.json").exists()
 
 
 def test_the_data_stage_sees_every_confusing_negative(name, monkeypatch):
@@ -209,6 +232,12 @@ def test_shared_stages_are_the_very_same(name):
     assert other[0].negatives.key == one.negatives.key and not {s.key for s in other} & {s.key for s in first.stages}
 
 
+def test_the_last_teacher_is_by_default_the_scales_larger_one(name):
+    teachers = [stage.teacher.tower for stage in PROD(scale(name, score_scale={"DE": 1.0, "CE": 7.0}, dropout=0.2)).stages]
+    assert teachers[2] == teachers[3] == replace(teachers[1], encoder="random:4x32") != teachers[1]
+    assert (teachers[2].architecture, teachers[2].scale, teachers[2].dropout) == ("CE", 7.0, 0.2)
+
+
 def test_chain_is_as_published(name):
     one, two, three, four = chain = PROD(scale(name), LARGE).stages
     assert [stage.student for stage in chain[1:]] == [one, two, three]  # each goes on from the last
@@ -220,9 +249,8 @@ def test_chain_is_as_published(name):
     assert three.negatives == Mine(one.data, two) == three.teacher.negatives
     assert [s.data.passages for s in chain] == [2, 4, 4, 4] and two.teacher.data.passages == three.teacher.data.passages == 4
     own, taught = four.negatives.student, four.negatives.teacher
-    assert own.retriever == three and taught.retriever == four.teacher == three.teacher and taught.first == own
-    assert own.split == taught.split == "train" and (own.depth, taught.rerank) == (15, 15)
-    assert (four.epochs, four.negatives.first, four.negatives.last) == (3, 2, 15)
+    assert own.retriever == three and taught == four.teacher == three.teacher and (own.split, own.depth) == ("train", 15)
+    assert (four.epochs, four.negatives.first, four.negatives.last, four.negatives.rerank) == (3, 2, 15, 15)
     assert four.schedule.learning_rate == pytest.approx(1e-3 * 1e-5 / 5e-5)
     assert len({s.seed for s in chain}) == 4
 
@@ -245,13 +273,13 @@ def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
     assert list(records) == ["PROD direct", "PROD stage 1", "PROD stage 2", "PROD stage 3", "PROD"]
     assert len({stage.key for stage in ran}) == len(ran)  # nothing twice
     kinds = [stage.kind for stage in ran]
-    assert {kind: kinds.count(kind) for kind in kinds} == {"evaluate": 5 + 2, "warm-up": 5, "mine": 3, "progress": 5, "lagging": 1}
+    assert {kind: kinds.count(kind) for kind in kinds} == {"evaluate": 5 + 1, "warm-up": 5, "mine": 3, "progress": 5, "lagging": 1}
     assert all(record["stage"]["retriever"]["kind"] == "progress" for record in records.values())
     last = PROD(shapes, LARGE).stages[3]
     behind = last.negatives.groups()
     assert 2 <= len(behind) < 80 and len(last.log()) == 3 * (len(behind) // 2)
-    taught, own = last.negatives.teacher.ranking(), last.negatives.student.ranking()
-    assert all(rank(taught, g) == 1 and 2 <= rank(own, g) <= 15 and len(g.negatives) == 3 for g in behind)
+    own = last.negatives.student.ranking()
+    assert all(2 <= rank(own, g) <= 15 and len(g.negatives) == 3 for g in behind)
     ran.clear()
     again = {key: stage.record() for key, stage in PROD(shapes, LARGE).experiments().items()}
     assert again == records and ran == []

@@ -12,13 +12,15 @@ import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit import config, recipes, stages, sweep
+from leadkit import config, prod, recipes, stages, sweep
 from leadkit.files import write_json
+from leadkit.prod import PROD
 from leadkit.stages import Stage
 from leadkit.train import Schedule
 
@@ -215,8 +217,8 @@ def test_estimates_decide_which_chain_is_longest(name):
 def command(name, monkeypatch, tmp_path, capsys):
     """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
     monkeypatch.setitem(config.SCALES, "toy", scale(name))
-    monkeypatch.setattr(recipes, "TABLES", {"1": ("one", "two"), "2": ("two", "three")})
-    monkeypatch.setattr(recipes, "experiments", experiments)
+    tables = {"1": ("one", "two"), "2": ("two", "three")}
+    monkeypatch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES=tables, experiments=experiments),))
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
 
     def call(*arguments):
@@ -259,6 +261,29 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     code, out, _ = command("--table", 2, "--seeds", 1, "--jobs", 1, "--collection", toy(tmp_path / "other"))
     assert code == 0 and "3 stages to run" in out  # nothing is shared with the other collection
     assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
+
+
+# as deep as the paper's, so that every row of its tables can be
+SIZES = {"student_encoder": "random:6x16", "teacher_encoder": "random:12x16", "larger_encoder": "random:24x16"}
+
+
+@pytest.mark.parametrize("table, wanted", [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))])
+def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, wanted, name, monkeypatch):
+    shapes, saved = scale(name, **SIZES), {}
+    monkeypatch.setattr(sweep, "missing", lambda stages: [])  # as if all were finished
+    monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations}))
+    assert sweep.sweep(table, shapes, 2, 1, "dev") == 0
+    assert saved == {seed: {"student": recipes.experiments(shapes, seed, "dev")["student"]} | wanted(shapes, seed, "dev")
+                     for seed in (0, 1)}
+
+
+def test_methods_share_no_name_of_a_table_or_an_experiment(name):
+    shapes = scale(name, **SIZES)
+    every = [method.experiments(shapes) for method in sweep.METHODS]
+    for names in (every, [method.TABLES for method in sweep.METHODS]):
+        assert sum(map(len, names)) == len({key for found in names for key in found})
+    known = {key for found in every for key in found}
+    assert all({*row} <= known for method in sweep.METHODS for row in method.TABLES.values())
 
 
 def test_failure_stops_only_what_needs_it(command, tmp_path):
@@ -308,16 +333,16 @@ def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
 SCRIPT = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, {tests!r})
 import pytest, test_sweep, toys
-from leadkit import recipes, sweep
+from leadkit import sweep
 patch = pytest.MonkeyPatch()
 toys.isolate(patch, Path({folder!r}))
 def experiments(scale, seed, split):
     steps = [test_sweep.Step(scale.data, n, 60.0, first=test_sweep.Step(scale.data, 1)) for n in (2, 3)]
     return dict(zip(("one", "two"), steps))
-patch.setattr(recipes, "TABLES", {{"1": ("one", "two")}})
-patch.setattr(recipes, "experiments", experiments)
+patch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments),))
 sys.exit(sweep.sweep("1", toys.scale({name!r}), 1, 2, out=Path({folder!r}) / "out"))
 """
 
