@@ -253,6 +253,9 @@ def test_chain_is_as_published(name):
     assert (four.epochs, four.negatives.first, four.negatives.last, four.negatives.rerank) == (3, 2, 15, 15)
     assert four.schedule.learning_rate == pytest.approx(1e-3 * 1e-5 / 5e-5)
     assert len({s.seed for s in chain}) == 4
+    recipe = PROD(scale(name), LARGE)
+    assert {row: stage.retriever for row, stage in recipe.experiments().items()} == {
+        "PROD direct": recipe.direct, "PROD stage 1": one, "PROD stage 2": two, "PROD stage 3": three, "PROD": four}
 
 
 def topics(folder):
