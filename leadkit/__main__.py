@@ -90,7 +90,7 @@ def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None
     """Run what is missing of a table of the paper, several stages at a time, and write its result records. Ctrl-C loses nothing.
 
     Args:
-        table: main for the README's, 3, 4, ... as in the paper, prod for the stages of PROD, or all.
+        table: main for the README's, 3, 4, ... as in the paper, prod, mta4dpr, or all.
         scale: smoke, classroom or gpu.
         seeds: number of seeds, 0 to seeds - 1.
         jobs: processes; by default one per core, or 4 on a GPU.

@@ -1,4 +1,4 @@
-"""What the paper claims: each claim as a predicate over result records.
+"""What LEAD's paper claims, and PROD's and MTA4DPR's: each claim as a predicate over result records.
 
 A claim is about differences of MRR@10 over the same queries. Two things in them are chance, the queries that were asked and the
 seeds that were trained, so both are random in the intervals and in the tests. S seeds, Q queries, R records.
@@ -30,7 +30,7 @@ class Claim:
     """
 
     id: str
-    table: int
+    table: int | str  # of LEAD's paper, or the other method
     sentence: str
     ways: tuple[tuple[tuple[str, str], ...], ...]
 
@@ -48,7 +48,7 @@ class Claim:
     def paper(self, collection: str = "MS-Pas", measure: str = "MRR@10") -> float:
         """The statistic of the paper's own numbers, NaN where the table lacks them."""
         column = paper.TABLES[self.table].get((collection, measure))
-        return np.nan if column is None else float(self.statistic(column))
+        return np.nan if column is None else float(self.statistic(column.reindex(self.experiments)))
 
     def p_value(self, values: Mapping[str, np.ndarray]) -> float:
         """Two-sided p against T = 0 from values (S, Q) of each experiment, S > 1; each pair is judged by a `crossed_t_test`.
@@ -63,7 +63,7 @@ class Claim:
         return min(1.0, 2 * min(holds, fails))
 
 
-def _claim(id: str, table: int, sentence: str, *ways: tuple[tuple[str, str], ...]) -> Claim:
+def _claim(id: str, table: int | str, sentence: str, *ways: tuple[tuple[str, str], ...]) -> Claim:
     return Claim(id.lower(), table, sentence, ways)
 
 
@@ -72,6 +72,7 @@ def _beats(name: str, *others: str) -> tuple[tuple[str, str], ...]:
 
 
 _KS = ("K=1", "K=2", "K=3", "K=4", "CB LEAD", "K=6")
+_ITERATIONS = tuple(f"MTA4DPR iteration {i}" for i in (1, 2, 3))
 _STEPS = ("PROD* 12DE", "PROD* 12CB", "PROD* 12CE")
 CLAIMS = (
     _claim("larger-pair", 1, "the larger pair, 24CB -> 12DE, beats the smaller (Tables 1, 2)", _beats("larger LEAD", "CB LEAD")),
@@ -100,6 +101,13 @@ CLAIMS = (
     _claim("prod-lead", 9, "PROD* + LEAD > PROD* at each step", tuple((step.replace("*", "* + LEAD"), step) for step in _STEPS)),
     *(_claim(f"{t}-after", 10, f"the {t} teacher improves after LEAD", _beats(f"{t} teacher after LEAD", f"{t} teacher"))
       for t in TEACHERS),
+    _claim("prod-student", "PROD", "PROD > student", _beats("PROD", "student")),
+    _claim("prod-direct", "PROD", "three teachers in a row > the strongest at once, as long", _beats("PROD stage 3", "PROD direct")),
+    _claim("prod-data", "PROD", "the data stage adds", _beats("PROD", "PROD stage 3")),
+    _claim("assistants", "MTA4DPR", "with assistants > without", _beats("MTA4DPR iteration 3", "MTA4DPR without assistants")),
+    _claim("iterations", "MTA4DPR", "a later iteration is better", tuple(zip(_ITERATIONS[1:], _ITERATIONS[:2], strict=True))),
+    # the authors' future work
+    _claim("assistants-lead", "MTA4DPR", "layer features add", _beats("MTA4DPR + LEAD", "MTA4DPR iteration 3")),
 )
 
 # --- verdicts

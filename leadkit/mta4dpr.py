@@ -293,3 +293,11 @@ class MTA4DPR:
         stages = {f"MTA4DPR iteration {i}": stage for i, stage in enumerate(self.chain(), start=1)}
         stages = {"MTA4DPR without assistants": self.chain(assisted=False)[-1], **stages, "MTA4DPR + LEAD": self.chain("LEAD")[-1]}
         return {title: self.pipeline.evaluate(stage, split) for title, stage in stages.items()}
+
+
+TABLES = {"mta4dpr": ("student", "MTA4DPR without assistants", *(f"MTA4DPR iteration {i}" for i in (1, 2, 3)), "MTA4DPR + LEAD")}
+
+
+def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
+    """Every row of MTA4DPR by name, each an evaluation that runs when asked."""
+    return MTA4DPR(scale, seed).experiments(split)

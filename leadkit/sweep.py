@@ -21,7 +21,7 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from leadkit import prod, recipes, stages
+from leadkit import mta4dpr, prod, recipes, stages
 from leadkit.claims import RESULTS
 from leadkit.config import Scale
 from leadkit.files import fingerprint
@@ -30,7 +30,7 @@ from leadkit.stages import DEVICE, Stage
 # On a CPU a server loads the libraries once and forks a process per stage; what was forked cannot use a GPU.
 PROCESSES = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
 PROCESSES.set_forkserver_preload(["leadkit.recipes"])
-METHODS = (recipes, prod)  # each with TABLES, names of experiments, and with experiments()
+METHODS = (recipes, prod, mta4dpr)  # each with TABLES, names of experiments, and with experiments()
 
 
 def inputs(stage: Stage) -> list[Stage]:
@@ -172,7 +172,8 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
     """
     threads = int(DEVICE.type == "cpu" and jobs > 1)  # 0: as many as there are
     if threads:
-        os.environ["OMP_NUM_THREADS"] = "1"  # inherited: libraries read it once, when they are loaded
+        os.environ["OMP_NUM_THREADS"] = "1"  # inherited, as the next: libraries read them once, when they are loaded
+    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # pages of 2 MiB: bench/pages.py
     waiting, running, failed = {stage.key: stage for stage in todo}, {}, {}
     unfinished = set(waiting)
 

@@ -38,7 +38,8 @@ def simulate(rng, means, S=5, Q=200, seed_sd=0.3, query_sd=10.0, noise=10.0):
 def test_numbers_of_the_paper():
     """Typed from the paper once more: one or two of each table, at corners where a shifted row or column would show."""
     assert {number: table.shape for number, table in TABLES.items()} == {
-        1: (19, 7), 2: (8, 7), 3: (13, 14), 4: (6, 4), 5: (4, 3), 6: (4, 3), 7: (6, 2), 8: (3, 14), 9: (10, 2), 10: (6, 4)}
+        1: (19, 7), 2: (8, 7), 3: (13, 14), 4: (6, 4), 5: (4, 3), 6: (4, 3), 7: (6, 2), 8: (3, 14), 9: (10, 2), 10: (6, 4),
+        "PROD": (2, 8), "MTA4DPR": (2, 4)}
     for table, row, collection, measure, value in (
         (1, "BM25", "MS-Pas", "MRR@10", 18.7), (1, "CL-DRD", "TREC-Pas-19", "nDCG@10", 72.5),
         (1, "ERNIE-Search", "MS-Pas", "R@1k", 98.2), (1, "larger LEAD", "TREC-Pas-20", "MAP@1k", 48.8),
@@ -50,12 +51,13 @@ def test_numbers_of_the_paper():
         (6, "without re-weighting", "MS-Pas", "MRR@10", 36.46), (7, "linear FD", "MS-Pas", "MAP@1k", 33.84),
         (8, "bottlenecked start", "TREC-Pas-19", "nDCG@10", 72.54), (8, "masked LM start", "MS-Doc", "MRR@10", 40.75),
         (9, "PROD* + LEAD 12CE", "MS-Pas", "MRR@10", 37.82), (9, "PROD* 12DE", "MS-Pas", "MAP@1k", 36.00),
-        (10, "CE teacher after LEAD", "MS-Doc", "MAP@100", 43.93),
+        (10, "CE teacher after LEAD", "MS-Doc", "MAP@100", 43.93), ("PROD", "PROD", "MS-Doc", "R@100", 93.3),
+        ("PROD", "student", "NQ", "R@5", 67.8), ("MTA4DPR", "MTA4DPR iteration 3", "NQ", "R@20", 83.6),
     ):
         assert numbers(table, row)[collection, measure] == value, (table, row, collection, measure)
     assert numbers(3, "CB RD")["MS-Pas"].tolist() == [36.02, 36.62, 97.18]
     assert np.isnan(numbers(1, "ADORE")["MS-Pas", "R@1k"])
-    for table, row, message in ((3, "LEAD", "Table 3 has no row 'LEAD': use one of student,"), (11, "LEAD", "tables are 1 to 10")):
+    for table, row, message in ((3, "LEAD", "Table 3 has no row 'LEAD': use one of student,"), (11, "LEAD", "tables are 1 to 10, 'PROD' and")):
         with pytest.raises(ValueError, match=message):
             numbers(table, row)
 
@@ -69,14 +71,16 @@ def test_rows_that_two_tables_report_agree():
 
 
 def test_every_claim_holds_on_the_papers_own_mrr():
-    assert len(CLAIMS) == len(BY_ID) == 31 and [c.table for c in CLAIMS] == sorted(c.table for c in CLAIMS)
+    assert len(CLAIMS) == len(BY_ID) == 37 and [c.table for c in CLAIMS] == sorted((c.table for c in CLAIMS), key=list(TABLES).index)
+    silent = {"prod-direct", "prod-data", "iterations", "assistants-lead"}  # no numbers of theirs in our notes
+    assert {claim.id for claim in CLAIMS if np.isnan(claim.paper())} == silent
     for claim in CLAIMS:
-        assert claim.paper() > 0, claim.id
+        assert claim.id in silent or claim.paper() > 0, claim.id
         documents = claim.paper("MS-Doc")
         assert np.isnan(documents) or documents > 0, claim.id
     by_hand = {"larger-pair": 40.4 - 37.8, "cb-lead-rd": 37.80 - 36.02, "best-teacher": 37.80 - 36.73, "worst-k": 37.53 - 37.04,
                "best-k": 37.80 - 37.66, "second-drop": (37.80 - 36.46) - (37.80 - 37.24), "linear-best": 36.32 - 34.53,
-               "best-start": 40.40 - 38.96, "prod-steps": 36.30 - 35.92, "prod-lead": 36.26 - 35.36, "ce-after": 41.35 - 40.54,
+               "best-start": 40.40 - 38.96, "prod-steps": 36.30 - 35.92, "prod-lead": 36.26 - 35.36, "ce-after": 41.35 - 40.54, "prod-student": 7.6, "assistants": 1.2,
                "strongest-teacher": min(40.54 - 39.46, 37.80 - 36.73)}
     assert {name: BY_ID[name].paper() for name in by_hand} == pytest.approx(by_hand)
 
@@ -207,9 +211,10 @@ def test_the_same_queries_are_drawn_for_all_records_whatever_the_chunks():
 
 def test_verdicts_on_known_effects():
     """Claims hold where the truth is the paper's ten times over, fail where its sign is turned, and ties stay undecided."""
-    truth = {name: next(10 * (TABLES[c.table]["MS-Pas", "MRR@10"][name] - 30) for c in CLAIMS if name in TABLES[c.table].index)
-             for name in NAMES}
-    truth |= {"masked LM start": 50.0, "bottlenecked start": 99.0}
+    truth = {name: 10 * (TABLES[c.table]["MS-Pas", "MRR@10"][name] - 30)
+             for c in reversed(CLAIMS) for name in c.experiments if name in TABLES[c.table].index}
+    truth |= {"masked LM start": 50.0, "bottlenecked start": 99.0, "student": 0.0, "PROD direct": 10.0, "PROD stage 3": 50.0, "PROD": 90.0,
+              "MTA4DPR without assistants": 5.0, **{f"MTA4DPR iteration {i}": 20.0 * i for i in (1, 2, 3)}, "MTA4DPR + LEAD": 90.0}
     table = ledger(records(simulate(np.random.default_rng(0), truth, noise=2, query_sd=2)), draws=500)
     assert table.index.tolist() == [c.id for c in CLAIMS]
     assert table.columns.tolist() == ["table", "claim", "verdict", "difference", "low", "high", "p", "paper", "seeds"]
@@ -237,7 +242,7 @@ def test_fewer_seeds_are_undecided_and_missing_experiments_not_run():
     assert (two["verdict"], two["seeds"]) == ("undecided", 2) and two["low"] > 20 and two["p"] < 1
     others = table.drop(["cb-lead-rd", "cb-rd-fd", "cb-lead-student", "random-last"])
     assert others["verdict"].eq("not run").all() and others[["difference", "low", "high", "p"]].isna().all(None)
-    assert table["paper"].notna().all()
+    assert table["paper"].notna().sum() == 33
 
 
 def test_p_is_corrected_over_the_claims_that_were_run():
@@ -318,7 +323,7 @@ def test_command_line(monkeypatch, capsys, tmp_path):
             (tmp_path / "toy" / f"{record['seed']}-{record['experiment']}.json").write_text(json.dumps(record))
     code, out = call("toy")
     lines = out.splitlines()
-    assert code in (None, 0) and len(lines) == 1 + len(CLAIMS) + 2 and lines[-1] == "not run: 30, holds: 1"
+    assert code in (None, 0) and len(lines) == 1 + len(CLAIMS) + 2 and lines[-1] == "not run: 36, holds: 1"
     row = next(line for line in lines if line.startswith("cb-lead-rd"))
     assert "CB teacher: LEAD > RD" in row and "<0.0001" in row and row.split()[-2:] == ["1.78", "5"]
     assert call("none") == (f"leadkit: folder {tmp_path / 'none'} holds no result records (*.json)", "")
