@@ -116,6 +116,9 @@ class Distil(Trained):
         """The student's."""
         return self.student.tower
 
+    def teachers(self) -> int:
+        return int(self.teacher is not None)
+
     def run(self) -> None:
         models = nn.ModuleDict({"student": self.student.model()} | ({"teacher": self.teacher.model()} if self.teacher else {}))
         at = {name: batches(self, model.tower) for name, model in models.items()}

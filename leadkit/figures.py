@@ -82,27 +82,27 @@ def main_table(table: pd.DataFrame) -> Axes:
     return axes
 
 
-def against_cost(table: pd.DataFrame, title: str, x: str, axes: Axes | None = None) -> Axes:
-    """MRR@10 with its interval against the cost of training: a labelled point per row of a table with cost, MRR@10, low, high.
+def against_cost(table: pd.DataFrame, title: str, x: str, y: str = "MRR@10, percent", axes: Axes | None = None) -> Axes:
+    """A value with its interval against the cost of training: a labelled point per row of a table with cost, value, low, high.
 
-    The labels stand right of the axes in the order of MRR@10, a thin line from each to its point, so none hides another. ValueError
-    where a column or a number is missing, or an interval leaves its MRR@10 out.
+    The labels stand right of the axes in the order of the values, a thin line from each to its point, so none hides another.
+    ValueError where a column or a number is missing, or an interval leaves its value out.
     """
-    columns = ["cost", "MRR@10", "low", "high"]
+    columns = ["cost", "value", "low", "high"]
     if missing := [column for column in columns if column not in table]:
         raise ValueError(f"the table lacks {', '.join(missing)}: it must have the columns {', '.join(columns)}")
     for name, row in table[columns].iterrows():
-        if not (np.isfinite(row["cost"]) and row["low"] <= row["MRR@10"] <= row["high"]):
-            raise ValueError(f"the row of {name} is {row.to_dict()}: its cost must be a number, its MRR@10 one from low to high")
+        if not (np.isfinite(row["cost"]) and row["low"] <= row["value"] <= row["high"]):
+            raise ValueError(f"the row of {name} is {row.to_dict()}: its cost must be a number, its value one from low to high")
     axes = _axes(axes)
-    table = table.sort_values("MRR@10", kind="stable")
+    table = table.sort_values("value", kind="stable")
     heights = (np.arange(len(table)) + 0.5) / len(table)  # of the labels, from 0 to 1 on the axes
     for (name, row), height, colour in zip(table.iterrows(), heights, sns.color_palette("colorblind", len(table)), strict=True):
-        cost, value = row["cost"], row["MRR@10"]
+        cost, value = row["cost"], row["value"]
         axes.errorbar(cost, value, yerr=[[value - row["low"]], [row["high"] - value]], fmt="o", color=colour, capsize=4)
         axes.annotate(str(name), (cost, value), (1.04, height), textcoords="axes fraction", va="center", annotation_clip=False,
                       arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)})
-    axes.set(title=title, xlabel=x, ylabel="MRR@10, percent")
+    axes.set(title=title, xlabel=x, ylabel=y)
     axes.margins(x=0.08)
     return axes
 

@@ -194,6 +194,9 @@ class Assist(Distil):
         """1 for the first."""
         return self.negatives.student.retriever.iteration + 1 if isinstance(self.negatives, Harder) else 1
 
+    def teachers(self) -> int:
+        return 1 + (len(self.pool.members()) if self.pool else 0)
+
     def run(self) -> None:
         members = [each.retriever for each in self.pool.members()] if self.pool else []
         subsets = fusions(len(members))

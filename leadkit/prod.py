@@ -130,6 +130,9 @@ class Progress(Trained):
         """The student's."""
         return self.student.tower
 
+    def teachers(self) -> int:
+        return 1 + bool(self.terms.keep)
+
     def run(self) -> None:
         at, taught = batches(self, self.tower), batches(self, self.teacher.tower)
         student, teacher = self.student.model(), self.teacher.model().eval()

@@ -143,7 +143,7 @@ def save_records(evaluations: dict[str, Evaluate], seed: int, folder: Path) -> N
     """Write the result record of every experiment as `folder`/{seed}-{experiment}.json."""
     for name, stage in evaluations.items():
         slug = re.sub(r"\W+", "-", name.lower()).strip("-")
-        write_json(folder / f"{seed}-{slug}.json", {"experiment": name, "seed": seed} | stage.record())
+        write_json(folder / f"{seed}-{slug}.json", {"experiment": name, "seed": seed, "cost": stage.cost()} | stage.record())
 
 
 def read_records(folder: Path) -> dict[str, list[dict]]:

@@ -69,6 +69,10 @@ class Stage:
             inputs["encoder"] = encoder_digest(tower.encoder)
         return fingerprint([self.kind, inputs, collection(self.data.collection).fingerprint])
 
+    def inputs(self) -> list["Stage"]:
+        """The stages that this one needs."""
+        return [value for f in fields(self) if isinstance(value := getattr(self, f.name), Stage)]
+
     @property
     def folder(self) -> Path:
         return RUNS / f"{self.kind}-{self.key}"
@@ -91,9 +95,8 @@ class Stage:
         if (self.folder / "stage.json").exists():
             print(f"{self.folder} is not what was written there: this stage is run anew")
             shutil.rmtree(self.folder)
-        for f in fields(self):
-            if isinstance(value := getattr(self, f.name), Stage):
-                value.done()
+        for needed in self.inputs():
+            needed.done()
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.time()
         self.run()
@@ -125,6 +128,10 @@ def _plain(value: object) -> object:
 
 class Trained(Stage):
     """A stage that ends in a retriever."""
+
+    def teachers(self) -> int:
+        """How many other models answer each batch that it is trained on."""
+        return 0
 
     def model(self) -> Retriever:
         return load_retriever(self.done() / "retriever").to(DEVICE)
@@ -181,6 +188,23 @@ class Evaluate(Stage):
 
     def record(self) -> dict:
         return json.loads((self.done() / "record.json").read_text())
+
+    def cost(self) -> dict[str, float]:
+        """What the retriever's training took, that of every retriever it comes from included, each once. seconds: wall time, of the
+        last run where one was interrupted; teacher_passes: batches that teachers, assistants and frozen copies answered."""
+        trained: dict[str, Trained] = {}
+
+        def visit(stage: Stage) -> None:
+            if stage.key not in trained:
+                if isinstance(stage, Trained):
+                    trained[stage.key] = stage
+                for needed in stage.inputs():
+                    visit(needed)
+
+        if self.retriever:
+            visit(self.retriever)
+        return {"seconds": round(sum(stage.seconds() for stage in trained.values()), 1),
+                "teacher_passes": sum(stage.teachers() * len(stage.log()) for stage in trained.values())}
 
     def values(self, measure: str = MEASURES[0]) -> np.ndarray:
         """(Q,): one measure for each query of the split."""

@@ -10,7 +10,6 @@ import traceback
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
 from datetime import timedelta
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
@@ -33,10 +32,6 @@ PROCESSES.set_forkserver_preload(["leadkit.recipes"])
 METHODS = (recipes, prod, mta4dpr)  # each with TABLES, names of experiments, and with experiments()
 
 
-def inputs(stage: Stage) -> list[Stage]:
-    return [value for f in fields(stage) if isinstance(value := getattr(stage, f.name), Stage)]
-
-
 def missing(wanted: list[Stage]) -> list[Stage]:
     """The unfinished stages among these and all that they need: each once, inputs first. A finished stage needs nothing."""
     seen, order = set(), []
@@ -45,7 +40,7 @@ def missing(wanted: list[Stage]) -> list[Stage]:
         if stage.key not in seen:
             seen.add(stage.key)
             if not stage.finished():
-                for needed in inputs(stage):
+                for needed in stage.inputs():
                     visit(needed)
                 order.append(stage)
 
@@ -59,7 +54,7 @@ def chains(todo: list[Stage], seconds: dict[str, float]) -> dict[str, float]:
     total, after = {}, defaultdict(float)
     for stage in reversed(todo):
         total[stage.key] = seconds[stage.key] + after[stage.key]
-        for needed in inputs(stage):
+        for needed in stage.inputs():
             after[needed.key] = max(after[needed.key], total[stage.key])
     return total
 
@@ -110,7 +105,7 @@ def titles(todo: list[Stage], every: list[dict[str, Stage]]) -> dict[str, str]:
     found = {stage.key: stage.folder.name for stage in todo}
     for seed in reversed(range(len(every))):  # of several the first has the last word
         for name, evaluation in reversed(every[seed].items()):
-            for stage in (evaluation, *inputs(evaluation)):
+            for stage in (evaluation, *evaluation.inputs()):
                 found[stage.key] = f"{stage.folder.name} ({name}, seed {seed})"
     return found
 
@@ -188,7 +183,7 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
         try:
             while not stopped:
                 ahead = chains(todo, {stage.key: estimates(stage) or 1.0 for stage in todo})
-                ready = [stage for stage in waiting.values() if unfinished.isdisjoint(needed.key for needed in inputs(stage))]
+                ready = [stage for stage in waiting.values() if unfinished.isdisjoint(needed.key for needed in stage.inputs())]
                 for stage in sorted(ready, key=lambda stage: -ahead[stage.key])[: jobs - len(running)]:
                     process = _start(waiting.pop(stage.key), threads)
                     running[process.sentinel] = process, stage, time.monotonic()
@@ -207,7 +202,7 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
                     else:
                         failed[stage.key] = _why(stage, process.exitcode)
                         for other in todo:
-                            if other.key in waiting and any(needed.key in failed for needed in inputs(other)):
+                            if other.key in waiting and any(needed.key in failed for needed in other.inputs()):
                                 del waiting[other.key]
                                 failed[other.key] = ""
                     how = "failed" if stage.key in failed else f"{time.monotonic() - started:.0f} s"

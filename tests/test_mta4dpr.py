@@ -236,6 +236,9 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     last = experiments["MTA4DPR iteration 3"].retriever
     assert [stage.retriever.iteration for title, stage in experiments.items()] == [3, 1, 2, 3, 3]
     assert [isinstance(last, Distil), len(last.pool.members()), len(last.assistants())] == [True, 3, 7]
+    # a teacher and, with assistants, three more answer each step of three iterations
+    passes = {title: stage.cost()["teacher_passes"] / made.distil.steps for title, stage in experiments.items()}
+    assert list(passes.values()) == [3, 4, 8, 12, 12]
     monkeypatch.setattr(Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
     again = MTA4DPR(scale(name)).experiments()
     assert {title: stage.record() for title, stage in again.items()} == records

@@ -283,6 +283,10 @@ def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
     assert 2 <= len(behind) < 80 and len(last.log()) == 3 * (len(behind) // 2)
     own = last.negatives.student.ranking()
     assert all(2 <= rank(own, g) <= 15 and len(g.negatives) == 3 for g in behind)
+    # per step one teacher answers, from the second stage on the frozen copy as well; the student of that stage mined for "direct"
+    passes = [stage.cost()["teacher_passes"] for stage in PROD(shapes, LARGE).experiments().values()]
+    steps = shapes.distil.steps
+    assert passes == [3 * steps + 3 * steps, steps, 3 * steps, 5 * steps, 5 * steps + 2 * len(last.log())]
     ran.clear()
     again = {key: stage.record() for key, stage in PROD(shapes, LARGE).experiments().items()}
     assert again == records and ran == []

@@ -59,6 +59,15 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
         save_records({experiment(row, "CB"): stage for row, stage in pipeline.rows().items()}, pipeline.seed, tmp_path / "records")
     assert len(list((tmp_path / "records").glob("*.json"))) == 2 * len(ROWS)
     assert summarise(main_rows(read_records(tmp_path / "records"))).equals(table)
+    # What a row cost: every retriever it comes from, once, the one that mines included; a frozen or joint teacher answers each step.
+    for row, trained, passes in (("BM25", (), 0), ("student", ("miner", "student"), 0), ("student, as long", ("miner", "student"), 0),
+                                 ("LEAD", ("miner", "student", "teacher"), tiny.distil.steps),
+                                 ("teacher after LEAD", ("miner", "student", "teacher"), tiny.distil.steps)):
+        evaluation = pipelines[1].rows()[row]
+        seconds = sum(getattr(pipelines[1], name).seconds() for name in trained)
+        seconds += evaluation.retriever.seconds() if evaluation.retriever and evaluation.retriever.kind == "distil" else 0
+        assert evaluation.cost() == {"seconds": pytest.approx(seconds), "teacher_passes": passes}
+        assert read_records(tmp_path / "records")[experiment(row, "CB")][1]["cost"] == evaluation.cost()
     lines = markdown(table).splitlines()
     assert len(lines) == 2 + len(ROWS) and [line.split("|")[1].strip() for line in lines[2:]] == list(ROWS)
     assert f"{table.loc['LEAD', 'MRR@10']:.2f}" in lines[2 + ROWS.index("LEAD")]

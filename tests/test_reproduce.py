@@ -7,7 +7,7 @@ from leadkit import reproduce
 
 
 def test_all_numbered_notebooks_in_order():
-    assert [path.name[:2] for path in reproduce.notebooks()] == ["01", "02", "03", "04", "05", "06", "07", "08"]
+    assert [path.name[:2] for path in reproduce.notebooks()] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
     assert [path.name for path in reproduce.notebooks("ablations")] == ["07_ablations.ipynb"]
     with pytest.raises(ValueError, match="only 'nonsense'"):
         reproduce.notebooks("nonsense")
