@@ -107,18 +107,19 @@ def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None
 
 
 @app.command
-def pretrain(objective: str = "contrastive", out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
+def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 
     Args:
         objective: contrastive, masked LM or bottlenecked.
+        layers: grow up to so many: 3, 6 or 12.
         out: folder that receives them; data/models by default.
         bf16: bfloat16 autocast; faster where the processor multiplies it.
         seed: random seed.
     """
     from leadkit import pretrain, retrievers
 
-    pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed), out or retrievers.MODELS)
+    pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or retrievers.MODELS)
 
 
 if __name__ == "__main__":

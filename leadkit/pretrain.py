@@ -16,7 +16,7 @@ import copy
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -52,6 +52,13 @@ class Pretraining:
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}")
+
+    def up_to(self, layers: int) -> "Pretraining":
+        """The same without the growth stages behind the one of so many layers."""
+        if layers not in self.layers:
+            raise ValueError(f"layers is {layers}: use one of {', '.join(map(str, self.layers))}")
+        last = self.layers.index(layers) + 1
+        return replace(self, layers=self.layers[:last], steps=self.steps[:last], learning_rate=self.learning_rate[:last])
 
     def name(self, layers: int) -> str:
         """The folder of the encoder of so many layers."""

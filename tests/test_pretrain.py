@@ -190,3 +190,11 @@ def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective 'mlm' is unknown: use one of contrastive, masked LM, bottlenecked"):
         Pretraining("mlm")
+
+
+def test_growth_can_stop_early():
+    short = Pretraining("bottlenecked").up_to(6)
+    assert (short.layers, short.steps, short.learning_rate) == ((3, 6), (2500, 2000), (1e-3, 1e-3))
+    assert short.objective == "bottlenecked" and Pretraining().up_to(12) == Pretraining()
+    with pytest.raises(ValueError, match="layers is 5: use one of 3, 6, 12"):
+        Pretraining().up_to(5)
