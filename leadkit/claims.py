@@ -102,7 +102,7 @@ CLAIMS = (
     *(_claim(f"{t}-after", 10, f"the {t} teacher improves after LEAD", _beats(f"{t} teacher after LEAD", f"{t} teacher"))
       for t in TEACHERS),
     _claim("prod-student", "PROD", "PROD > student", _beats("PROD", "student")),
-    _claim("prod-direct", "PROD", "three teachers in a row > the strongest at once, as long", _beats("PROD stage 3", "PROD direct")),
+    _claim("prod-direct", "PROD", "three teachers in turn > the strongest at once, as long", _beats("PROD stage 3", "PROD direct")),
     _claim("prod-data", "PROD", "the data stage adds", _beats("PROD", "PROD stage 3")),
     _claim("assistants", "MTA4DPR", "with assistants > without", _beats("MTA4DPR iteration 3", "MTA4DPR without assistants")),
     _claim("iterations", "MTA4DPR", "a later iteration is better", tuple(zip(_ITERATIONS[1:], _ITERATIONS[:2], strict=True))),

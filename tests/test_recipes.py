@@ -59,8 +59,9 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
         save_records({experiment(row, "CB"): stage for row, stage in pipeline.rows().items()}, pipeline.seed, tmp_path / "records")
     assert len(list((tmp_path / "records").glob("*.json"))) == 2 * len(ROWS)
     assert summarise(main_rows(read_records(tmp_path / "records"))).equals(table)
-    # What a row cost: every retriever it comes from, once, the one that mines included; a frozen or joint teacher answers each step.
-    for row, trained, passes in (("BM25", (), 0), ("student", ("miner", "student"), 0), ("student, as long", ("miner", "student"), 0),
+    # What a row cost: every retriever it comes from, once, the miner included; a teacher, frozen or joint, answers each step.
+    for row, trained, passes in (("BM25", (), 0), ("student", ("miner", "student"), 0),
+                                 ("student, as long", ("miner", "student"), 0),
                                  ("LEAD", ("miner", "student", "teacher"), tiny.distil.steps),
                                  ("teacher after LEAD", ("miner", "student", "teacher"), tiny.distil.steps)):
         evaluation = pipelines[1].rows()[row]
