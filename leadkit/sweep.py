@@ -29,6 +29,8 @@ from leadkit.stages import DEVICE, Stage
 # On a CPU a server loads the libraries once and forks a process per stage; what was forked cannot use a GPU.
 PROCESSES = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
 PROCESSES.set_forkserver_preload(["leadkit.recipes"])
+# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor: bench/memory.py.
+MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 METHODS = (recipes, prod, mta4dpr)  # each with TABLES, names of experiments, and with experiments()
 
 
@@ -168,7 +170,7 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
     threads = int(DEVICE.type == "cpu" and jobs > 1)  # 0: as many as there are
     if threads:
         os.environ["OMP_NUM_THREADS"] = "1"  # inherited, as the next: libraries read them once, when they are loaded
-    os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")  # pages of 2 MiB: bench/pages.py
+    os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
     waiting, running, failed = {stage.key: stage for stage in todo}, {}, {}
     unfinished = set(waiting)
 

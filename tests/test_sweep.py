@@ -55,6 +55,9 @@ class Step(Stage):
     def record(self) -> dict:
         return json.loads((self.done() / "out.json").read_text())
 
+    def cost(self) -> dict:
+        return {"seconds": 0.0, "teacher_passes": 0}
+
 
 @dataclass(frozen=True)
 class Trainee(Stage):
@@ -250,7 +253,7 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
     assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
     assert records(tmp_path / "results" / "toy-toy") == {
-        f"{seed}-{name}.json": {"experiment": name, "seed": seed, "number": number + seed}
+        f"{seed}-{name}.json": {"experiment": name, "seed": seed, "cost": Step.cost(None), "number": number + seed}
         for seed in (0, 1) for name, number in (("one", 10), ("two", 20))}
     code, out, _ = command("--table", "all", "--seeds", 1, "--jobs", 2, "--split", "dev")
     assert code == 0 and sorted(started()) == [10, 11, 20, 21, 30, 100] and "1 stages to run (1 step), about 0:00:0" in out
