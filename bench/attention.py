@@ -5,7 +5,6 @@ import time
 import torch
 
 from leadkit.batches import Batch, Tokens
-from leadkit.config import BF16
 from leadkit.losses import student_loss
 from leadkit.retrievers import Tower, build
 
