@@ -13,7 +13,7 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
-# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor (bench/memory.py).
+# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor (bench/lead_step.py).
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
 
 # What the committed outputs are compared under: one thread and no GPU, so that numbers do not depend on the machine's cores.
@@ -44,7 +44,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python bench/maxsim.py
 	$(BIN)/python bench/attention.py
-	$(BIN)/python bench/memory.py
+	$(BIN)/python bench/lead_step.py
 
 notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
 	@set -e; for notebook in $(NOTEBOOKS); do \

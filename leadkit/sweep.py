@@ -29,7 +29,7 @@ from leadkit.stages import DEVICE, Stage
 # On a CPU a server loads the libraries once and forks a process per stage; what was forked cannot use a GPU.
 PROCESSES = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
 PROCESSES.set_forkserver_preload(["leadkit.recipes"])
-# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor: bench/memory.py.
+# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor: bench/lead_step.py.
 MEMORY = "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296"
 METHODS = (recipes, prod, mta4dpr)  # each with TABLES, names of experiments, and with experiments()
 
