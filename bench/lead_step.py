@@ -1,4 +1,4 @@
-"""A training step of LEAD, 12CB -> 6DE, K = 5, at classroom size on a CPU: leadkit against a plain reference, written the obvious way.
+"""A step of LEAD, 12CB -> 6DE, K = 5, at classroom size on a CPU: leadkit against a plain reference, written the obvious way.
 
 Reference: float32, texts padded to one length, Hugging Face's BERT with every hidden state, MaxSim by einsum, losses from
 `torch.nn.functional`, one optimiser. Both train on the same batches of python-docs, start from the same weights and draw the same
