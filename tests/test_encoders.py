@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
 from tokenizers.processors import TemplateProcessing
 from toys import WORDS, data, isolate, scale
 from transformers import (
@@ -57,10 +57,9 @@ def encoder(folder: Path, kind: str, layers: int = 3, hidden: int = 32, position
         tokenizer = RobertaTokenizer(*files)
         config, model = RobertaConfig(vocab_size=len(tokenizer), **sizes), RobertaModel
     else:
-        trained = BertWordPieceTokenizer(lowercase=True)
-        special = ["[UNK]", "[MASK]", "[SEP]", "[PAD]", "[CLS]"]
-        trained.train_from_iterator(WORDS, 200, special_tokens=special, show_progress=False)
-        tokenizer = {"bert": BertTokenizer, "distilbert": DistilBertTokenizer}[kind](trained.get_vocab())
+        pieces = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"), *WORDS[::2]]
+        vocabulary = {word: i for i, word in enumerate(["[UNK]", "[MASK]", "[SEP]", "[PAD]", "[CLS]", *pieces])}
+        tokenizer = {"bert": BertTokenizer, "distilbert": DistilBertTokenizer}[kind](vocabulary)
         kinds = {"bert": (BertConfig, BertModel), "distilbert": (DistilBertConfig, DistilBertModel)}
         config, model = kinds[kind][0](vocab_size=len(tokenizer), pad_token_id=3, **sizes), kinds[kind][1]
     torch.manual_seed(0)
@@ -122,6 +121,16 @@ def test_scores_of_padded_batches_are_those_of_single_texts(kind, architecture, 
             for layer in (1, 2, 3)]
     torch.testing.assert_close(got, 0.5 * torch.tensor(want), rtol=1e-4, atol=1e-4)
     assert got.std() > 0.1
+
+
+def test_token_types_are_left_out_where_an_encoder_has_one(tmp_path):
+    folder = encoder(tmp_path / "model", "bert", type_vocab_size=1)
+    model, plain = retriever("CE", folder, scale=1.0), Plain(folder)
+    made = batch(folder, tmp_path, own=True)
+    with torch.no_grad():
+        want = [plain.model(row[mask][None]).last_hidden_state[0, 0] @ model.projection
+                for row, mask in zip(made.pairs.ids, made.pairs.mask, strict=True)]
+        torch.testing.assert_close(model(made)[1].flatten(), torch.stack(want), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
