@@ -19,6 +19,8 @@ from leadkit.collection import Collection
 from leadkit.files import digest, write
 from leadkit.python_docs import CACHE
 
+NOTHING = np.empty(0, np.int32)  # between the texts of a BERT's pair
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -60,10 +62,13 @@ class Batch:
 
 
 class Tokenised:
-    """Texts as token ids, special tokens included: one flat memory-mapped array and the offset of each text."""
+    """Texts as token ids, special tokens included: one flat memory-mapped array and the offset of each text.
 
-    def __init__(self, flat: np.ndarray, offsets: np.ndarray, pad: int):
-        self.flat, self.offsets, self.pad = flat, offsets, pad
+    between, kind: how the tokeniser makes pairs, see `separators`.
+    """
+
+    def __init__(self, flat: np.ndarray, offsets: np.ndarray, pad: int, between: np.ndarray = NOTHING, kind: int = 1):
+        self.flat, self.offsets, self.pad, self.between, self.kind = flat, offsets, pad, between, kind
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,14 +97,32 @@ def pad(rows: list[np.ndarray], value: int, kinds: list[np.ndarray] | None = Non
     return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), None if types is None else torch.from_numpy(types))
 
 
+def identity(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """What a tokeniser is. How it cut and padded last is remembered by it, but no part of that."""
+    return json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
+
+
+def separators(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, int]:
+    """What a pair has between "[CLS] query [SEP]" and "passage [SEP]", and the token type of the latter.
+
+    Nothing and 1 for BERT, a second separator and 0 for RoBERTa. ValueError for a tokeniser that makes other pairs.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    text, pair = backend.encode("a").ids, backend.encode("a", "a")
+    between = pair.ids[len(text) : len(pair) - len(text) + 1]
+    if pair.ids != [*text, *between, *text[1:]]:
+        raise ValueError(f"tokeniser {tokenizer.name_or_path!r} makes {tokenizer.decode(pair.ids)!r} of the pair 'a', 'a': both "
+                         "must stand there as each stands alone, but for the second one's [CLS]")
+    return np.array(between, np.int32), pair.type_ids[-1]
+
+
 def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longest: int, cache: Path = CACHE) -> Tokenised:
     """Tokenise once; later calls map the cached file. A cached file that is not what was written is rebuilt.
 
     longest: tokens per text, special tokens included; longer texts are cut.
     """
-    # A tokeniser remembers how it cut and padded last: that is not what it is.
-    state = json.loads(tokenizer.backend_tokenizer.to_str()) | {"truncation": None, "padding": None}
-    key = hashlib.sha256(json.dumps([state, longest]).encode())
+    key = hashlib.sha256(json.dumps([identity(tokenizer), longest]).encode())
     for text in texts.values():
         key.update(text.encode() + b"\0")
     path = cache / "tokens" / f"{key.hexdigest()[:16]}.npy"
@@ -120,7 +143,8 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
         write(seal, lambda temporary: temporary.write_text(digest(path)))
     mapped = np.load(path, mmap_mode="r")
     count = int(mapped[0])
-    return Tokenised(mapped[1 + count :], np.asarray(mapped[1 : 1 + count], np.int64), tokenizer.pad_token_id)
+    offsets = np.asarray(mapped[1 : 1 + count], np.int64)
+    return Tokenised(mapped[1 + count :], offsets, tokenizer.pad_token_id, *separators(tokenizer))
 
 
 @dataclass(frozen=True)
@@ -209,10 +233,10 @@ class Batches:
 
 
 def pair(queries: Tokenised, passages: Tokenised, query_rows: np.ndarray, passage_rows: np.ndarray) -> Tokens:
-    """[CLS] query [SEP] passage [SEP] of each pair, with token types 0 and 1."""
+    """[CLS] query [SEP] passage [SEP] of each pair, as the tokeniser makes them, with its token types."""
     rows, kinds = [], []
     for q, p in zip(query_rows, passage_rows, strict=True):
-        query, passage = queries.row(q), passages.row(p)[1:]
+        query, passage = np.concatenate([queries.row(q), passages.between]), passages.row(p)[1:]
         rows.append(np.concatenate([query, passage]))
-        kinds.append(np.repeat([0, 1], [len(query), len(passage)]))
+        kinds.append(np.repeat([0, passages.kind], [len(query), len(passage)]))
     return pad(rows, passages.pad, kinds)

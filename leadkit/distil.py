@@ -6,10 +6,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from leadkit import losses, search, selection
-from leadkit.batches import Batch, Batches, Group, Sampler, groups
+from leadkit.batches import Batch, Batches, Group, Sampler, groups, identity
 from leadkit.config import Lead
 from leadkit.files import read_tensors, write_json, write_tensors
-from leadkit.retrievers import RETRIEVERS, Tower, build, check, depth, load_tokenizer
+from leadkit.retrievers import RETRIEVERS, Tower, build, check, check_lengths, depth, load_tokenizer
 from leadkit.stages import DEVICE, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 
@@ -68,6 +68,7 @@ class WarmUp(Trained):
         if self.tower.architecture not in RETRIEVERS:
             raise ValueError(f"architecture {self.tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}")
         check(self.tower.encoder)  # before the stages that this one waits for
+        check_lengths(self.tower, self.data.query_tokens, self.data.passage_tokens)
 
     def run(self) -> None:
         torch.manual_seed(self.seed)
@@ -110,6 +111,11 @@ class Distil(Trained):
         if self.method in ("FD", "LEAD"):  # says what does not fit, before any work starts
             M, N = depth(self.student.tower), depth(self.teacher.tower)
             selection.select(self.lead.strategy, self.lead.k, M, N, torch.Generator())
+        if self.method == "FD":
+            student, teacher = self.student.tower.encoder, self.teacher.tower.encoder
+            if student != teacher and identity(load_tokenizer(student)) != identity(load_tokenizer(teacher)):
+                raise ValueError(f"method 'FD' compares attention token by token: student {student!r} and teacher {teacher!r} must "
+                                 "have the same tokeniser")
 
     @property
     def tower(self) -> Tower:

@@ -17,14 +17,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BertConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from leadkit import scores
-from leadkit.batches import Batch, Tokens
+from leadkit.batches import Batch, Tokens, separators
 from leadkit.files import digest, fingerprint, read_tensors, write_folder, write_json, write_tensors
 
 MODELS = Path(__file__).parent.parent / "data" / "models"
 TOKENISER = "bert-6x128"  # of the untrained encoders
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob",  # BERT, RoBERTa, ELECTRA ...
+            "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout")  # DistilBERT, ModernBERT
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def encoder_digest(encoder: str) -> str:
 
 
 def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
-    """The tokeniser of an encoder. OSError where there is none of that name; ValueError where it is damaged or not like BERT's."""
+    """The tokeniser of an encoder. OSError where there is none of that name; ValueError where it is damaged or not like BERT's:
+    [CLS] (RoBERTa: <s>) before each text, [SEP] (</s>) behind it."""
     source = _where(TOKENISER if _random(encoder) else encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
@@ -76,15 +80,32 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
         raise ValueError(f"encoder {encoder!r}: its tokeniser or config.json cannot be read ({error})") from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise ValueError(f"encoder {encoder!r}: its tokeniser has no words; the folder needs a tokenizer.json or vocab.txt")
-    if tokenizer.cls_token_id is None or tokenizer.sep_token_id is None or tokenizer.pad_token_id is None:
-        raise ValueError(f"encoder {encoder!r}: its tokeniser lacks [CLS], [SEP] or [PAD]; a BERT-like one is needed")
+    special = {"[CLS] (or <s>)": tokenizer.cls_token_id, "[SEP] (or </s>)": tokenizer.sep_token_id,
+               "[PAD] (or <pad>)": tokenizer.pad_token_id}
+    if lacks := [name for name, token in special.items() if token is None]:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser lacks {', '.join(lacks)}; one like BERT's or RoBERTa's is needed")
+    if not tokenizer.is_fast:
+        raise ValueError(f"encoder {encoder!r}: its tokeniser is written in Python; the folder needs a tokenizer.json")
+    ids = tokenizer("a")["input_ids"]
+    if (ids[0], ids[-1]) != (tokenizer.cls_token_id, tokenizer.sep_token_id):
+        raise ValueError(f"encoder {encoder!r}: its tokeniser makes {tokenizer.decode(ids)!r} of the text 'a'; "
+                         f"{tokenizer.cls_token} must stand before a text and {tokenizer.sep_token} behind it")
     return tokenizer
+
+
+def _config(encoder: str) -> PreTrainedConfig:
+    """The configuration of an encoder, without loading its weights."""
+    if shape := _random(encoder):
+        layers, hidden = shape
+        return BertConfig(vocab_size=len(load_tokenizer(encoder)), hidden_size=hidden, num_hidden_layers=layers,
+                          num_attention_heads=2, intermediate_size=4 * hidden)
+    return AutoConfig.from_pretrained(_where(encoder))
 
 
 def depth(tower: Tower) -> int:
     """Number of layers of a tower, the appended linear layer included, without loading its weights."""
     layers = (_random(tower.encoder) or _stacked(tower.encoder))[0]
-    return (layers or AutoConfig.from_pretrained(_where(tower.encoder)).num_hidden_layers) + (tower.linear > 0)
+    return (layers or _config(tower.encoder).num_hidden_layers) + (tower.linear > 0)
 
 
 def check(encoder: str) -> None:
@@ -103,12 +124,34 @@ def check(encoder: str) -> None:
             safe_open(weights, "pt")
         except SafetensorError as error:
             raise ValueError(f"encoder {encoder!r}: {weights.name} is damaged ({error})") from error
-    config, layers = AutoConfig.from_pretrained(_where(encoder)), _stacked(encoder)[0]
+    config, layers = _config(encoder), _stacked(encoder)[0]
+    if config.is_encoder_decoder:
+        raise ValueError(f"encoder {encoder!r}: a {config.model_type} is an encoder and a decoder; an encoder alone is needed")
     if words > config.vocab_size:
         raise ValueError(f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table {config.vocab_size} rows; "
                          "they do not belong together")
     if layers and layers < config.num_hidden_layers:
         raise ValueError(f"encoder {encoder!r}: it has {config.num_hidden_layers} layers already, stacking takes none away")
+
+
+def check_lengths(tower: Tower, query_tokens: int, passage_tokens: int) -> None:
+    """ValueError where a text, of a CE a pair of texts, can be longer than the position table of the tower's encoder."""
+    tokenizer = load_tokenizer(tower.encoder)
+    longest, field = max((query_tokens, "query_tokens"), (passage_tokens, "passage_tokens"))
+    is_too_long = f"data.{field} is {longest}"
+    if tower.architecture == "CE":
+        longest = query_tokens + passage_tokens + len(separators(tokenizer)[0]) - 1
+        is_too_long = f"data.query_tokens {query_tokens} and data.passage_tokens {passage_tokens} make pairs of {longest} tokens"
+    with torch.device("meta"):  # no weights
+        modules = AutoModel.from_config(_config(tower.encoder)).named_modules()
+    for table in (m for name, m in modules if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")):
+        first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa and its kin count on from the padding's id
+        if first and first != tokenizer.pad_token_id + 1:
+            raise ValueError(f"encoder {tower.encoder!r}: its tokeniser pads with id {tokenizer.pad_token_id}, its position table "
+                             f"with {table.padding_idx}; they do not belong together")
+        if longest > table.num_embeddings - first:
+            raise ValueError(f"{is_too_long}: the position table of encoder {tower.encoder!r} holds "
+                             f"{table.num_embeddings - first}, use at most that")
 
 
 def set_attention(model: PreTrainedModel, bf16: bool) -> None:
@@ -118,31 +161,31 @@ def set_attention(model: PreTrainedModel, bf16: bool) -> None:
 
 
 def grow(encoder: PreTrainedModel, layers: int) -> None:
-    """Repeat a BERT's pile of layers, in place, until there are `layers` of them (Gong et al. 2019)."""
-    pile = encoder.encoder.layer
-    encoder.encoder.layer = nn.ModuleList(copy.deepcopy(pile[i % len(pile)]) for i in range(layers))
+    """Repeat an encoder's pile of layers, in place, until there are `layers` of them (Gong et al. 2019)."""
+    depth = encoder.config.num_hidden_layers
+    pile = next(m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+    pile.extend(copy.deepcopy(pile[i % depth]) for i in range(depth, layers))
     encoder.config.num_hidden_layers = layers
+
+
+def without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
+    """The argument that leaves out the pooling layer, where models of this configuration have one."""
+    accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
 def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
     """The encoder of a folder or hub name in float32, without a pooling layer. Raises as `check`."""
     check(encoder)
-    if shape := _random(encoder):
-        layers, hidden = shape
-        words = len(load_tokenizer(encoder))
-        return AutoModel.from_config(BertConfig(
-            vocab_size=words, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=2, intermediate_size=4 * hidden,
-            hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout), add_pooling_layer=False)
-    source = _where(encoder)
-    config = copy.deepcopy(AutoConfig.from_pretrained(source))
-    for field in ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout"):
+    config = _config(encoder)
+    for field in DROPOUTS:
         if hasattr(config, field):
             setattr(config, field, dropout)
-    accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
-    pooling = {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
+    if _random(encoder):
+        return AutoModel.from_config(config, **without_pooling(config))
     try:
-        model, report = AutoModel.from_pretrained(
-            source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **pooling)
+        model, report = AutoModel.from_pretrained(_where(encoder), config=config, dtype=torch.float32, use_safetensors=True,
+                                                  output_loading_info=True, **without_pooling(config))
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(f"encoder {encoder!r}: its weights are damaged or of another shape ({error})") from error
     if missing := sorted(name for name in report["missing_keys"] if "pooler" not in name):
@@ -173,7 +216,8 @@ class Retriever(nn.Module):
 
     def encode_tokens(self, tokens: Tokens, **wanted: bool) -> BaseModelOutput:
         """What the encoder answers, in the tower's precision."""
-        kinds = {} if tokens.kinds is None else {"token_type_ids": tokens.kinds}
+        typed = tokens.kinds is not None and getattr(self.encoder.config, "type_vocab_size", 0) > 1  # DistilBERT has no types
+        kinds = {"token_type_ids": tokens.kinds} if typed else {}
         with torch.autocast(tokens.ids.device.type, torch.bfloat16, enabled=self.tower.bf16):
             return self.encoder(tokens.ids, attention_mask=tokens.mask, **kinds, **wanted)
 
@@ -310,9 +354,10 @@ class CrossEncoder(Retriever):
         self.encoder.set_attn_implementation(usual)
         n, Y = len(batch.passages.ids) // len(batch.positive), batch.passages.mask.shape[1]
         q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
-        # Token y >= 1 of a passage stands at len(q) + y - 1 of its pair.
+        # The tokens of a passage, but for its [CLS], are the last of its pair.
         y = torch.arange(Y, device=q_mask.device)
-        columns = (q_mask.sum(1, keepdim=True) + y - 1).clamp(max=pairs.ids.shape[1] - 1)  # (P, Y)
+        first = (pairs.mask.sum(1) - batch.passages.mask.sum(1))[:, None]  # (P, 1)
+        columns = (first + y).clamp(max=pairs.ids.shape[1] - 1)  # (P, Y)
         inside = (batch.passages.mask & (y > 0))[:, None] & q_mask[..., None]  # (P, X, Y)
         maps = []
         for layer in layers:

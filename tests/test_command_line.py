@@ -139,6 +139,35 @@ def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch,
     assert seen == [(trained[0], tmp_path), (trained[1], retrievers.MODELS), ("toy", 2, "06")]
 
 
+def test_distil_exports_a_student(call, tiny, tmp_path):
+    encoders = {"--teacher": "random:4x16", "--student": "random:2x32", "--collection": f"beir:{tmp_path / 'toy'}"}
+    own = [part for pair in encoders.items() for part in pair]
+    code, out, _ = call("distil", *own, "--out", tmp_path / "mine", "--scale", "toy", "--architecture", "DE", "--split", "dev",
+                        "--seed", "2", "--k", "1")
+    assert code == 0 and out.splitlines()[-1] == f"{tmp_path / 'mine'}: SentenceTransformer('{tmp_path / 'mine'}')"
+    assert [line.split("  ")[0].strip() for line in out.splitlines()[:3]] == ["BM25", "student before", "this model"]
+    card = (tmp_path / "mine" / "README.md").read_text()
+    for said in ("4DE of random:4x16 -> 2DE of random:2x32", "LEAD: `Lead(k=1, ", "seed 2", "6 queries of split dev"):
+        assert said in card
+    refused(call("distil", *own, "--out", tmp_path / "mine", "--scale", "toy"), "mine' exists and is not empty: name a new folder")
+
+
+@pytest.mark.parametrize("changes, message", [
+    (("--seed", "-1"), "seed is -1: it must not be negative"),
+    (("--method", "KD"), "method 'KD' is unknown: use one of student, RD, FD, LEAD"),
+    (("--architecture", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
+    (("--split", "validation"), "split 'validation' is not in collection"),
+    (("--k", "3"), "k is 3: it must be from 1 to the student's number of layers, 2"),
+    (("--teacher", "no/such/folder"), "encoder 'no/such/folder' is neither a folder"),
+    (("--collection", "beir:nowhere"), "nowhere is not a folder"),
+])
+def test_distil_with_bad_arguments(call, tiny, changes, message, tmp_path):
+    good = {"--teacher": "random:3x32", "--student": "random:2x32", "--collection": f"beir:{tmp_path / 'toy'}",
+            "--out": tmp_path / "mine", "--scale": "toy"} | dict([changes])
+    refused(call("distil", *(part for pair in good.items() for part in pair)), message)
+    assert not (tmp_path / "runs").exists() and not (tmp_path / "mine").exists()
+
+
 def test_process_exits_with_one_line_and_not_zero():
     done = subprocess.run([sys.executable, "-m", "leadkit", "table", "--scale", "tiny"], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
