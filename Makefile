@@ -45,6 +45,7 @@ bench: $(READY) ## measure speed and memory
 	$(BIN)/python bench/maxsim.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/lead_step.py
+	$(BIN)/python bench/collection.py
 
 notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
 	@set -e; for notebook in $(NOTEBOOKS); do \

@@ -6,19 +6,25 @@ query of the batch except as its positive, so in-batch negatives are never false
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from leadkit.collection import Collection
 from leadkit.files import digest, write
+from leadkit.passages import Passages
 from leadkit.python_docs import CACHE
 
+PORTION = 4096  # texts that are tokenised at once
+LONG = 100_000  # texts from which on tokenising shows its progress
 NOTHING = np.empty(0, np.int32)  # between the texts of a BERT's pair
 
 
@@ -80,6 +86,11 @@ class Tokenised:
     def row(self, i: int) -> np.ndarray:
         return self.flat[self.offsets[i] : self.offsets[i + 1]]
 
+    def take(self, rows: list[int]) -> "Tokenised":
+        """The texts of these rows alone, in memory."""
+        flat = np.concatenate([self.flat[:0], *map(self.row, rows)])
+        return Tokenised(flat, np.cumsum([0, *self.lengths[rows]]), self.pad, self.between, self.kind)
+
     def rows(self, rows: np.ndarray) -> Tokens:
         """The texts of these rows, padded to the longest of them."""
         return pad([self.row(i) for i in rows], self.pad)
@@ -108,7 +119,7 @@ def separators(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, int]:
     Nothing and 1 for BERT, a second separator and 0 for RoBERTa. ValueError for a tokeniser that makes other pairs.
     """
     backend = tokenizer.backend_tokenizer
-    backend.no_padding()
+    backend.no_padding(), backend.no_truncation()
     text, pair = backend.encode("a").ids, backend.encode("a", "a")
     between = pair.ids[len(text) : len(pair) - len(text) + 1]
     if pair.ids != [*text, *between, *text[1:]]:
@@ -118,33 +129,51 @@ def separators(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, int]:
 
 
 def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longest: int, cache: Path = CACHE) -> Tokenised:
-    """Tokenise once; later calls map the cached file. A cached file that is not what was written is rebuilt.
+    """Tokenise once, a few thousand texts at a time; later calls map the cached file.
 
+    A cached file that is not what was written is rebuilt. Needs 8 bytes of memory a text, and the file's pages that are looked at.
     longest: tokens per text, special tokens included; longer texts are cut.
     """
     key = hashlib.sha256(json.dumps([identity(tokenizer), longest]).encode())
-    for text in texts.values():
+    for text in [texts.digest] if isinstance(texts, Passages) else texts.values():
         key.update(text.encode() + b"\0")
-    path = cache / "tokens" / f"{key.hexdigest()[:16]}.npy"
+    path = cache / "tokens" / f"{key.hexdigest()[:16]}.tokens"
     seal = path.with_suffix(".sha256")
-    if not (path.exists() and seal.exists() and seal.read_text() == digest(path)):
-        values, rows = list(texts.values()), []
-        for i in range(0, len(values), 4096):
-            rows += tokenizer(values[i : i + 4096], truncation=True, max_length=longest)["input_ids"]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-        header = np.concatenate([[len(offsets)], offsets]).astype(np.int32)
-        everything = np.concatenate([header, np.fromiter((token for row in rows for token in row), np.int32)])
+    dtype = np.uint16 if max(*tokenizer.get_vocab().values(), longest) < 2**16 else np.int32
 
-        def save(temporary: Path) -> None:
-            with open(temporary, "wb") as file:
-                np.save(file, everything)
+    def save(temporary: Path) -> None:
+        """The tokens of all texts, then 0 and the length of each text."""
+        lengths = [np.zeros(1, dtype)]
+        with (open(temporary, "wb") as file,
+              tqdm(total=len(texts), desc="tokenising", unit="text", leave=False, disable=len(texts) < LONG) as bar):
+            for some in _portions(texts.values()):
+                rows = tokenizer(some, truncation=True, max_length=longest, return_attention_mask=False)["input_ids"]
+                np.fromiter(chain.from_iterable(rows), dtype).tofile(file)
+                lengths.append(np.fromiter(map(len, rows), dtype))
+                bar.update(len(rows))
+            np.concatenate(lengths).tofile(file)
 
-        write(path, save)
-        write(seal, lambda temporary: temporary.write_text(digest(path)))
-    mapped = np.load(path, mmap_mode="r")
-    count = int(mapped[0])
-    offsets = np.asarray(mapped[1 : 1 + count], np.int64)
-    return Tokenised(mapped[1 + count :], offsets, tokenizer.pad_token_id, *separators(tokenizer))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # a second process that needs it waits for the first
+        if not (path.exists() and seal.exists() and seal.read_text() == digest(path)):
+            write(path, save)
+            write(seal, lambda temporary: temporary.write_text(digest(path)))
+    mapped = np.memmap(path, dtype, mode="r")
+    count = len(texts) + 1
+    return Tokenised(mapped[:-count], np.cumsum(mapped[-count:], dtype=np.int64), tokenizer.pad_token_id, *separators(tokenizer))
+
+
+def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
+    """The texts in lists of `PORTION`, fewer where they are long: a tokeniser holds about 100 bytes for each token."""
+    some, size = [], 0
+    for text in texts:
+        some.append(text)
+        size += len(text)
+        if len(some) == PORTION or size >= 1000 * PORTION:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 @dataclass(frozen=True)

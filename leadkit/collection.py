@@ -1,10 +1,11 @@
 """Test collections: passages, queries and relevance judgements (qrels).
 
-Two sources answer with the same type, `Collection`:
+Three sources answer with the same type, `Collection`:
 
 - `load("python-docs")`: the docstrings of the standard library and of the packages that this environment pins (python_docs.py);
   they are written to the cache in BEIR layout, so there is one reader.
 - `load("beir:PATH")`: a folder in BEIR layout (corpus.jsonl[.gz], queries.jsonl[.gz], qrels/SPLIT.tsv).
+- `load("irds:NAME")`: a collection of ir_datasets, MS MARCO for one (irds.py); its passages stay on disk (passages.py).
 """
 
 import gzip
@@ -12,32 +13,40 @@ import hashlib
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from leadkit import python_docs
+from leadkit.passages import Passages
 
 
 @dataclass(frozen=True)
 class Collection:
-    """A retrieval test collection, in memory.
+    """A retrieval test collection, in memory but for the passages of ir_datasets.
 
     passages: passage id -> text; queries: query id -> text; qrels: split -> query id -> passage id -> grade.
+    relevant: split -> the lowest grade that binary measures count as relevant, where it is not 1.
     fingerprint: 16 hexadecimal digits over extractor, package versions and content; every result record carries it.
     """
 
     name: str
     fingerprint: str
-    passages: dict[str, str]
+    passages: Mapping[str, str]
     queries: dict[str, str]
     qrels: dict[str, dict[str, dict[str, int]]]
+    relevant: dict[str, int] = field(default_factory=dict)
 
     @cached_property
-    def passage_row(self) -> dict[str, int]:
+    def passage_row(self) -> Mapping[str, int]:
         """passage id -> its row in the order of `passages`."""
-        return {pid: row for row, pid in enumerate(self.passages)}
+        return self.passages.rows if isinstance(self.passages, Passages) else {pid: row for row, pid in enumerate(self.passages)}
+
+    @cached_property
+    def passage_ids(self) -> Sequence[str]:
+        """Row -> passage id."""
+        return self.passages.rows.ids if isinstance(self.passages, Passages) else list(self.passages)
 
     def split(self, name: str) -> dict[str, str]:
         """Query id -> text of one split, in the order of its qrels. ValueError for a split that does not exist."""
@@ -47,19 +56,22 @@ class Collection:
 
 
 def load(name: str) -> Collection:
-    """Load a collection by name: "python-docs", "python-docs:smoke" (a slice) or "beir:PATH".
+    """Load a collection by name: "python-docs", "python-docs:smoke" (a slice), "beir:PATH" or "irds:NAME".
 
-    Raises ValueError for an unknown name or malformed content, FileNotFoundError for a missing file; both say which.
+    Raises ValueError for an unknown name, malformed content or a download that is not whole, FileNotFoundError for a missing file,
+    OSError for a disk that is too small; all say which.
     """
     if name.startswith("beir:"):
         return read_beir(Path(name.removeprefix("beir:")).expanduser(), name)
+    if name.startswith("irds:"):
+        return read_irds(name)
     if name in python_docs.VARIANTS:
         folder = python_docs.folder(name)
         content = read_beir(folder, name)
         # The folder's name hashes the extractor's version and the package versions.
         return replace(content, fingerprint=hashlib.sha256(f"{folder.name} {content.fingerprint}".encode()).hexdigest()[:16])
     known = ", ".join(repr(variant) for variant in python_docs.VARIANTS)
-    raise ValueError(f"collection {name!r} is unknown: use {known} or 'beir:PATH'")
+    raise ValueError(f"collection {name!r} is unknown: use {known}, 'beir:PATH' or 'irds:NAME'")
 
 
 def _find(folder: Path, stem: str) -> Path:
@@ -103,7 +115,7 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
     return texts
 
 
-def _read_qrels(path: Path, passages: dict[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
+def _read_qrels(path: Path, passages: Mapping[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for where, line in _lines(path):
         if where.endswith(", line 1") and line.lower().startswith("query-id"):
@@ -132,3 +144,15 @@ def read_beir(folder: Path, name: str) -> Collection:
     qrels = {path.stem: _read_qrels(path, passages, queries) for path in files}
     content = json.dumps([passages, queries, qrels], ensure_ascii=False, sort_keys=True).encode()
     return Collection(name, hashlib.sha256(content).hexdigest()[:16], passages, queries, qrels)
+
+
+def read_irds(name: str) -> Collection:
+    """Read a collection of ir_datasets, prepared on first use. The fingerprint is over its content."""
+    from leadkit import irds  # only when asked: ir_datasets makes folders as soon as it is imported
+
+    source = irds.source(name.removeprefix("irds:"))
+    folder, digests = irds.folder(name.removeprefix("irds:"))
+    passages, queries = Passages(folder, digests["corpus.jsonl"]), _read_texts(folder, "queries")
+    qrels = {split: _read_qrels(folder / "qrels" / f"{split}.tsv", passages, queries) for split in source.splits}
+    content = json.dumps({file: value for file, value in digests.items() if not file.endswith(".npy")}, sort_keys=True)
+    return Collection(name, hashlib.sha256(content.encode()).hexdigest()[:16], passages, queries, qrels, source.relevant)

@@ -9,17 +9,27 @@ from leadkit.search import Run
 
 # The names are ir_measures' own: RR is the paper's MRR, AP its MAP, R its recall.
 MEASURES = ("RR@10", "AP@1000", "nDCG@10", "R@100", "R@1000")
+# What the papers report beside them: LEAD for documents (section 4.2.1), PROD for Natural Questions (table 2).
+MORE = {"irds:msmarco-document": ("AP@100",), "irds:dpr-w100/natural-questions": ("R@5", "R@20"), "irds:beir/nq": ("R@5", "R@20")}
 
 
-def per_query(run: Run, collection: Collection, split: str, measures: tuple[str, ...] = MEASURES) -> dict[str, np.ndarray]:
+def measure(name: str, relevant: int) -> ir_measures.Measure:
+    """A measure by its name; a binary one counts passages from grade `relevant` on, nDCG the grades themselves."""
+    parsed = ir_measures.parse_measure(name)
+    return parsed(rel=relevant) if "rel" in parsed.SUPPORTED_PARAMS else parsed
+
+
+def per_query(run: Run, collection: Collection, split: str, measures: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """Measure -> its value for each query of the split, in the split's order; a query without results counts 0.
 
+    measures: those of every collection and what the papers report for this one, unless given.
     Ties are broken here (the run's order is the ranking), because evaluation tools differ in how they break them.
     """
-    ids, queries = list(collection.passages), list(collection.split(split))
+    measures = measures or MEASURES + MORE.get(collection.name, ())
+    ids, queries, relevant = collection.passage_ids, list(collection.split(split)), collection.relevant.get(split, 1)
     ranking = {qid: {ids[row]: float(-rank) for rank, row in enumerate(rows) if row >= 0}
                for qid, rows in zip(queries, run.rows, strict=True)}
-    parsed = {ir_measures.parse_measure(name): name for name in measures}
+    parsed = {measure(name, relevant): name for name in measures}
     values = {name: dict.fromkeys(queries, 0.0) for name in measures}
     for metric in ir_measures.iter_calc(list(parsed), collection.qrels[split], ranking):
         values[parsed[metric.measure]][metric.query_id] = metric.value

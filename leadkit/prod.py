@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from leadkit import losses, search
-from leadkit.batches import Group, Tokenised, groups
+from leadkit.batches import Group, groups
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
 from leadkit.files import write_json
@@ -81,8 +81,7 @@ class Lagging(Stage):
         own, found = self.student.ranking(), groups(collection(self.data.collection), "train")
         near = [group for group in found if self.first <= rank(own, group) <= self.last]
         model, at = self.teacher.model(), [group.query for group in near]
-        texts = queries_of(model.tower, self.data, "train")
-        queries = Tokenised(np.concatenate([texts.flat[:0], *map(texts.row, at)]), np.cumsum([0, *texts.lengths[at]]), texts.pad)
+        queries = queries_of(model.tower, self.data, "train").take(at)
         top = search.Run(own.rows[at], own.scores[at])
         taught = search.rerank(model, queries, passages_of(model.tower, self.data), top, self.rerank)
         confusing = search.hard_negatives(own, near, self.data.passages - 1)

@@ -167,7 +167,7 @@ def bm25(collection: Collection, split: str, depth: int) -> Run:
     """BM25 (Lucene's variant, k1 = 0.9, b = 0.4) over stemmed words without English stop words."""
     words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
     index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
-    index.index(bm25s.tokenize(list(collection.passages.values()), **words), show_progress=False)
+    index.index(bm25s.tokenize(collection.passages.values(), **words), show_progress=False)
     depth = min(depth, len(collection.passages))
     rows, values = index.retrieve(bm25s.tokenize(list(collection.split(split).values()), **words), k=depth, show_progress=False)
     return Run(rows.astype(np.int64), values)

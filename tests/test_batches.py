@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy
 
+from leadkit import batches as batches_module
 from leadkit import stages
-from leadkit.batches import Batches, Group, Sampler, groups, pad, pair, tokenise
+from leadkit.batches import Batches, Group, Sampler, _portions, groups, pad, pair, tokenise
 from leadkit.collection import load
 from leadkit.config import Lead
 from leadkit.distil import Distil, Mine, WarmUp, batches
@@ -140,6 +141,14 @@ def test_tokens_are_those_of_the_tokeniser(tokenizer, tmp_path):
     assert few.ids.shape[1] == made.lengths[0] and few.ids[0, 3:].eq(tokenizer.pad_token_id).all()
 
 
+def test_some_texts_alone(tokenizer, tmp_path):
+    every = tokenise({"a": "one", "b": "two three", "c": "four five six"}, tokenizer, 16, tmp_path)
+    for rows in ([2, 0], []):
+        some = every.take(rows)
+        assert [some.row(i).tolist() for i in range(len(some))] == [every.row(row).tolist() for row in rows]
+        assert (some.pad, some.between.tolist(), some.kind) == (every.pad, every.between.tolist(), every.kind)
+
+
 def test_pair_is_the_tokenisers_pair(tokenizer, tmp_path):
     made, texts = tokenise(TEXTS, tokenizer, 512, tmp_path), list(TEXTS.values())
     q, p = np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])
@@ -162,13 +171,30 @@ def test_text_is_tokenised_once(tokenizer, tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.flat, again.flat)
 
 
+def test_tokens_do_not_depend_on_how_many_texts_are_tokenised_at_once(tokenizer, tmp_path, monkeypatch):
+    want = tokenise(TEXTS, tokenizer, 16, tmp_path)
+    for portion in (1, 3):
+        monkeypatch.setattr(batches_module, "PORTION", portion)
+        got = tokenise(TEXTS, tokenizer, 16, tmp_path / str(portion))
+        np.testing.assert_array_equal(got.flat, want.flat)
+        np.testing.assert_array_equal(got.offsets, want.offsets)
+    assert [len(some) for some in _portions(["x" * 1500, "x", "x" * 3000, "x", "x", "x", "x"])] == [3, 3, 1]
+
+
+def test_two_bytes_a_token_while_they_hold_every_id_and_length(tokenizer, tmp_path):
+    small, large = (tokenise(TEXTS, tokenizer, longest, tmp_path) for longest in (600, 70_000))
+    assert small.flat.dtype == np.uint16 and large.flat.dtype == np.int32
+    np.testing.assert_array_equal(small.flat, large.flat)
+    assert len(tokenise({}, tokenizer, 16, tmp_path)) == 0
+
+
 def test_another_length_text_or_tokeniser_is_another_file(tokenizer, tmp_path):
     changed = load_tokenizer("random:2x32")
     changed.add_tokens(["anewword"])
     for texts, which, longest in ((TEXTS, tokenizer, 16), (TEXTS, tokenizer, 17), (TEXTS | {"b": "y"}, tokenizer, 16),
                                   (TEXTS, changed, 16)):
         tokenise(texts, which, longest, tmp_path)
-    assert len(list((tmp_path / "tokens").glob("*.npy"))) == 4
+    assert len(list((tmp_path / "tokens").glob("*.tokens"))) == 4
 
 
 def flipped(content: bytes) -> bytes:
@@ -176,7 +202,7 @@ def flipped(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [flipped, lambda b: b[: len(b) // 2], lambda b: b""], ids=["flipped", "truncated", "empty"])
-@pytest.mark.parametrize("suffix", ["npy", "sha256"])
+@pytest.mark.parametrize("suffix", ["tokens", "sha256"])
 def test_damaged_token_file_is_rebuilt(damage, suffix, tokenizer, tmp_path):
     want = tokenise(TEXTS, tokenizer, 16, tmp_path).flat.copy()
     [file] = (tmp_path / "tokens").glob(f"*.{suffix}")

@@ -348,7 +348,8 @@ def test_missing_qrels_and_missing_folder(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["python-doc", "", "msmarco", "/some/folder"])
 def test_unknown_collection(name):
-    with pytest.raises(ValueError, match=rf"collection {name!r} is unknown: use 'python-docs', 'python-docs:smoke' or 'beir:PATH'"):
+    with pytest.raises(ValueError, match=rf"collection {name!r} is unknown: use 'python-docs', 'python-docs:smoke', 'beir:PATH' or "
+                                         "'irds:NAME'"):
         load(name)
 
 
