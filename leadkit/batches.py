@@ -148,13 +148,13 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
               tqdm(total=len(texts), desc="tokenising", unit="text", leave=False, disable=len(texts) < LONG) as bar):
             for some in _portions(texts.values()):
                 rows = tokenizer(some, truncation=True, max_length=longest, return_attention_mask=False)["input_ids"]
-                np.fromiter(chain.from_iterable(rows), dtype).tofile(file)
+                file.write(np.fromiter(chain.from_iterable(rows), dtype))  # not tofile: it does not notice every full disk
                 lengths.append(np.fromiter(map(len, rows), dtype))
                 bar.update(len(rows))
-            np.concatenate(lengths).tofile(file)
+            file.write(np.concatenate(lengths))
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # a second process that needs it waits for the first
+    with FileLock(cache / f".{path.stem}.lock"):  # a second process that needs it waits for the first
         if not (path.exists() and seal.exists() and seal.read_text() == digest(path)):
             write(path, save)
             write(seal, lambda temporary: temporary.write_text(digest(path)))

@@ -103,4 +103,11 @@ def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str)
     if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
         raise ValueError(f"{name}: passage id {str(twice[0])!r} stands there a second time; ids must be unique")
     for file, array in (("ids", ids), ("order", order), ("starts", np.concatenate(starts)[:-1])):
-        np.save(folder / f"{file}.npy", array)
+        _save(folder / f"{file}.npy", array)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """As np.save, which does not notice that a disk is full when only the last few KB do not fit."""
+    with open(path, "wb") as out:
+        np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
+        out.write(array)

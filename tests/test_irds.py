@@ -3,8 +3,10 @@
 import gzip
 import hashlib
 import re
+import resource
 import shutil
 import tracemalloc
+from contextlib import nullcontext
 from functools import partial
 from math import log2
 from pathlib import Path
@@ -25,7 +27,7 @@ from leadkit.batches import groups, tokenise
 from leadkit.collection import Collection, load
 from leadkit.evaluate import per_query
 from leadkit.irds import Source, source
-from leadkit.passages import Passages, write_passages
+from leadkit.passages import Passages, _save, write_passages
 from leadkit.retrievers import Tower, load_tokenizer
 from leadkit.search import Run, bm25
 
@@ -188,6 +190,19 @@ def test_nothing_is_left_of_a_preparation_that_failed(home, monkeypatch, tmp_pat
     with pytest.raises(OSError, match=r"irds-toy-irds could not be written \(No space left on device\)"):
         load("irds:toy-irds")
     assert [path.name for path in (tmp_path / "cache").iterdir()] in ([], ["irds-toy-irds.lock"])
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_full_disk_is_noticed_to_the_last_byte(tmp_path, fits):
+    """4,128 bytes, where a file may grow to so many or to 4,096."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4128 if fits else 4096, before[1]))
+    try:
+        with nullcontext() if fits else pytest.raises(OSError, match="too large"):
+            _save(tmp_path / "starts.npy", np.arange(500.0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not fits or np.load(tmp_path / "starts.npy", mmap_mode="r").tolist() == list(range(500))
 
 
 def test_what_a_killed_process_left_is_removed(home, tmp_path):
