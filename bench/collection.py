@@ -46,7 +46,7 @@ def measure(phase: str, count: int) -> dict:
     """Seconds and peak memory of a phase, in this process."""
     from leadkit.batches import Batches, Sampler, groups, tokenise
     from leadkit.collection import load
-    from leadkit.retrievers import load_tokenizer
+    from leadkit.encoders import load_tokenizer
 
     register(count)
     started = time.perf_counter()

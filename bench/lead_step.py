@@ -23,8 +23,9 @@ from transformers import AutoModel
 from leadkit import distil, selection
 from leadkit.batches import Batch
 from leadkit.config import scale
+from leadkit.encoders import MODELS
 from leadkit.recipes import Pipeline
-from leadkit.retrievers import MODELS, build
+from leadkit.retrievers import build
 from leadkit.sweep import MEMORY
 from leadkit.train import Schedule, fit
 

@@ -148,9 +148,9 @@ def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None 
         bf16: bfloat16 autocast; faster where the processor multiplies it.
         seed: random seed.
     """
-    from leadkit import pretrain, retrievers
+    from leadkit import encoders, pretrain
 
-    pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or retrievers.MODELS)
+    pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or encoders.MODELS)
 
 
 if __name__ == "__main__":

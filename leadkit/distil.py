@@ -8,8 +8,9 @@ from torch import Generator, Tensor, nn
 from leadkit import losses, search, selection
 from leadkit.batches import Batch, Batches, Group, Sampler, groups, identity
 from leadkit.config import Lead
+from leadkit.encoders import check, load_tokenizer
 from leadkit.files import read_tensors, write_json, write_tensors
-from leadkit.retrievers import RETRIEVERS, Tower, build, check, check_lengths, depth, load_tokenizer
+from leadkit.retrievers import RETRIEVERS, Tower, build, check_lengths, depth
 from leadkit.stages import DEVICE, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from leadkit.batches import Sampler, groups
 from leadkit.config import Data, Scale
 from leadkit.distil import Distil, WarmUp
+from leadkit.encoders import load_tokenizer, without_pooling
 from leadkit.files import write_folder, write_json
 from leadkit.recipes import Pipeline
-from leadkit.retrievers import DualEncoder, Tower, depth, load_tokenizer, without_pooling
+from leadkit.retrievers import DualEncoder, Tower, depth
 from leadkit.stages import Evaluate, collection
 
 MODULES = {"": "sentence_transformers.base.modules.transformer.Transformer",  # folder -> class

@@ -17,9 +17,10 @@ from leadkit import losses, search, selection
 from leadkit.batches import Group, groups
 from leadkit.config import Scale
 from leadkit.distil import Distil, WarmUp, batches
+from leadkit.encoders import load_tokenizer
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower, depth, load_tokenizer
+from leadkit.retrievers import Tower, depth
 from leadkit.search import Run
 from leadkit.stages import DEVICE, Evaluate, Stage, Trained, collection
 from leadkit.train import fit

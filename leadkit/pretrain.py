@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from leadkit.collection import Collection, load
+from leadkit.encoders import grow, set_attention
 from leadkit.files import write_json
-from leadkit.retrievers import grow, set_attention
 from leadkit.train import Schedule, fit
 
 OBJECTIVES = ("contrastive", "masked LM", "bottlenecked")

@@ -16,9 +16,10 @@ from leadkit import losses, search
 from leadkit.batches import Group, groups
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
+from leadkit.encoders import load_tokenizer
 from leadkit.files import write_json
 from leadkit.recipes import TEACHERS, Pipeline
-from leadkit.retrievers import Tower, load_tokenizer
+from leadkit.retrievers import Tower
 from leadkit.stages import DEVICE, Evaluate, Stage, Trained, collection, passages_of, queries_of
 from leadkit.train import Schedule, fit
 

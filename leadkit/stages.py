@@ -22,9 +22,10 @@ from leadkit import search as searching
 from leadkit.batches import Tokenised, tokenise
 from leadkit.collection import Collection, load
 from leadkit.config import RUNS, Data
+from leadkit.encoders import encoder_digest, load_tokenizer
 from leadkit.evaluate import MEASURES, per_query
 from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
-from leadkit.retrievers import DualEncoder, Retriever, Tower, encoder_digest, load_tokenizer
+from leadkit.retrievers import DualEncoder, Retriever, Tower
 from leadkit.retrievers import load as load_retriever
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -13,7 +13,8 @@ from leadkit.batches import Batches, Group, Sampler, _portions, groups, pad, pai
 from leadkit.collection import load
 from leadkit.config import Lead
 from leadkit.distil import Distil, Mine, WarmUp, batches
-from leadkit.retrievers import Tower, load_tokenizer
+from leadkit.encoders import load_tokenizer
+from leadkit.retrievers import Tower
 from leadkit.train import Schedule
 
 

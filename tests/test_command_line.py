@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config, pretrain, recipes, reproduce, retrievers, stages
+from leadkit import config, encoders, pretrain, recipes, reproduce, stages
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,7 +136,7 @@ def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch,
     assert call("pretrain")[0] == 0
     assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
     trained = pretrain.Pretraining("masked LM", seed=3, bf16=True), pretrain.Pretraining()
-    assert seen == [(trained[0], tmp_path), (trained[1], retrievers.MODELS), ("toy", 2, "06")]
+    assert seen == [(trained[0], tmp_path), (trained[1], encoders.MODELS), ("toy", 2, "06")]
 
 
 def test_distil_exports_a_student(call, tiny, tmp_path):

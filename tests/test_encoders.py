@@ -30,9 +30,10 @@ from transformers import (
 from leadkit import stages
 from leadkit.batches import Batch, Tokens, pair, separators, tokenise
 from leadkit.distil import WarmUp
+from leadkit.encoders import check, load_encoder, load_tokenizer
 from leadkit.files import read_tensors
 from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower, build, check, check_lengths, depth, load, load_encoder, load_tokenizer
+from leadkit.retrievers import Tower, build, check_lengths, depth, load
 from leadkit.train import Schedule
 
 KINDS = ("bert", "distilbert", "roberta")

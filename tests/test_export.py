@@ -14,8 +14,9 @@ from toys import isolate, scale
 
 from leadkit import export, files, retrievers, stages
 from leadkit.batches import Batch, tokenise
+from leadkit.encoders import load_tokenizer
 from leadkit.evaluate import MEASURES
-from leadkit.retrievers import Tower, build, load_tokenizer
+from leadkit.retrievers import Tower, build
 from leadkit.stages import collection
 
 LONG = "list of the sequence order and the number of items in a file with a name and an index"

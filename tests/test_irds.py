@@ -25,10 +25,11 @@ from toys import data, write_beir
 from leadkit import irds, stages
 from leadkit.batches import groups, tokenise
 from leadkit.collection import Collection, load
+from leadkit.encoders import load_tokenizer
 from leadkit.evaluate import per_query
 from leadkit.irds import Source, source
 from leadkit.passages import Passages, _save, write_passages
-from leadkit.retrievers import Tower, load_tokenizer
+from leadkit.retrievers import Tower
 from leadkit.search import Run, bm25
 
 PASSAGES = {"10": "The first passage", "9": "A second one, naïve \N{SNOWMAN}\u2028 with \t signs", "D7": "", "80": "The last one"}

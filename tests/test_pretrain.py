@@ -11,8 +11,9 @@ from transformers import BertConfig, BertForMaskedLM
 
 from leadkit import pretrain
 from leadkit.collection import load
+from leadkit.encoders import grow, load_tokenizer
 from leadkit.pretrain import Pretraining, Spans, bottleneck_loss, mask_tokens, span_loss, texts, train_tokenizer
-from leadkit.retrievers import Tower, build, grow, load_tokenizer
+from leadkit.retrievers import Tower, build
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from leadkit import retrievers
+from leadkit import encoders, retrievers
 from leadkit.batches import Batch, Tokens, pair, tokenise
-from leadkit.retrievers import Tower, build, load, load_encoder, load_tokenizer
+from leadkit.encoders import load_encoder, load_tokenizer
+from leadkit.retrievers import Tower, build, load
 
 QUERIES = ["sort a list", "the shape of an array after it was transposed", "open file"]
 PASSAGES = ["Return the elements in rising order.", "Axes are permuted; no data is copied, a view is returned whenever possible.",
             "file", "Open the file and return a stream.", "A path, or an integer: the descriptor of the file to wrap.", "mode r"]
-MINIATURE = retrievers.MODELS / retrievers.TOKENISER
+MINIATURE = encoders.MODELS / encoders.TOKENISER
 ARCHITECTURES = ("DE", "CB", "CE")
 
 
@@ -372,10 +373,10 @@ def test_folder_without_a_tokeniser(tmp_path):
 
 def test_encoder_is_known_by_its_weights(tmp_path):
     folder = copied(tmp_path)
-    known = retrievers.encoder_digest(str(folder))
-    assert known == retrievers.encoder_digest(str(MINIATURE)) != retrievers.encoder_digest("random:2x32")
+    known = encoders.encoder_digest(str(folder))
+    assert known == encoders.encoder_digest(str(MINIATURE)) != encoders.encoder_digest("random:2x32")
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert retrievers.encoder_digest(str(folder)) != known
+    assert encoders.encoder_digest(str(folder)) != known

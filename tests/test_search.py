@@ -13,7 +13,8 @@ from toys import write_beir
 from leadkit import search as searching
 from leadkit.batches import Group, Tokenised, pair, tokenise
 from leadkit.collection import load
-from leadkit.retrievers import Tower, build, load_tokenizer
+from leadkit.encoders import load_tokenizer
+from leadkit.retrievers import Tower, build
 from leadkit.search import Run, bm25, by_length, encode, hard_negatives, rerank, search, torch_search
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]

@@ -18,7 +18,7 @@ import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit import distil, retrievers, stages, train
+from leadkit import distil, encoders, retrievers, stages, train
 from leadkit.config import Lead
 from leadkit.distil import Distil, Mine, WarmUp
 from leadkit.files import digest, read_tensors, write, write_json, write_tensors
@@ -111,7 +111,7 @@ def test_key_follows_the_content_of_the_collection(name, tmp_path):
 
 
 def test_key_follows_the_weights_of_the_encoder(name, tmp_path):
-    folder = shutil.copytree(retrievers.MODELS / retrievers.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(encoders.MODELS / encoders.TOKENISER, tmp_path / "model")
 
     def key():
         return WarmUp(data(name), Tower("DE", str(folder)), Schedule(1)).key
@@ -229,7 +229,7 @@ def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_fil
 def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
     model = retrievers.build(Tower("CE", "random:1x32"))
     with pytest.raises(OSError, match=r"retriever could not be written \(.*too large.*\); it is left as it was"):
-        model.save(tmp_path / "retriever", retrievers.load_tokenizer("random:1x32"))
+        model.save(tmp_path / "retriever", encoders.load_tokenizer("random:1x32"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -238,7 +238,7 @@ def test_full_disk_leaves_no_half_token_file(name, tmp_path, small_files):
 
     texts = {str(i): "a list of words " * 20 for i in range(40)}
     with pytest.raises(OSError, match="could not be written"):
-        tokenise(texts, retrievers.load_tokenizer("random:1x32"), 64, tmp_path / "cache")
+        tokenise(texts, encoders.load_tokenizer("random:1x32"), 64, tmp_path / "cache")
     assert list((tmp_path / "cache" / "tokens").iterdir()) == []
 
 
@@ -476,7 +476,7 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
 
 @pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
 def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path):
-    folder = shutil.copytree(retrievers.MODELS / retrievers.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(encoders.MODELS / encoders.TOKENISER, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"encoder .* damaged"):
         Pipeline(scale(name, **{encoder: str(folder)}))
