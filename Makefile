@@ -13,6 +13,8 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
+# A notebook's channel drops messages, the one that a cell has ended among them, where a slow cell's progress bar sends too many.
+export TQDM_MININTERVAL := 1
 # Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor (bench/lead_step.py).
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
 
