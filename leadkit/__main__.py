@@ -95,8 +95,8 @@ def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None
         seeds: number of seeds, 0 to seeds - 1.
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
-        collection: another than the scale's, e.g. beir:PATH.
-        out: folder for the result records; by default data/results/SCALE, with the BEIR folder and any split but test behind it.
+        collection: another than the scale's: beir:PATH or irds:NAME.
+        out: folder for the result records; by default data/results/SCALE, with the other collection's last part and any split but test behind it.
     """
     from leadkit import config, sweep
 

@@ -5,7 +5,6 @@ Shapes: A assistants in the pool, F with the fused ones, 2^A - 1; K layers, B qu
 """
 
 import json
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -109,21 +108,6 @@ class Pool(Stage):
         return [*(self.before.towers() if self.before else ()), self.entrant.retriever.tower]
 
 
-def reciprocal_rank_fusion(runs: list[Run], depth: int, k: float) -> Run:
-    """Merge runs of the same queries (Cormack et al., 2009); of equals, the one met first, run by run, comes first."""
-    rows, scores = np.full((len(runs[0].rows), depth), -1, np.int64), np.zeros((len(runs[0].rows), depth), np.float32)
-    for q in range(len(rows)):
-        gained: dict[int, float] = defaultdict(float)
-        for run in runs:
-            for rank, row in enumerate(run.rows[q].tolist(), start=1):
-                if row >= 0:
-                    # RRF(p) = \sum_r \frac{1}{k + rank_r(p)}
-                    gained[row] += 1 / (k + rank)
-        best = sorted(gained, key=gained.__getitem__, reverse=True)[:depth]
-        rows[q, : len(best)], scores[q, : len(best)] = best, [gained[row] for row in best]
-    return Run(rows, scores)
-
-
 @dataclass(frozen=True)
 class Harder(Stage):
     """The next iteration's data: new negatives, merged from three retrievers, and the queries that the student missed once more."""
@@ -146,7 +130,7 @@ class Harder(Stage):
             raise ValueError(f"{name(self.student.retriever)} has a relevant passage among its first {self.missed} for each of the "
                              f"{len(found)} training queries, so there is no harder data: stop here, or lower `missed`")
         runs = [student, self.dense.ranking(), self.words.ranking()]
-        merged = reciprocal_rank_fusion(runs, self.data.negatives + max(len(g.relevant) for g in found), self.k)
+        merged = search.reciprocal_rank_fusion(runs, self.data.negatives + max(len(g.relevant) for g in found), self.k)
         write_tensors(self.folder / "harder.safetensors", {
             "rows": torch.from_numpy(merged.rows).int(), "scores": torch.from_numpy(merged.scores), "missed": torch.tensor(missed)})
 

@@ -1,5 +1,6 @@
 """Encode, search exactly, re-rank, BM25, mine hard negatives. A `Run` is the ranking of every query."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -171,6 +172,21 @@ def bm25(collection: Collection, split: str, depth: int) -> Run:
     depth = min(depth, len(collection.passages))
     rows, values = index.retrieve(bm25s.tokenize(list(collection.split(split).values()), **words), k=depth, show_progress=False)
     return Run(rows.astype(np.int64), values)
+
+
+def reciprocal_rank_fusion(runs: list[Run], depth: int, k: float) -> Run:
+    """Merge runs of the same queries (Cormack et al., 2009); of equals, the one met first, run by run, comes first."""
+    rows, scores = np.full((len(runs[0].rows), depth), -1, np.int64), np.zeros((len(runs[0].rows), depth), np.float32)
+    for q in range(len(rows)):
+        gained: dict[int, float] = defaultdict(float)
+        for run in runs:
+            for rank, row in enumerate(run.rows[q].tolist(), start=1):
+                if row >= 0:
+                    # RRF(p) = \sum_r \frac{1}{k + rank_r(p)}
+                    gained[row] += 1 / (k + rank)
+        best = sorted(gained, key=gained.__getitem__, reverse=True)[:depth]
+        rows[q, : len(best)], scores[q, : len(best)] = best, [gained[row] for row in best]
+    return Run(rows, scores)
 
 
 def hard_negatives(run: Run, groups: list[Group], depth: int) -> list[Group]:

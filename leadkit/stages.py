@@ -193,19 +193,19 @@ class Evaluate(Stage):
     def cost(self) -> dict[str, float]:
         """What the retriever's training took, that of every retriever it comes from included, each once. seconds: wall time, of the
         last run where one was interrupted; teacher_passes: batches that teachers, assistants and frozen copies answered."""
-        trained: dict[str, Trained] = {}
+        behind: dict[str, Stage] = {}
 
         def visit(stage: Stage) -> None:
-            if stage.key not in trained:
-                if isinstance(stage, Trained):
-                    trained[stage.key] = stage
+            if stage.key not in behind:
+                behind[stage.key] = stage
                 for needed in stage.inputs():
                     visit(needed)
 
         if self.retriever:
             visit(self.retriever)
-        return {"seconds": round(sum(stage.seconds() for stage in trained.values()), 1),
-                "teacher_passes": sum(stage.teachers() * len(stage.log()) for stage in trained.values())}
+        trained = [stage for stage in behind.values() if isinstance(stage, Trained)]
+        return {"seconds": round(sum(stage.seconds() for stage in trained), 1),
+                "teacher_passes": sum(stage.teachers() * len(stage.log()) for stage in trained)}
 
     def values(self, measure: str = MEASURES[0]) -> np.ndarray:
         """(Q,): one measure for each query of the split."""

@@ -12,7 +12,7 @@ from leadkit import losses, mta4dpr, stages
 from leadkit.batches import groups
 from leadkit.distil import Distil, Mine, WarmUp
 from leadkit.files import write_json
-from leadkit.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions, reciprocal_rank_fusion
+from leadkit.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions
 from leadkit.recipes import Pipeline
 from leadkit.retrievers import Tower
 from leadkit.search import Run
@@ -93,20 +93,6 @@ def test_replacement_never_drops_the_best_assistant(name, monkeypatch):
 
 
 # --- harder data
-
-
-def test_reciprocal_rank_fusion_by_hand():
-    """k = 1: ranks 1, 2, 3 earn 1/2, 1/3, 1/4."""
-    runs = [Run(np.array([[7, 8, 9], [1, -1, -1]]), np.zeros((2, 3))), Run(np.array([[9, 7, 5], [2, 1, -1]]), np.zeros((2, 3)))]
-    merged = reciprocal_rank_fusion(runs, 5, 1.0)
-    # 7: 1/2 + 1/3; 9: 1/4 + 1/2; 8: 1/3; 5: 1/4. Then 1: 1/2 + 1/3, 2: 1/2.
-    assert merged.rows.tolist() == [[7, 9, 8, 5, -1], [1, 2, -1, -1, -1]]
-    np.testing.assert_allclose(merged.scores, [[5 / 6, 3 / 4, 1 / 3, 1 / 4, 0], [5 / 6, 1 / 2, 0, 0, 0]], rtol=1e-6)
-    assert reciprocal_rank_fusion(runs, 2, 1.0).rows.tolist() == [[7, 9], [1, 2]]
-    # k decides between one good rank and two poor ones: 1/(k + 1) against 1/(k + 2) + 1/(k + 3)
-    runs = [Run(np.array([[1, 2, 3]]), np.zeros((1, 3))), Run(np.array([[4, 5, 2]]), np.zeros((1, 3)))]
-    firsts = [reciprocal_rank_fusion(runs, 1, k).rows.item() for k in (-0.5, 60.0)]
-    assert firsts == [1, 2]
 
 
 def harder(name, **changes):

@@ -14,6 +14,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from leadkit import sweep
+
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
@@ -114,6 +116,10 @@ def test_hooks_and_workflow_call_existing_targets():
     hooks = (ROOT / ".pre-commit-config.yaml").read_text() + (ROOT / ".github" / "workflows" / "test.yml").read_text()
     called = set(re.findall(r"(?:entry|run): make (\w+)", hooks))
     assert called == {"check", "test"} <= targets
+
+
+def test_sweep_and_make_ask_for_the_same_memory():
+    assert f"export GLIBC_TUNABLES := {sweep.MEMORY}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_make_help_shows_every_target():

@@ -15,7 +15,7 @@ from leadkit.batches import Group, Tokenised, pair, tokenise
 from leadkit.collection import load
 from leadkit.encoders import load_tokenizer
 from leadkit.retrievers import Tower, build
-from leadkit.search import Run, bm25, by_length, encode, hard_negatives, rerank, search, torch_search
+from leadkit.search import Run, bm25, by_length, encode, hard_negatives, reciprocal_rank_fusion, rerank, search, torch_search
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]
 PASSAGES = ["Return the elements in rising order.", "Axes are permuted.", "file", "Open the file and return its lines.",
@@ -212,3 +212,17 @@ def test_rows_of_a_tokenised_subset_are_its_own():
     flat = np.arange(10, dtype=np.int32)
     made = Tokenised(flat, np.array([0, 3, 4, 10]), 0)
     assert [made.row(i).tolist() for i in range(3)] == [[0, 1, 2], [3], [4, 5, 6, 7, 8, 9]] and made.lengths.tolist() == [3, 1, 6]
+
+
+def test_reciprocal_rank_fusion_by_hand():
+    """k = 1: ranks 1, 2, 3 earn 1/2, 1/3, 1/4."""
+    runs = [Run(np.array([[7, 8, 9], [1, -1, -1]]), np.zeros((2, 3))), Run(np.array([[9, 7, 5], [2, 1, -1]]), np.zeros((2, 3)))]
+    merged = reciprocal_rank_fusion(runs, 5, 1.0)
+    # 7: 1/2 + 1/3; 9: 1/4 + 1/2; 8: 1/3; 5: 1/4. Then 1: 1/2 + 1/3, 2: 1/2.
+    assert merged.rows.tolist() == [[7, 9, 8, 5, -1], [1, 2, -1, -1, -1]]
+    np.testing.assert_allclose(merged.scores, [[5 / 6, 3 / 4, 1 / 3, 1 / 4, 0], [5 / 6, 1 / 2, 0, 0, 0]], rtol=1e-6)
+    assert reciprocal_rank_fusion(runs, 2, 1.0).rows.tolist() == [[7, 9], [1, 2]]
+    # k decides between one good rank and two poor ones: 1/(k + 1) against 1/(k + 2) + 1/(k + 3)
+    runs = [Run(np.array([[1, 2, 3]]), np.zeros((1, 3))), Run(np.array([[4, 5, 2]]), np.zeros((1, 3)))]
+    firsts = [reciprocal_rank_fusion(runs, 1, k).rows.item() for k in (-0.5, 60.0)]
+    assert firsts == [1, 2]

@@ -266,6 +266,19 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
 
 
+@pytest.mark.parametrize("collection, split, folder", [
+    ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"), ("python-docs", "test", "toy")])
+def test_records_of_another_collection_have_a_folder_of_their_own(collection, split, folder, name, monkeypatch, tmp_path):
+    found, saved = stages.collection(name), []
+    monkeypatch.setattr(stages, "collection", lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}))
+    monkeypatch.setattr(sweep, "missing", lambda stages: [])
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.append(out))
+    shapes = scale(name, **SIZES)
+    assert sweep.sweep("main", replace(shapes, data=replace(shapes.data, collection=collection)), 1, 1, split) == 0
+    assert saved == [tmp_path / folder.replace("toy", shapes.name)]
+
+
 # as deep as the paper's, so that every row of its tables can be
 SIZES = {"student_encoder": "random:6x16", "teacher_encoder": "random:12x16", "larger_encoder": "random:24x16"}
 
