@@ -96,7 +96,8 @@ def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
         collection: another than the scale's: beir:PATH or irds:NAME.
-        out: folder for the result records; by default data/results/SCALE, with the other collection's last part and any split but test behind it.
+        out: folder for the result records; by default data/results/SCALE, behind it the other collection's last part and any split
+            but test.
     """
     from leadkit import config, sweep
 

@@ -8,7 +8,6 @@ import json
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
