@@ -267,7 +267,8 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
 
 
 @pytest.mark.parametrize("collection, split, folder", [
-    ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"), ("python-docs", "test", "toy")])
+    ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"),
+    ("python-docs", "test", "toy")])
 def test_records_of_another_collection_have_a_folder_of_their_own(collection, split, folder, name, monkeypatch, tmp_path):
     found, saved = stages.collection(name), []
     monkeypatch.setattr(stages, "collection", lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}))
