@@ -226,9 +226,9 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
 def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: str = "test", out: Path | None = None) -> int:
     """Run what is missing of one of the METHODS' tables, or of "all", for seeds 0 to seeds - 1, and write its records.
 
-    jobs: processes; by default one per core, or 4 on a GPU. out: by default data/results/{scale}, for a collection of beir: or irds:
-    {scale}-{its last part}, off the test split with the split behind it. Returns the exit code: 1 where a stage failed, after saying why;
-    the records of the others are written.
+    jobs: processes; by default one per core, or 4 on a GPU. out: by default data/results/{scale}, for a collection of beir: or
+    irds: {scale}-{its last part}, off the test split with the split behind it. Returns the exit code: 1 where a stage failed, after
+    saying why; the records of the others are written.
     """
     tables = {key: names for method in METHODS for key, names in method.TABLES.items()}
     if table not in (*tables, "all"):
@@ -250,7 +250,8 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
     named = titles(todo, every)
     failed = run(todo, jobs, estimates, named) if todo else {}
     source, _, name = scale.data.collection.partition(":")
-    out = out or RESULTS / "-".join([scale.name, *([Path(name).name] if source in ("beir", "irds") else []), *([split] if split != "test" else [])])
+    another, off = [Path(name).name] if source in ("beir", "irds") else [], [split] if split != "test" else []
+    out = out or RESULTS / "-".join([scale.name, *another, *off])
     for seed, evaluations in enumerate(wanted):
         recipes.save_records({name: stage for name, stage in evaluations.items() if stage.key not in failed}, seed, out)
     print(f"result records: {out}")

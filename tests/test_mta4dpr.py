@@ -15,7 +15,6 @@ from leadkit.files import write_json
 from leadkit.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions
 from leadkit.recipes import Pipeline
 from leadkit.retrievers import Tower
-from leadkit.search import Run
 from leadkit.stages import Evaluate, Stage, collection
 from leadkit.train import Schedule
 
