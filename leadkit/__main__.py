@@ -27,26 +27,35 @@ def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
 
 
 @app.command
-def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: str = "test", out: Path | None = None) -> None:
-    """Run what is missing of the main table and print it.
+def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: str = "test", only: str = "",
+          at_once: int | None = None, out: Path | None = None) -> None:
+    """Run what is missing of the main table and print it. Under torchrun several processes share every stage.
 
     Args:
-        scale: smoke, classroom or gpu.
+        scale: smoke, classroom, gpu or paper.
         seeds: number of seeds, 0 to seeds - 1.
         teacher: DE, CB or CE.
         split: the split of the collection to evaluate on.
+        only: one row, e.g. "12DE (mines)", teacher, student or LEAD, and what it needs.
+        at_once: texts that pass through an encoder at once in training; few take less memory and more time. By default all.
         out: folder for the result records.
     """
-    from leadkit import config, recipes, stages
+    from leadkit import config, processes, recipes, retrievers, stages
 
-    if seeds < 1:
-        raise ValueError(f"seeds is {seeds}: at least one is needed")
+    for name, value in {"seeds": seeds, "at_once": at_once}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: at least one is needed")
+    if only and only not in recipes.ROWS:
+        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(recipes.ROWS)}")
+    retrievers.AT_ONCE = at_once
     pipelines = [recipes.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
     stages.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
-    print(recipes.main_table(pipelines, split).round(2).to_string(na_rep=""))
+    found = recipes.main_table(pipelines, split, (only,) if only else recipes.ROWS)
+    if processes.main():
+        print(found.round(2).to_string(na_rep=""))
     for pipeline in pipelines if out else ():
-        rows = pipeline.rows(split).items()
-        recipes.save_records({recipes.experiment(row, teacher): stage for row, stage in rows}, pipeline.seed, out)
+        rows = {recipes.experiment(row, teacher): stage for row, stage in pipeline.rows(split).items() if row in found.index}
+        recipes.save_records(rows, pipeline.seed, out)
 
 
 @app.command

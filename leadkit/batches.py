@@ -8,16 +8,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor
+from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
+from leadkit import processes
 from leadkit.collection import Collection
 from leadkit.files import digest, write
 from leadkit.passages import Passages
@@ -39,6 +41,11 @@ class Tokens:
     def to(self, device: torch.device) -> "Tokens":
         return Tokens(*(None if t is None else t.to(device, non_blocking=True) for t in (self.ids, self.mask, self.kinds)))
 
+    def split(self, size: int) -> "list[Tokens]":
+        """Parts of `size` texts; the last may have fewer."""
+        parts = [t.split(size) if t is not None else repeat(None) for t in (self.ids, self.mask, self.kinds)]
+        return [Tokens(*part) for part in zip(*parts, strict=False)]
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -46,6 +53,7 @@ class Batch:
 
     own: False: every query against all N = B * n passages (in-batch negatives); True: against its own n (CE).
     pairs: the B * n concatenations of query and passage, for a CE. positive: (B,), the column of the positive.
+    Of W processes each has its own B / W queries and their passages; N counts the passages of all (cross-batch negatives).
     """
 
     queries: Tokens
@@ -94,6 +102,12 @@ class Tokenised:
     def rows(self, rows: np.ndarray) -> Tokens:
         """The texts of these rows, padded to the longest of them."""
         return pad([self.row(i) for i in rows], self.pad)
+
+    def part(self, rows: np.ndarray, own: slice) -> Tokens:
+        """The texts of rows[own], padded to the longest of all `rows`."""
+        tokens = self.rows(rows[own])
+        missing = int((self.offsets[rows + 1] - self.offsets[rows]).max()) - tokens.ids.shape[1]
+        return Tokens(functional.pad(tokens.ids, (0, missing), value=self.pad), functional.pad(tokens.mask, (0, missing)))
 
 
 def pad(rows: list[np.ndarray], value: int, kinds: list[np.ndarray] | None = None) -> Tokens:
@@ -248,17 +262,19 @@ class Sampler:
 
 
 class Batches:
-    """Step -> `Batch`, for one tokeniser."""
+    """Step -> `Batch`, for one tokeniser: of several processes, this one's share of it."""
 
     def __init__(self, sampler: Sampler, queries: Tokenised, passages: Tokenised, own: bool = False, pairs: bool = False):
         self.sampler, self.queries, self.passages, self.own, self.pairs = sampler, queries, passages, own, pairs
+        self.share = processes.share(sampler.batch, "batch")
 
     def __call__(self, step: int) -> Batch:
         queries, passages = self.sampler(step)
-        B, n = passages.shape
-        positive = torch.zeros(B, dtype=torch.long) if self.own else torch.arange(B) * n
-        together = pair(self.queries, self.passages, np.repeat(queries, n), passages.ravel()) if self.pairs else None
-        return Batch(self.queries.rows(queries), self.passages.rows(passages.ravel()), positive, self.own, together)
+        (B, n), b = passages.shape, self.share
+        positive = (torch.zeros(B, dtype=torch.long) if self.own else torch.arange(B) * n)[b]
+        p = slice(b.start * n, b.stop * n)
+        together = pair(self.queries, self.passages, np.repeat(queries[b], n), passages[b].ravel()) if self.pairs else None
+        return Batch(self.queries.part(queries, b), self.passages.part(passages.ravel(), p), positive, self.own, together)
 
 
 def pair(queries: Tokenised, passages: Tokenised, query_rows: np.ndarray, passage_rows: np.ndarray) -> Tokens:

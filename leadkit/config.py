@@ -79,6 +79,11 @@ SCALES = {
         Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
         warm_up=Schedule(3000, 2e-4), teacher=Schedule(3000, 2e-4), student=Schedule(3000, 2e-4), distil=Schedule(6000, 2e-4),
         lead=Lead(), score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0}, dropout=0.1, bf16=BF16),
+    "paper": Scale(  # several GPUs, by torchrun; every field that no comment above gives is ours
+        "paper", "Luyu/co-condenser-marco", "distilbert-base-uncased", "nghuyong/ernie-2.0-large-en",
+        Data("irds:msmarco-passage", query_tokens=32, passage_tokens=144, batch=64, passages=8),
+        warm_up=Schedule(20_000), teacher=Schedule(20_000), student=Schedule(20_000), distil=Schedule(50_000),
+        lead=Lead(), score_scale={"DE": 1.0, "CB": 1.0, "CE": 1.0}, dropout=0.1, rerank=1000, bf16=BF16),
 }
 
 

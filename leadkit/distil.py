@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
-from leadkit import losses, search, selection
+from leadkit import losses, processes, search, selection
 from leadkit.batches import Batch, Batches, Group, Sampler, groups, identity
 from leadkit.config import Lead
 from leadkit.encoders import check, load_tokenizer
@@ -24,11 +24,10 @@ class Mine(Stage):
 
     def run(self) -> None:
         model = self.retriever.model()
-        q = search.encode(model, queries_of(model.tower, self.data, "train"), "encoding training queries")
-        p = search.encode(model, passages_of(model.tower, self.data), "encoding passages")
+        queries, passages = queries_of(model.tower, self.data, "train"), passages_of(model.tower, self.data)
         # A query has a few relevant passages at most: search that much deeper, then drop them.
         found = groups(collection(self.data.collection), "train")
-        run = search.search(q, p, self.data.negatives + max(len(g.relevant) for g in found))
+        run = search.retrieve(model, queries, passages, self.data.negatives + max(len(g.relevant) for g in found))
         mined = search.hard_negatives(run, found, self.data.negatives)
         rows = torch.full((len(mined), self.data.negatives), -1, dtype=torch.int32)
         for i, group in enumerate(mined):
@@ -183,7 +182,7 @@ def _lead(lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[s
     with torch.set_grad_enabled(lead.joint):
         if lead.strategy == "weighted":  # Eq. (7) over all N layers says how likely each is chosen
             every, teacher_final = teacher(batch["teacher"], tuple(range(1, N + 1)))
-            weights = losses.layer_weights(every, positive, lead.tau_l).mean(1)  # (N,)
+            weights = processes.mean(losses.layer_weights(every, positive, lead.tau_l).mean(1))  # (N,)
             chosen, taught = selection.select("weighted", lead.k, M, N, generator, weights.cpu())
             teacher_layers = every[[layer - 1 for layer in taught]]  # (K, B, C)
         else:

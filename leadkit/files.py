@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from leadkit import processes
+
 
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
@@ -24,7 +26,12 @@ def fingerprint(value: object) -> str:
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> None:
-    """Let `writer(temporary path)` write, then rename to `path`. A failure (a full disk, ctrl-C) leaves `path` as it was."""
+    """Let `writer(temporary path)` write, then rename to `path`. A failure (a full disk, ctrl-C) leaves `path` as it was.
+
+    Of several processes only the main one writes.
+    """
+    if not processes.main():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -42,6 +49,8 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
 
 def write_folder(folder: Path, writer: Callable[[Path], object]) -> None:
     """As `write`, for a writer that fills a folder: its files move to `folder` when all are written."""
+    if not processes.main():
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:

@@ -11,7 +11,7 @@ from itertools import combinations
 import torch
 from torch import Generator, Tensor
 
-from leadkit import losses, search, selection
+from leadkit import losses, processes, search, selection
 from leadkit.batches import Group, groups
 from leadkit.config import Scale
 from leadkit.distil import Distil, WarmUp, batches
@@ -210,7 +210,7 @@ class Assist(Distil):
             if assistants:
                 finals = torch.stack([final for _, final in assistants])  # (A, B, C)
                 fused = torch.stack([losses.fuse(finals[list(subset)], lead.tau_d) for subset in subsets])  # (F, B, C)
-                far = distances(teacher[1], fused, self.assistance, lead.tau_d)  # (F,)
+                far = processes.mean(distances(teacher[1], fused, self.assistance, lead.tau_d))  # (F,)
                 nearest = min(range(len(subsets)), key=far.tolist().__getitem__)
                 layers = losses.fuse(torch.stack([assistants[i][0] for i in subsets[nearest]]), lead.tau_d)  # (K, B, C)
                 from_assistant = taught(own, (layers, fused[nearest]), batch.positive)

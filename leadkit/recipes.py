@@ -111,10 +111,10 @@ def main_rows(records: dict[str, list[dict]], teacher: str = "CB") -> dict[str, 
     return {row: records[name] for row in ROWS if (name := experiment(row, teacher)) in records}
 
 
-def main_table(pipelines: list[Pipeline], split: str = "test") -> pd.DataFrame:
-    """The main table of these pipelines, one per seed: runs what is missing. Columns as in `summarise`."""
+def main_table(pipelines: list[Pipeline], split: str = "test", rows: tuple[str, ...] = ROWS) -> pd.DataFrame:
+    """The main table of these pipelines, one per seed, or some of its rows: runs what is missing. Columns as in `summarise`."""
     every = [pipeline.rows(split) for pipeline in pipelines]
-    return summarise({name: [rows[name].record() for rows in every] for name in every[0]})
+    return summarise({row: [evaluations[row].record() for evaluations in every] for row in rows})
 
 
 def summarise(records: dict[str, list[dict]]) -> pd.DataFrame:

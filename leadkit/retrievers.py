@@ -13,13 +13,18 @@ from typing import ClassVar
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
-from leadkit import encoders, scores
+from leadkit import encoders, processes, scores
 from leadkit.batches import Batch, Tokens, separators
 from leadkit.encoders import load_config, load_encoder, load_tokenizer, set_attention
 from leadkit.files import read_tensors, write_folder, write_json, write_tensors
+
+# Texts that pass through an encoder at once in training, None for all. Their states alone are kept; the gradient computes the rest
+# again (gradient caching, Gao et al. 2021, as checkpoints): a larger batch in the same memory, the same numbers.
+AT_ONCE: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,12 @@ class Retriever(nn.Module):
 
     def states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
         """Token states after each of the 1-based `layers`, float32: a list of (P, T, H)."""
+        if AT_ONCE is None or not torch.is_grad_enabled() or len(tokens.ids) <= AT_ONCE:
+            return self._states(tokens, layers)
+        parts = [checkpoint(self._states, part, layers, use_reentrant=False) for part in tokens.split(AT_ONCE)]
+        return [torch.cat(states) for states in zip(*parts, strict=True)]
+
+    def _states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
         hidden = self.encode_tokens(tokens, output_hidden_states=True).hidden_states
         # hidden[0] is the embeddings, so hidden[i] is layer i.
         states = {i: hidden[i].float() for i in layers if i < len(hidden)}
@@ -131,19 +142,29 @@ class Retriever(nn.Module):
 
 
 class TwoTowers(Retriever):
-    """DE and CB: query and passage are encoded apart, by one shared tower, and meet in a score function."""
+    """DE and CB: query and passage are encoded apart, by one shared tower, and meet in a score function.
+
+    Of several processes each compares its own queries with the passages of all (cross-batch negatives).
+    """
 
     def token_states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
         """What the score function sees: a list of (P, T, H)."""
         return self.states(tokens, layers)
 
-    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
-        """Token states (B, X, H) and (N, Y, H) of one layer -> scores (B, N)."""
+    def compared(self, states: Tensor) -> Tensor:
+        """What of the token states (P, T, H) the score function sees."""
+        return states
+
+    def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
+        """`compared` states (B, X, H) and (N, Y, H) of one layer, masks (B, X) and (N, Y) -> scores (B, N)."""
         raise NotImplementedError
 
     def _scores(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
-        every = torch.stack([self.compare(q, p, batch) for q, p in zip(queries, passages, strict=True)])  # (K, B, N)
-        return batch.candidates(every * self.tower.scale)  # (K, B, C)
+        queries, passages, p_mask = [*map(self.compared, queries)], [*map(self.compared, passages)], batch.passages.mask
+        if not batch.own:
+            passages, p_mask = [*map(processes.gather, passages)], processes.gather(p_mask)
+        every = torch.stack([self.compare(q, p, batch.queries.mask, p_mask) for q, p in zip(queries, passages, strict=True)])
+        return batch.candidates(every * self.tower.scale)  # (K, B, N) -> (K, B, C)
 
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
         return self._scores(self.token_states(batch.queries, layers), self.token_states(batch.passages, layers), batch)
@@ -165,7 +186,10 @@ class DualEncoder(TwoTowers):
 
     architecture = "DE"
 
-    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
+    def compared(self, states: Tensor) -> Tensor:
+        return states[:, :1]  # (P, 1, H)
+
+    def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         # f_DE(q, p) = E_Q(q)^T E_P(p)
         return scores.dot(queries[None, :, 0], passages[None, :, 0])[0]  # (B, N)
 
@@ -185,10 +209,9 @@ class ColBERT(TwoTowers):
             states = [nn.functional.normalize(s, dim=-1) if i == self.layers else s for i, s in zip(layers, states, strict=True)]
         return states
 
-    def compare(self, queries: Tensor, passages: Tensor, batch: Batch) -> Tensor:
-        q_mask = None if self.tower.released else batch.queries.mask
+    def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         # f_CB(q, p) = \sum_{x} \max_{y} E_Q(q)_x . E_P(p)_y
-        return scores.maxsim(queries[None], passages[None], batch.passages.mask, q_mask)[0]  # (B, N)
+        return scores.maxsim(queries[None], passages[None], p_mask, None if self.tower.released else q_mask)[0]  # (B, N)
 
 
 class CrossEncoder(Retriever):

@@ -1,4 +1,7 @@
-"""Encode, search exactly, re-rank, BM25, mine hard negatives. A `Run` is the ranking of every query."""
+"""Encode, search exactly, re-rank, BM25, mine hard negatives. A `Run` is the ranking of every query.
+
+Of several processes each encodes, searches and scores its share; all have the whole result.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from leadkit import scores
+from leadkit import processes, scores
 from leadkit.batches import Group, Tokenised, Tokens, pair
 from leadkit.collection import Collection
 from leadkit.files import write
@@ -54,24 +57,50 @@ def by_length(lengths: np.ndarray) -> list[np.ndarray]:
     return batches
 
 
+def _own(batches: list[np.ndarray]) -> list[np.ndarray]:
+    """Of several processes, this one's batches; together they have all."""
+    return batches[processes.number() :: processes.count()]
+
+
 @torch.inference_mode()
-def _encode(retriever: Retriever, texts: Tokenised, label: str, keep: Callable[[Tokens, np.ndarray], None]) -> None:
+def _encode(retriever: Retriever, texts: Tokenised, batches: list[np.ndarray], label: str,
+            keep: Callable[[Tokens, np.ndarray], None]) -> None:
     device = retriever.encoder.device
-    with tqdm(total=len(texts), desc=label, unit="text", leave=False) as bar:
-        for rows in by_length(texts.lengths):
+    with tqdm(total=sum(map(len, batches)), desc=label, unit="text", leave=False, disable=not processes.main()) as bar:
+        for rows in batches:
             keep(texts.rows(rows).to(device), rows)
             bar.update(len(rows))
 
 
+def encode_share(retriever: DualEncoder, texts: Tokenised, label: str) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (P,), rising, and vectors (P, H) float32 of the texts that are this process's share: of one process, all."""
+    batches = _own(by_length(texts.lengths))
+    rows = np.sort(np.concatenate([np.empty(0, np.int64), *batches]))
+    vectors = np.empty((len(rows), retriever.width), np.float32)
+
+    def keep(tokens: Tokens, at: np.ndarray) -> None:
+        vectors[np.searchsorted(rows, at)] = retriever.encode(tokens).float().cpu().numpy()
+
+    _encode(retriever, texts, batches, label, keep)
+    return rows, vectors
+
+
 def encode(retriever: DualEncoder, texts: Tokenised, label: str = "encoding") -> np.ndarray:
     """(P, H) float32: the vector of every text."""
-    vectors = np.empty((len(texts), retriever.width), np.float32)
+    rows, own = encode_share(retriever, texts, label)
+    vectors = np.zeros((len(texts), retriever.width), np.float32)
+    vectors[rows] = own
+    return processes.total(vectors)
 
-    def keep(tokens: Tokens, rows: np.ndarray) -> None:
-        vectors[rows] = retriever.encode(tokens).float().cpu().numpy()
 
-    _encode(retriever, texts, label, keep)
-    return vectors
+def retrieve(retriever: DualEncoder, queries: Tokenised, passages: Tokenised, depth: int) -> Run:
+    """Encode and search: the top `depth` passages of each query."""
+    vectors = encode(retriever, queries, "encoding queries")
+    rows, own = encode_share(retriever, passages, "encoding passages")
+    found = search(vectors, own, depth)
+    run = Run(processes.side_by_side(rows[found.rows]), processes.side_by_side(found.scores))  # (Q, W * depth)
+    best = np.lexsort((run.rows, -run.scores))[:, :depth]  # of equals, the lower row first
+    return Run(np.take_along_axis(run.rows, best, 1), np.take_along_axis(run.scores, best, 1))
 
 
 def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
@@ -82,6 +111,8 @@ def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
     import faiss  # after torch: see pyproject.toml
 
     depth = min(depth, len(passages))
+    if not depth:  # more processes than batches of passages
+        return Run(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
     if torch.cuda.is_available() and not getattr(faiss, "get_num_gpus", lambda: 0)():
         return torch_search(queries, passages, depth, torch.device("cuda"))
     index = faiss.IndexFlatIP(passages.shape[1])
@@ -126,33 +157,35 @@ def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenise
     """(Q, k): the score of each query with each of its candidates."""
     Q, k = rows.shape
     q, p = np.repeat(np.arange(Q), k), rows.ravel()
-    values, device = np.empty(Q * k, np.float32), retriever.encoder.device
-    with tqdm(total=Q * k, desc=label, unit="pair", leave=False) as bar:
-        for at in by_length(queries.lengths[q] + passages.lengths[p]):
+    batches = _own(by_length(queries.lengths[q] + passages.lengths[p]))
+    values, device = np.zeros(Q * k, np.float32), retriever.encoder.device
+    with tqdm(total=sum(map(len, batches)), desc=label, unit="pair", leave=False, disable=not processes.main()) as bar:
+        for at in batches:
             tokens = pair(queries, passages, q[at], p[at]).to(device)
             values[at] = retriever.score(tokens, (retriever.layers,))[0].float().cpu().numpy()
             bar.update(len(at))
-    return values.reshape(Q, k)
+    return processes.total(values).reshape(Q, k)
 
 
 @torch.inference_mode()
 def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str) -> np.ndarray:
     """(Q, k): MaxSim of each query with each of its candidates; passages are encoded once and kept in float16."""
     last, device = (retriever.layers,), retriever.encoder.device
-    needed, position = np.unique(rows, return_inverse=True)
-    position = position.reshape(rows.shape)
+    batches = _own(np.array_split(np.arange(len(rows)), max(1, len(rows) // 32)))
+    own = np.concatenate([np.empty(0, np.int64), *batches])
+    needed = np.unique(rows[own])
+    position = np.searchsorted(needed, rows)  # of the process's own queries
     table: list[Tensor] = [torch.empty(0)] * len(needed)
-    chosen = Tokenised(np.concatenate([passages.row(r) for r in needed]),
-                       np.concatenate([[0], np.cumsum(passages.lengths[needed])]), passages.pad)
+    chosen = passages.take(needed)
 
     def keep(tokens: Tokens, at: np.ndarray) -> None:
         states = retriever.token_states(tokens, last)[0].half()  # (P, Y, H)
         for i, state, length in zip(at, states, tokens.mask.sum(1).tolist(), strict=True):
             table[i] = state[:length].clone()
 
-    _encode(retriever, chosen, f"{label}: encoding", keep)
-    values = np.empty(rows.shape, np.float32)
-    for at in tqdm(np.array_split(np.arange(len(rows)), max(1, len(rows) // 32)), desc=label, unit="batch", leave=False):
+    _encode(retriever, chosen, by_length(chosen.lengths), f"{label}: encoding", keep)
+    values = np.zeros(rows.shape, np.float32)
+    for at in tqdm(batches, desc=label, unit="batch", leave=False, disable=not processes.main()):
         tokens = queries.rows(at).to(device)
         states = retriever.token_states(tokens, last)[0]  # (B, X, H)
         for i, state, mask in zip(at, states, tokens.mask, strict=True):
@@ -161,7 +194,7 @@ def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, r
             p_mask = torch.arange(candidates.shape[1], device=device) < lengths[:, None]  # (k, Y)
             q_mask = None if retriever.tower.released else mask[None]
             values[i] = scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0].float().cpu().numpy()
-    return values
+    return processes.total(values)
 
 
 def bm25(collection: Collection, split: str, depth: int) -> Run:

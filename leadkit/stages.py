@@ -9,6 +9,7 @@ import platform
 import resource
 import shutil
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
+from leadkit import processes
 from leadkit import search as searching
 from leadkit.batches import Tokenised, tokenise
 from leadkit.collection import Collection, load
@@ -28,20 +30,22 @@ from leadkit.files import digest, fingerprint, read_tensors, write_json, write_t
 from leadkit.retrievers import DualEncoder, Retriever, Tower
 from leadkit.retrievers import load as load_retriever
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = processes.device()
 
 
 @cache
 def collection(name: str) -> Collection:
     """The collection of this name, loaded once per process."""
-    return load(name)
+    with processes.main_first():  # it may have to be made
+        return load(name)
 
 
 @cache
 def _tokenised(encoder: str, name: str, split: str, longest: int) -> Tokenised:
     """Queries of a split, or, for split "passages", the passages."""
     texts = collection(name).passages if split == "passages" else collection(name).split(split)
-    return tokenise(texts, load_tokenizer(encoder), longest)
+    with processes.main_first():
+        return tokenise(texts, load_tokenizer(encoder), longest)
 
 
 def queries_of(tower: Tower, data: Data, split: str) -> Tokenised:
@@ -87,13 +91,17 @@ class Stage:
             return False
 
     def done(self) -> Path:
-        """Run the stage unless it is finished; return its folder. A second process that asks for it waits for the first."""
+        """Run the stage unless it is finished; return its folder. A second program that asks for it waits for the first."""
         RUNS.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_suffix(".lock")):
-            return self.folder if self.finished() else self._run()
+        processes.agree(self.key, f"stage {self.kind}")
+        with FileLock(self.folder.with_suffix(".lock")) if processes.main() else nullcontext():
+            if not processes.mains(processes.main() and self.finished()):
+                self._run()
+                processes.wait()  # until the main process has written
+            return self.folder
 
-    def _run(self) -> Path:
-        if (self.folder / "stage.json").exists():
+    def _run(self) -> None:
+        if processes.main() and (self.folder / "stage.json").exists():
             print(f"{self.folder} is not what was written there: this stage is run anew")
             shutil.rmtree(self.folder)
         for needed in self.inputs():
@@ -101,6 +109,11 @@ class Stage:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = time.time()
         self.run()
+        if processes.main():
+            self._seal(started)
+
+    def _seal(self, started: float) -> None:
+        """Remove what was temporary, and write `stage.json`: the stage is finished."""
         for temporary in self.folder.glob("checkpoint*"):
             temporary.unlink()
         for unfinished in self.folder.glob(".*"):  # what a killed process was writing
@@ -108,7 +121,6 @@ class Stage:
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
         seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}
         write_json(self.folder / "stage.json", seal)
-        return self.folder
 
     def seconds(self) -> float:
         """Wall time of this stage's last run."""
@@ -180,8 +192,7 @@ class Evaluate(Stage):
             return searching.rerank(model, queries, passages, self.first.ranking(), self.rerank)
         if not isinstance(model, DualEncoder):
             raise ValueError(f"a {model.architecture} cannot search a collection: give `first`, the run whose top it re-ranks")
-        return searching.search(searching.encode(model, queries, "encoding queries"),
-                                searching.encode(model, passages, "encoding passages"), self.depth)
+        return searching.retrieve(model, queries, passages, self.depth)
 
     def ranking(self) -> searching.Run:
         tensors = read_tensors(self.done() / "run.safetensors")

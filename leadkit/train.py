@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from leadkit import processes
 from leadkit.files import digest, read_tensors, write_json, write_tensors
 
 
@@ -41,9 +42,13 @@ class NotFinite(ArithmeticError):
     """A loss or its gradient is NaN or infinite; the message names the step and the batch. The last checkpoint is kept."""
 
 
+class OutOfMemory(OSError):
+    """A step does not fit into the device's memory; the message says what would. The last checkpoint is kept."""
+
+
 def seed_step(seed: int, step: int) -> None:
-    """Seed every random number of a step from (seed, step)."""
-    torch.manual_seed(seed * 1_000_003 + step)
+    """Seed every random number of a step from (seed, step), and from the process where there are several."""
+    torch.manual_seed(seed * 1_000_003 + step + 1_000_000_007 * processes.number())
 
 
 def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict]) -> None:
@@ -85,7 +90,8 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
 
     Of an nn.ModuleDict each model's gradient is clipped on its own, as if each had its own optimiser (so the released code).
     loss_at: step -> {"total": loss, other parts to be logged}, all scalars. describe: step -> the batch's ids, for `NotFinite`.
-    Checkpoints go to `folder`; a checkpoint found there is continued.
+    Checkpoints go to `folder`; a checkpoint found there is continued. Of several processes each has the loss of its share of the
+    batch: gradients and log are their means.
     """
     accelerator = Accelerator()
     models = model.values() if isinstance(model, nn.ModuleDict) else [model]
@@ -95,13 +101,21 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
     folder.mkdir(parents=True, exist_ok=True)
     first, log = _resume(folder, model, optimizer)
     saved = time.monotonic()
-    for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step"):
+    for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step",
+                     disable=not processes.main()):
         seed_step(seed, step)
-        parts = loss_at(step)
-        values = {name: float(value.detach()) for name, value in parts.items()}
+        try:
+            parts = loss_at(step)
+            accelerator.backward(parts["total"])
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(f"{label}: step {step} does not fit into the memory of {accelerator.device}; with a smaller at_once "
+                              "fewer texts pass through an encoder at a time, with the same result") from error
+        values = {name: float(processes.mean(value)) for name, value in parts.items()}
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
-        accelerator.backward(parts["total"])
+        for parameter in parameters if processes.count() > 1 else ():
+            if parameter.grad is not None:
+                parameter.grad = processes.mean(parameter.grad)
         norms = [float(torch.nn.utils.clip_grad_norm_(m.parameters(), schedule.clip)) for m in models]
         if not all(map(math.isfinite, (*norms, *values.values()))):
             raise NotFinite(f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norms}); "
@@ -109,7 +123,7 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, **values})
-        if time.monotonic() - saved > schedule.save_seconds:
+        if processes.main() and time.monotonic() - saved > schedule.save_seconds:
             _save(folder, model, optimizer, step + 1, log)
             saved = time.monotonic()
     model.eval()

@@ -58,12 +58,20 @@ def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path):
     assert code == 0 and printed.startswith("|  | MRR@10 |") and (tmp_path / "records" / "main-table.png").stat().st_size > 1000
 
 
+def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
+    code, out, _ = call("table", "--scale", "toy", "--split", "dev", "--only", "student", "--at-once", "3")
+    assert code == 0 and "\nstudent " in out and "RD" not in out.split("\n", 1)[1]
+    assert {path.name.partition("-")[0] for path in (tmp_path / "runs").glob("*/")} == {"warm", "mine", "evaluate"}
+
+
 @pytest.mark.parametrize("arguments, message", [
-    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, gpu"),
+    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, gpu, paper"),
     (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
     (("table", "--scale", "toy", "--teacher", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
     (("table", "--scale", "toy", "--split", "validation"), "split 'validation' is not in collection"),
     (("table", "--scale", "toy", "--seeds", "0"), "seeds is 0: at least one is needed"),
+    (("table", "--scale", "toy", "--at-once", "0"), "at_once is 0: at least one is needed"),
+    (("table", "--scale", "toy", "--only", "12CB"), "row '12CB' is unknown: use one of BM25, 12DE (mines), teacher"),
     (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
     (("results", "nowhere"), "folder nowhere holds no result records (*.json)"),
 ])
@@ -172,4 +180,4 @@ def test_process_exits_with_one_line_and_not_zero():
     done = subprocess.run([sys.executable, "-m", "leadkit", "table", "--scale", "tiny"], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, gpu\n"
+    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, gpu, paper\n"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from leadkit import encoders, retrievers
+from leadkit import encoders, losses, retrievers
 from leadkit.batches import Batch, Tokens, pair, tokenise
 from leadkit.encoders import load_encoder, load_tokenizer
 from leadkit.retrievers import Tower, build, load
@@ -67,6 +67,28 @@ def slow_score(model, tokenizer, layer, query, passage):
     if model.architecture == "DE":
         return model.tower.scale * float(q[0] @ p[0])
     return model.tower.scale * sum(max(float(x @ y) for y in p) for x in q)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer, monkeypatch):
+    student, teacher, made, widths = retriever("DE", 1), retriever(architecture), batch(tokenizer, architecture == "CE"), []
+
+    def gradients(at_once):
+        monkeypatch.setattr(retrievers, "AT_ONCE", at_once)
+        widths.clear()
+        (layers, final), (taught, taught_final) = student(made, (1, 3)), teacher(made, (2, 3))
+        loss = losses.lead_loss(layers, taught, final, taught_final, made.positive)
+        found = torch.autograd.grad(loss.total, [p for m in (student, teacher) for p in m.parameters()], allow_unused=True)
+        return loss.total.item(), [g for g in found if g is not None]
+
+    for model in (student, teacher):
+        model.encoder.register_forward_pre_hook(lambda module, args: widths.append(len(args[0])))
+    total, expected = gradients(None)
+    assert max(widths) == len(PASSAGES)
+    few, found = gradients(2)
+    assert max(widths) == 2 and few == pytest.approx(total, abs=1e-6) and len(found) == len(expected) > 50
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 # --- layers

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from leadkit import train
-from leadkit.train import NotFinite, Schedule, fit
+from leadkit.train import NotFinite, OutOfMemory, Schedule, fit
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -272,3 +272,11 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
     monkeypatch.undo()
     assert same(run(tmp_path)[0], undisturbed[0])
+
+
+def test_a_step_that_does_not_fit_says_what_would(tmp_path):
+    def loss_at(step):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    with pytest.raises(OutOfMemory, match="^toy: step 0 does not fit into the memory of cpu; with a smaller at_once"):
+        fit(model(), loss_at, Schedule(STEPS), 0, tmp_path, "toy")

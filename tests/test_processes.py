@@ -1,0 +1,98 @@
+"""Two and four processes (gloo) are one process with the whole batch: losses, gradients, negatives and rankings."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from toys import toy
+
+from leadkit import processes
+
+HERE = Path(__file__)
+ARCHITECTURES = ("DE", "CB", "CE")
+
+
+def work(folder: Path) -> None:
+    """What each process does: every stage of the pipeline, for every teacher. Written down: what came out of each."""
+    from toys import scale
+
+    from leadkit import search, stages
+    from leadkit.distil import METHODS
+    from leadkit.files import write_json, write_tensors
+    from leadkit.recipes import Pipeline
+    from leadkit.train import Schedule
+
+    stages.RUNS, search.TOKENS_PER_BATCH = folder / "runs", 64  # several batches of passages, so that each process has some
+    found, gradients, clip = {"given": [], "logs": {}, "runs": {}}, {}, torch.nn.utils.clip_grad_norm_
+
+    def watched(parameters, largest: float) -> torch.Tensor:
+        parameters = list(parameters)
+        for parameter in parameters:
+            if parameter.grad is not None:
+                gradients[f"{label} {len(gradients)}"] = parameter.grad.clone()
+        return clip(parameters, largest)
+
+    # One step, since AdamW turns a last digit of a small gradient into a step of full length; all passages: no cut among equals.
+    tiny = scale(f"beir:{folder.parent / 'toy'}", depth=48, teacher=Schedule(1, 1e-3), distil=Schedule(1, 1e-3))
+    for teacher in ARCHITECTURES:
+        chain, other = (Pipeline(tiny, seed, teacher) for seed in (0, 1))
+        found["given"] += [stage.done().name for stage in (chain.miner, chain.teacher, chain.student)]
+        trained = {f"{teacher} {method}": chain.distil(method) for method in METHODS} | {f"{teacher} warm-up": other.teacher}
+        torch.nn.utils.clip_grad_norm_ = watched
+        for label, stage in trained.items():
+            found["logs"][label] = stage.log()
+        torch.nn.utils.clip_grad_norm_ = clip
+        found["runs"][teacher] = chain.rows("test")["teacher"].ranking().rows.tolist()
+    found["runs"]["12DE"] = chain.evaluate(chain.miner, "test").ranking().rows.tolist()
+    found["negatives"] = [group.negatives for group in chain.negatives.groups()]
+    write_json(folder / "found.json", found)
+    write_tensors(folder / "gradients.safetensors", gradients)
+    processes.wait()
+
+
+def run(folder: Path, count: int) -> dict:
+    """The findings of `count` processes."""
+    folder.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(HERE), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent.parent)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((folder / "found.json").read_text())
+
+
+def test_processes_together_do_what_one_does(tmp_path):
+    toy(tmp_path / "toy")
+    alone = run(tmp_path / "1", 1)
+    expected = load_file(tmp_path / "1" / "gradients.safetensors")
+    assert len(expected) > 100
+    for count in (2, 4):
+        for name in set(alone["given"]):  # so that each stage starts from the same
+            shutil.copytree(tmp_path / "1" / "runs" / name, tmp_path / f"{count}" / "runs" / name)
+        together = run(tmp_path / f"{count}", count)
+        assert together["negatives"] == alone["negatives"] and together["runs"] == alone["runs"]
+        gradients = load_file(tmp_path / f"{count}" / "gradients.safetensors")
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            difference, largest = (gradient - expected[name]).abs().max(), expected[name].abs().max()
+            assert difference <= 1e-6 * max(1, largest), (count, name)  # those of FD reach 17
+        for label, log in alone["logs"].items():
+            for step, own in zip(log, together["logs"][label], strict=True):
+                assert own == pytest.approx(step, abs=1e-6), label
+
+
+def test_processes_must_be_asked_for_the_same(monkeypatch):
+    for name, answer in {"count": 2, "number": 1, "broadcast_object_list": ["another"]}.items():
+        monkeypatch.setattr(processes, name, lambda *_, answer=answer: answer)
+    with pytest.raises(ValueError, match="^process 1 has stage distil 'this', the main process 'another': start all"):
+        processes.agree("this", "stage distil")
+    assert processes.share(6, "batch") == slice(3, 6)
+    with pytest.raises(ValueError, match="^batch 5 cannot be shared by 2 processes: use a multiple of 2"):
+        processes.share(5, "batch")
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]))
