@@ -123,15 +123,16 @@ def towers(student: Sequence[int], teacher: Sequence[int], title: str, student_l
     if len(student) != len(teacher):
         raise ValueError(f"student is {tuple(student)}, teacher {tuple(teacher)}: the i-th teaches the i-th, give as many of both")
     axes = _axes(axes)
-    for name, x, depth, drawn, colour in (("teacher", 0, teacher_layers, teacher, TEACHER),
-                                          ("student", 1, student_layers, student, STUDENT)):
+    for name, x, side, depth, drawn, colour in (("teacher", 0, -15, teacher_layers, teacher, TEACHER),
+                                                ("student", 1, 15, student_layers, student, STUDENT)):
         if wrong := [layer for layer in drawn if not 1 <= layer <= depth]:
             raise ValueError(f"{name} is {tuple(drawn)}: layer {wrong[0]} is not one of 1 to {depth}")
         layers = np.arange(1, depth + 1)
         face = [colour if layer in drawn else "white" for layer in layers]
         axes.scatter([x] * depth, layers / depth, s=170, c=face, edgecolors="grey", zorder=2)
         for layer in layers:
-            axes.text(1.24 * x - 0.12, layer / depth, str(layer), ha="center", va="center_baseline", fontsize="small")
+            axes.annotate(str(layer), (x, layer / depth), (side, 0), textcoords="offset points", ha="center", va="center_baseline",
+                          fontsize="small")
     for pairs, colour, width in ((before, "lightgrey", 1), (zip(student, teacher, strict=True), "dimgrey", 2)):
         ends = [((0, a / teacher_layers), (1, b / student_layers)) for b, a in pairs]
         axes.add_collection(LineCollection(ends, colors=colour, linewidths=width, zorder=1))

@@ -35,12 +35,10 @@ def test_a_line_joins_each_student_layer_to_the_one_that_teaches_it():
 def test_every_layer_has_its_number_beside_its_dot_and_both_towers_are_equally_high():
     axes = figures.towers((6,), (12,), "")
     teacher, student, *_ = axes.collections
-    for dots, side in ((teacher, -1), (student, 1)):
-        x, heights = dots.get_offsets()[0][0], dots.get_offsets()[:, 1]
-        numbers = {text.get_text(): text.get_position() for text in axes.texts if (text.get_position()[0] - x) * side > 0
-                   and abs(text.get_position()[0] - x) < 0.5}
-        assert list(numbers) == [str(i) for i in range(1, len(heights) + 1)]
-        assert [y for _, y in numbers.values()] == pytest.approx(list(heights))
+    for dots, x, side in ((teacher, 0, -1), (student, 1, 1)):
+        numbers = {text.get_text(): text.xy[1] for text in axes.texts if text.xy[0] == x and text.get_position()[0] * side > 0}
+        assert list(numbers) == [str(i) for i in range(1, len(dots.get_offsets()) + 1)]
+        assert list(numbers.values()) == pytest.approx(list(dots.get_offsets()[:, 1]))
     assert teacher.get_offsets()[-1][1] == student.get_offsets()[-1][1]
 
 
