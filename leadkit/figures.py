@@ -156,4 +156,5 @@ def layer_bars(values: Sequence[float], title: str, y: str, before: Sequence[flo
     if before is not None:
         axes.hlines(before, layers - 0.4, layers + 0.4, color="black", linewidth=2)
     axes.set(title=title, xlabel="layer", ylabel=y, xticks=layers)
+    axes.grid(visible=False, axis="x")
     return axes
