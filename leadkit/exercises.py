@@ -61,9 +61,10 @@ def _random(*shapes: tuple[int, ...]) -> list[Tensor]:
 # --- 01 Unified view
 
 
-def not_symmetric(q_states: object, p_states: object) -> None:
+def not_symmetric(query_states: object, passage_states: object) -> None:
     """Notebook 01, exercise 1: token states (X, H) and (Y, H) whose MaxSim changes when query and passage change places."""
-    say(1, _not_symmetric(_numbers("q_states", q_states, (None, None)), _numbers("p_states", p_states, (None, None))))
+    say(1, _not_symmetric(_numbers("query_states", query_states, (None, None)),
+                          _numbers("passage_states", passage_states, (None, None))))
 
 
 def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
@@ -190,10 +191,10 @@ def swapped_map(swapped: object, row: object, student: Tensor, teacher: Tensor) 
 # --- 03 Random selection
 
 
-def mean_teacher(answer: object) -> None:
+def mean_teacher(means: object) -> None:
     """Notebook 03, exercise 1: K = M = 6, N = 12: the mean of the teacher's layer for student layers 1 to 6."""
     right = np.mean(list(combinations(range(1, 13), 6)), 0)  # (6,): all sets are equally likely
-    say(1, _compare("answer", answer, right, {
+    say(1, _compare("means", means, right, {
         "these are layers counted from 0: the first layer is 1": right - 1,
         "these fall with depth: the i-th of the sorted teacher layers teaches student layer i": right[::-1],
         "this is every second layer: the mean of random draws ends before the tower does": np.arange(2, 13, 2),

@@ -1,8 +1,11 @@
 """The checks of notebooks 01 to 05: no answer, the right one, every mistake with its own sentence, and never an exception."""
 
+import json
 import math
 import random
+import re
 from itertools import combinations, product
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -14,6 +17,7 @@ from leadkit import exercises, losses, selection
 
 # --- answers, right and wrong, that do not come from the checks --------------------------------------------------------
 
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 QUERY = tensor([[1.0, 0.0]])  # (X, H)
 PASSAGES = tensor([[[2, 1], [0, 3], [9, 9]], [[1, 0], [1, 1], [0, 2]], [[3, 0], [9, 9], [9, 9]]]).float()  # (N, Y, H)
 MASK = tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]])  # (N, Y); the query's scores are 2, 1, 3
@@ -221,7 +225,7 @@ MISTAKES = [
     ("not_symmetric", ([[1, 2]], [[3, 4]]), "dot product, and a dot product is symmetric"),
     ("not_symmetric", ([[1, 0], [0, 1]], [[0, 1], [1, 0]]), "MaxSim is 2 both ways round"),
     ("not_symmetric", ([[1, 0]], [[1, 2, 3]]), "a query token has 2 numbers and a passage token 3"),
-    ("not_symmetric", ([1, 0], [[1, 2]]), "q_states has shape (2,): it must be (any, any)"),
+    ("not_symmetric", ([1, 0], [[1, 2]]), "query_states has shape (2,): it must be (any, any)"),
     ("query_padding", ([0, 0], [0, 5]), "same_order changes no score"),
     ("query_padding", ([0, 1], [0, 5]), "same_order leaves two passages with the same score"),
     ("query_padding", ([0, 5], [0, 5]), "same_order changes the ranking too"),
@@ -271,7 +275,7 @@ MISTAKES = [
     ("mean_teacher", ([b + 3 for b in range(1, 7)],), "the middle of the layers"),
     ("mean_teacher", ([6.5] * 6,), "the mean of all layers"),
     ("mean_teacher", ([924 * 13 / 7 * b for b in range(1, 7)],), "not the means over all draws"),
-    ("mean_teacher", (13 / 7,), "answer has shape (): it must be (6,)"),
+    ("mean_teacher", (13 / 7,), "means has shape (): it must be (6,)"),
     ("steps_to_cover", ([165, 90, 300], [1641, 891, 941]), "every_step, K = 5: 300 steps are too many"),
     ("steps_to_cover", ([165, 40, 95], [1641, 891, 941]), "every_step, K = 3: after 40 steps most trainings"),
     ("steps_to_cover", ([165, 90, 95], [165, 90, 95]), "(a draw serves ten steps)"),
@@ -385,3 +389,17 @@ def test_the_package_agrees_with_these_answers():
     """The right answers above are written without the package: here is the bridge."""
     torch.testing.assert_close(losses.kl(TEACHER[:, None], STUDENT).mean(-1).double().T, tensor(THERE), rtol=1e-5, atol=0)
     torch.testing.assert_close(losses.layer_weights(TEACHER, POSITIVE, 2.0), W)
+
+
+@pytest.mark.parametrize("lesson", sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb")), ids=lambda path: path.stem)
+def test_lesson_and_solutions_call_the_same_checks(lesson):
+    solutions = NOTEBOOKS / "solutions" / lesson.name
+    called, printed = {}, ""
+    for path in (lesson, solutions):
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        called[path] = [name for cell in cells for name in re.findall(r"exercises\.(\w+)\(", "".join(cell["source"]))]
+        printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell["outputs"])
+    assert called[lesson] == called[solutions]
+    documented = [name for name in CASES if vars(exercises)[name].__doc__.startswith(f"Notebook {lesson.name[:2]}")]
+    assert called[lesson] == documented
+    assert re.findall("exercise .*", printed) == [f"exercise {i}: right" for i in range(1, len(documented) + 1)]
