@@ -28,8 +28,12 @@ def distributions(rows: Mapping[str, Sequence[float]], title: str, labels: Seque
                   axes: Axes | None = None) -> Axes:
     """Score distributions over the same candidates, side by side: name -> C probabilities."""
     axes = _axes(axes)
-    frame = pd.DataFrame(rows, index=labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1))
-    frame.plot.bar(ax=axes, color=[STUDENT, TEACHER, *PALETTE[2:]][: len(rows)], width=0.8, rot=0)
+    names = labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1)
+    x, width = np.arange(len(names)), 0.8 / len(rows)
+    for i, ((name, values), colour) in enumerate(zip(rows.items(), [STUDENT, TEACHER, *PALETTE[2:]], strict=False)):
+        axes.bar(x - 0.4 + (i + 0.5) * width, values, width, label=name, color=colour)
+    axes.set_xticks(x, names)
+    axes.legend()
     axes.set(title=title, xlabel="candidate", ylabel="probability", ylim=(0, 1))
     return axes
 
@@ -68,7 +72,7 @@ def heat(matrix: np.ndarray, title: str, x: str, y: str, xticks: Sequence | None
 def frame(axes: Axes, cells: Iterable[tuple[int, int]]) -> None:
     """Frame cells of a `heat`: pairs of row and column, from 0."""
     squares = [Rectangle((column, row), 1, 1) for row, column in cells]
-    axes.add_collection(PatchCollection(squares, facecolor="none", edgecolor=TEACHER, linewidth=2))
+    axes.add_collection(PatchCollection(squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False))
 
 
 def token_map(products: np.ndarray, query: Sequence[str], passage: Sequence[str], title: str, axes: Axes | None = None) -> Axes:

@@ -178,3 +178,20 @@ def test_long_names_keep_their_end():
     texts = figures.rank_lines({"one": [name, "b" * 25]}, "").texts
     assert [t.get_text() for t in texts] == ["…" + name[-24:], "b" * 25]
     assert len(figures.rank_lines({"none": []}, "").texts) == 0
+
+
+# --- distributions
+
+
+def test_bars_of_a_candidate_stand_side_by_side_as_high_as_its_probabilities():
+    rows = {"student": [0.5, 0.3, 0.2], "teacher": np.array([0.1, 0.2, 0.7]), "mean": [0.3, 0.25, 0.45]}
+    axes = figures.distributions(rows, "t", ["★", "b", "c"])
+    assert {c.get_label(): [bar.get_height() for bar in c] for c in axes.containers} == {k: list(v) for k, v in rows.items()}
+    bars = sorted((bar for container in axes.containers for bar in container), key=lambda bar: bar.get_x())
+    assert [bar.get_height() for bar in bars] == [rows[name][c] for c in range(3) for name in rows]
+    assert all(left.get_x() + left.get_width() <= right.get_x() + 1e-9 for left, right in zip(bars, bars[1:], strict=False))
+    assert ([t.get_text() for t in axes.get_xticklabels()], axes.get_xticks().tolist()) == (["★", "b", "c"], [0, 1, 2])
+    colours = [container[0].get_facecolor()[:3] for container in axes.containers]
+    assert colours[:2] == [figures.STUDENT, figures.TEACHER] and len(set(colours)) == 3
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == list(rows)
+    assert [t.get_text() for t in figures.distributions(rows, "").get_xticklabels()] == ["1", "2", "3"]
