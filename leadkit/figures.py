@@ -1,13 +1,14 @@
 """The shared plots: one style, colour-blind-safe, readable from the last row. Each returns the Axes it drew on."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PatchCollection, QuadMesh
+from matplotlib.patches import Rectangle
 
 PALETTE = sns.color_palette("colorblind")
 TEACHER, STUDENT = PALETTE[1], PALETTE[0]
@@ -27,20 +28,91 @@ def distributions(rows: Mapping[str, Sequence[float]], title: str, labels: Seque
                   axes: Axes | None = None) -> Axes:
     """Score distributions over the same candidates, side by side: name -> C probabilities."""
     axes = _axes(axes)
-    frame = pd.DataFrame(rows, index=labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1))
-    frame.plot.bar(ax=axes, color=[STUDENT, TEACHER, *PALETTE[2:]][: len(rows)], width=0.8, rot=0)
+    names = labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1)
+    x, width = np.arange(len(names)), 0.8 / len(rows)
+    for i, ((name, values), colour) in enumerate(zip(rows.items(), [STUDENT, TEACHER, *PALETTE[2:]], strict=False)):
+        axes.bar(x - 0.4 + (i + 0.5) * width, values, width, label=name, color=colour)
+    axes.set_xticks(x, names)
+    axes.legend()
     axes.set(title=title, xlabel="candidate", ylabel="probability", ylim=(0, 1))
     return axes
 
 
+def _cells(matrix: np.ndarray, x: str, y: str, xticks: Sequence | None, yticks: Sequence | None, top: float | None,
+           axes: Axes) -> QuadMesh:
+    """A matrix as colours, row 0 on top, a tick for each row and column."""
+    mesh = axes.pcolormesh(matrix, cmap="viridis", vmin=None if top is None else 0, vmax=top)
+    for axis, ticks, count in ((axes.xaxis, xticks, matrix.shape[1]), (axes.yaxis, yticks, matrix.shape[0])):
+        axis.set_ticks(np.arange(count) + 0.5, range(1, count + 1) if ticks is None else ticks, parse_math=False)
+        axis.set_tick_params(length=0)
+    axes.set(xlabel=x, ylabel=y)
+    axes.invert_yaxis()
+    axes.grid(False)
+    return mesh
+
+
 def heat(matrix: np.ndarray, title: str, x: str, y: str, xticks: Sequence | None = None, yticks: Sequence | None = None,
-         digits: int | None = 2, axes: Axes | None = None) -> Axes:
-    """A matrix as colours, lighter is larger; `digits` of each value are printed in its cell (None: no numbers)."""
+         digits: int | None = 2, axes: Axes | None = None, top: float | None = None) -> Axes:
+    """A matrix as colours, lighter is larger; `digits` of each value are printed in its cell (None: no numbers).
+
+    top: the value of the lightest colour, where the darkest is to be 0; None: from the smallest value to the largest.
+    """
     axes = _axes(axes)
-    sns.heatmap(matrix, ax=axes, cmap="viridis", annot=digits is not None, fmt=f".{digits or 0}f", cbar=digits is None,
-                xticklabels=xticks if xticks is not None else list(range(1, matrix.shape[1] + 1)),
-                yticklabels=yticks if yticks is not None else list(range(1, matrix.shape[0] + 1)))
-    axes.set(title=title, xlabel=x, ylabel=y)
+    mesh = _cells(matrix, x, y, xticks, yticks, top, axes)
+    if digits is None:
+        axes.figure.colorbar(mesh, ax=axes)
+    else:
+        for (row, column), value in np.ndenumerate(matrix):
+            ink = "0.15" if mesh.norm(value) > 0.7 else "white"
+            axes.text(column + 0.5, row + 0.5, f"{value:.{digits}f}", color=ink, ha="center", va="center")
+    axes.set_title(title)
+    return axes
+
+
+def frame(axes: Axes, cells: Iterable[tuple[int, int]]) -> None:
+    """Frame cells of a `heat`: pairs of row and column, from 0."""
+    squares = [Rectangle((column, row), 1, 1) for row, column in cells]
+    axes.add_collection(PatchCollection(squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False))
+
+
+def token_map(products: np.ndarray, query: Sequence[str], passage: Sequence[str], title: str, axes: Axes | None = None) -> Axes:
+    """MaxSim token by token: products (X, Y) of X query with Y passage tokens, lighter is larger.
+
+    The largest of each row is framed; the title adds them up.
+    """
+    axes = _axes(axes)
+    _cells(products, "", "", passage, query, None, axes)
+    frame(axes, enumerate(products.argmax(1)))
+    axes.tick_params(labelsize=8)
+    axes.tick_params(axis="x", rotation=90)
+    axes.set_title(f"{title}: MaxSim {products.max(1).sum():.2f}", parse_math=False)
+    return axes
+
+
+def rank_lines(rankings: Mapping[str, Sequence[str]], title: str, relevant: Collection[str] = (), chosen: str | None = None,
+               axes: Axes | None = None) -> Axes:
+    """Rankings of one query side by side, best on top; a line joins the places of the same passage in neighbouring columns.
+
+    rankings: retriever -> passage ids, best first. Relevant passages are coloured and have a star, the chosen one is bold.
+    """
+    axes = _axes(axes)
+    columns, joined, styles = list(rankings.values()), [], []
+    for column, (ids, right) in enumerate(zip(columns, [*columns[1:], ()], strict=True)):
+        for rank, passage in enumerate(ids, start=1):
+            good, bold = passage in relevant, passage == chosen
+            name = passage if len(passage) <= 25 else f"…{passage[-24:]}"
+            axes.text(column, rank, f"★ {name}" if good else name, color=TEACHER if good else "0.2", ha="center", va="center",
+                      fontsize=8, fontweight="bold" if bold else "normal", parse_math=False)
+            if passage in right:
+                joined.append([(column + 0.38, rank), (column + 0.62, right.index(passage) + 1)])
+                styles.append((TEACHER if good else "0.6", 2.5 if good or bold else 1))
+    colours, widths = zip(*styles, strict=True) if styles else ((), ())
+    axes.add_collection(LineCollection(joined, colors=colours, linewidths=widths))
+    depth = max(map(len, columns))
+    axes.set(ylabel="rank", xlim=(-0.5, len(columns) - 0.5), ylim=(depth + 0.6, 0.4), yticks=range(1, depth + 1))
+    axes.set_xticks(range(len(columns)), rankings)
+    axes.set_title(title, parse_math=False)
+    axes.grid(False)
     return axes
 
 

@@ -4,7 +4,7 @@ Of several processes each encodes, searches and scores its share; all have the w
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,14 +14,16 @@ import Stemmer
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from leadkit import processes, scores
-from leadkit.batches import Group, Tokenised, Tokens, pair
+from leadkit.batches import Group, Tokenised, Tokens, pair, separators
 from leadkit.collection import Collection
 from leadkit.files import write
 from leadkit.retrievers import ColBERT, CrossEncoder, DualEncoder, Retriever
 
 TOKENS_PER_BATCH = 4096  # of encoding, padding included: what fits a core's cache
+FEW = 500  # texts or pairs up to which no progress is shown
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,15 @@ def _own(batches: list[np.ndarray]) -> list[np.ndarray]:
     return batches[processes.number() :: processes.count()]
 
 
+def _bar(total: int, label: str, unit: str) -> tqdm:
+    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=total <= FEW or not processes.main())
+
+
 @torch.inference_mode()
 def _encode(retriever: Retriever, texts: Tokenised, batches: list[np.ndarray], label: str,
             keep: Callable[[Tokens, np.ndarray], None]) -> None:
     device = retriever.encoder.device
-    with tqdm(total=sum(map(len, batches)), desc=label, unit="text", leave=False, disable=not processes.main()) as bar:
+    with _bar(sum(map(len, batches)), label, "text") as bar:
         for rows in batches:
             keep(texts.rows(rows).to(device), rows)
             bar.update(len(rows))
@@ -159,7 +165,7 @@ def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenise
     q, p = np.repeat(np.arange(Q), k), rows.ravel()
     batches = _own(by_length(queries.lengths[q] + passages.lengths[p]))
     values, device = np.zeros(Q * k, np.float32), retriever.encoder.device
-    with tqdm(total=sum(map(len, batches)), desc=label, unit="pair", leave=False, disable=not processes.main()) as bar:
+    with _bar(sum(map(len, batches)), label, "pair") as bar:
         for at in batches:
             tokens = pair(queries, passages, q[at], p[at]).to(device)
             values[at] = retriever.score(tokens, (retriever.layers,))[0].float().cpu().numpy()
@@ -185,7 +191,7 @@ def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, r
 
     _encode(retriever, chosen, by_length(chosen.lengths), f"{label}: encoding", keep)
     values = np.zeros(rows.shape, np.float32)
-    for at in tqdm(batches, desc=label, unit="batch", leave=False, disable=not processes.main()):
+    for at in tqdm(batches, desc=label, unit="batch", leave=False, disable=rows.size <= FEW or not processes.main()):
         tokens = queries.rows(at).to(device)
         states = retriever.token_states(tokens, last)[0]  # (B, X, H)
         for i, state, mask in zip(at, states, tokens.mask, strict=True):
@@ -197,14 +203,41 @@ def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, r
     return processes.total(values)
 
 
-def bm25(collection: Collection, split: str, depth: int) -> Run:
+def typed(text: str, tokenizer: PreTrainedTokenizerBase, longest: int) -> Tokenised:
+    """One text that stands in no collection, as `tokenise` would have it; kept nowhere."""
+    ids = np.array(tokenizer(text, truncation=True, max_length=longest)["input_ids"], np.int32)
+    return Tokenised(ids, np.array([0, len(ids)]), tokenizer.pad_token_id, *separators(tokenizer))
+
+
+@torch.inference_mode()
+def token_products(retriever: ColBERT, query: Tokens, passage: Tokens) -> np.ndarray:
+    """(X, Y): the final states of one query's tokens times those of one passage; MaxSim adds up the rows' maxima.
+
+    Times `scale`, as the final score is.
+    """
+    device, last = retriever.encoder.device, (retriever.layers,)
+    q, p = (retriever.token_states(tokens.to(device), last)[0][0] for tokens in (query, passage))  # (X, H), (Y, H)
+    return (q @ p.T * retriever.tower.scale).cpu().numpy()
+
+
+class BM25:
     """BM25 (Lucene's variant, k1 = 0.9, b = 0.4) over stemmed words without English stop words."""
-    words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
-    index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
-    index.index(bm25s.tokenize(collection.passages.values(), **words), show_progress=False)
-    depth = min(depth, len(collection.passages))
-    rows, values = index.retrieve(bm25s.tokenize(list(collection.split(split).values()), **words), k=depth, show_progress=False)
-    return Run(rows.astype(np.int64), values)
+
+    def __init__(self, passages: Iterable[str]):
+        self.words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+        self.index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
+        self.index.index(bm25s.tokenize(passages, **self.words), show_progress=False)
+
+    def search(self, queries: list[str], depth: int) -> Run:
+        """The top `depth` passages of each query; those without a word of it have score 0."""
+        depth = min(depth, self.index.scores["num_docs"])
+        rows, values = self.index.retrieve(bm25s.tokenize(queries, **self.words), k=depth, show_progress=False)
+        return Run(rows.astype(np.int64), values)
+
+
+def bm25(collection: Collection, split: str, depth: int) -> Run:
+    """What `BM25` finds for the queries of a split."""
+    return BM25(collection.passages.values()).search(list(collection.split(split).values()), depth)
 
 
 def reciprocal_rank_fusion(runs: list[Run], depth: int, k: float) -> Run:

@@ -1,0 +1,175 @@
+"""Controls that redraw when they are moved and not otherwise, and pictures that say what the numbers do."""
+
+from base64 import b64decode
+from io import BytesIO
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from leadkit import widgets
+from leadkit.batches import tokenise
+from leadkit.encoders import load_tokenizer
+from leadkit.retrievers import Tower, build
+from leadkit.search import BM25, token_products, typed
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[dict]:
+    """The bundles that were displayed."""
+    bundles = []
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    return bundles
+
+
+@pytest.fixture
+def root(monkeypatch) -> list[ipywidgets.Widget]:
+    """The widgets that were shown."""
+    roots, show = [], widgets.show
+    monkeypatch.setattr(widgets, "show", lambda widget, *rest: (roots.append(widget), show(widget, *rest)))
+    return roots
+
+
+def part(widget: ipywidgets.Widget, kind: type) -> ipywidgets.Widget:
+    """The one part of a widget of this kind."""
+    found, todo = [], [widget]
+    while todo:
+        one = todo.pop()
+        found += [one] * isinstance(one, kind)
+        todo += getattr(one, "children", ())
+    (only,) = found
+    return only
+
+
+class Drawn:
+    """A drawing function that remembers what it was asked for; every picture differs."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, **values):
+        self.asked.append(values)
+        return plt.subplots(figsize=(1, 1), facecolor=str(len(self.asked) / 20))[1]
+
+
+# --- explore
+
+
+def test_explore_draws_when_a_control_changes_and_not_otherwise(shown, root):
+    draw, layer, tau = Drawn(), ipywidgets.IntSlider(value=2, max=9), ipywidgets.FloatSlider(value=1.0)
+    widgets.explore(draw, "words", layer=layer, tau=tau)
+    picture = part(root[0], ipywidgets.Image)
+    first = picture.value
+    assert draw.asked == [{"layer": 2, "tau": 1.0}]
+    layer.value = 3
+    second = picture.value
+    layer.value, layer.description = 3, "another name"  # neither is a move
+    assert draw.asked[1:] == [{"layer": 3, "tau": 1.0}] and second != first
+    tau.value = 0.5
+    assert draw.asked[2:] == [{"layer": 3, "tau": 0.5}] and picture.value not in (first, second)
+    tau.value, layer.value = 1.0, 2
+    assert picture.value == first and {"layer": 2, "tau": 1.0} not in draw.asked[1:]  # kept, not drawn again
+    assert plt.get_fignums() == []
+
+
+def test_the_bundle_holds_the_widget_the_picture_and_the_words(shown, root):
+    widgets.explore(Drawn(), "a small picture", layer=ipywidgets.IntSlider())
+    (bundle,) = shown
+    assert bundle.keys() == {"application/vnd.jupyter.widget-view+json", "image/png", "text/plain"}
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == root[0].model_id
+    assert "leadkit" in root[0]._dom_classes
+    assert bundle["text/plain"] == "a small picture" == part(root[0], ipywidgets.Image).tooltip
+    assert b64decode(bundle["image/png"], validate=True) == part(root[0], ipywidgets.Image).value  # JSON has no bytes
+
+
+def test_a_picture_is_as_large_as_its_figure_whatever_the_style():
+    with plt.rc_context({"savefig.bbox": "tight"}):
+        picture = widgets.png(plt.subplots(figsize=(4, 2), dpi=50)[1])
+    assert Image.open(BytesIO(picture)).size == (200, 100)
+
+
+# --- the search box
+
+EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
+TEXTS = {"a": "first text", "b": EVIL, "<b>c</b>": "third"}
+FOUND = {"one": ["a", "b"], "two": ["b", "<b>c</b>"], "three": ["a"]}
+
+
+@pytest.fixture
+def box(shown, root):
+    draw = Drawn()
+    widgets.search_box(list(FOUND), lambda query: FOUND.get(query, ["<b>c</b>"]), draw, TEXTS, "words")
+    query, passage, text, picture = (part(root[0], getattr(ipywidgets, kind)) for kind in ("Combobox", "Dropdown", "HTML", "Image"))
+    return draw, query, passage, text, picture
+
+
+def test_search_box_opens_with_its_first_query_and_passage(box, shown):
+    draw, query, passage, text, picture = box
+    assert (query.value, passage.value, passage.options) == ("one", "a", ("a", "b"))
+    assert draw.asked == [{"query": "one", "passage": "a"}] and "first text" in text.value
+    assert b64decode(shown[0]["image/png"]) == picture.value
+
+
+def test_a_new_query_offers_its_own_passages_and_a_passage_is_drawn_once(box):
+    draw, query, passage, text, picture = box
+    before = picture.value
+    passage.value = "b"
+    query.value = "two"  # the passage stays b, the picture does not
+    assert passage.options == ("b", "<b>c</b>")
+    query.value = "typed"
+    query.value = "three"
+    assert draw.asked[1:] == [{"query": "one", "passage": "b"}, {"query": "two", "passage": "b"},
+                              {"query": "typed", "passage": "<b>c</b>"}, {"query": "three", "passage": "a"}]
+    assert text.value.endswith("first text") and picture.value != before
+
+
+def test_a_blank_query_changes_nothing(box):
+    draw, query, passage, text, picture = box
+    before = passage.options, text.value, picture.value
+    query.value = "  "
+    assert (passage.options, text.value, picture.value) == before and len(draw.asked) == 1
+
+
+def test_texts_and_ids_are_escaped(box):
+    _, query, passage, text, _ = box
+    query.value, passage.value = "two", "b"
+    assert "&lt;script&gt;alert(" in text.value and " &amp; &lt;img" in text.value
+    assert {tag.split(">")[0] for tag in text.value.split("<")[1:]} == {"b", "/b", "br"}  # ours alone
+    passage.value = "<b>c</b>"
+    assert "&lt;b&gt;c&lt;/b&gt;" in text.value
+
+
+# --- what the box shows
+
+
+def test_token_products_against_a_slow_loop(tmp_path):
+    torch.manual_seed(0)
+    model, tokenizer = build(Tower("CB", "random:3x32", scale=0.25)).eval(), load_tokenizer("random:3x32")
+    texts = tokenise({"q": "sort a list", "p": "Lists are sorted in place."}, tokenizer, 16, tmp_path)
+    query, passage = texts.rows(np.array([0])), texts.rows(np.array([1]))
+    products = token_products(model, query, passage)
+    with torch.no_grad():
+        q, p = (model.states(tokens, (3,))[0][0] for tokens in (query, passage))
+    assert products.shape == (len(q), len(p))
+    for x in range(len(q)):
+        for y in range(len(p)):
+            want = 0.25 * sum(float(a) * float(b) for a, b in zip(q[x], p[y], strict=True))
+            assert products[x, y] == pytest.approx(want, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("text", ["Sort a list.", "", "word " * 40])
+def test_a_typed_text_is_what_the_collection_would_have(text, tmp_path):
+    tokenizer = load_tokenizer("random:2x32")
+    want, got = tokenise({"q": text}, tokenizer, 16, tmp_path), typed(text, tokenizer, 16)
+    assert got.row(0).tolist() == want.row(0).tolist() and len(got) == 1
+    assert (got.pad, got.between.tolist(), got.kind) == (want.pad, want.between.tolist(), want.kind)
+
+
+def test_bm25_of_a_typed_text():
+    index = BM25(["sorting sorted lists", "graphs", "a list of graphs"])
+    run = index.search(["lists of the graph", "the of", "nowhere"], 9)
+    assert run.rows.shape == (3, 3) and run.rows[0, 0] == 2
+    assert (run.scores[1:] == 0).all() and (run.scores[0] > 0).all()
