@@ -290,7 +290,8 @@ DEEP, LONG = "[" * 200_000, "long" * 1000
 BAD_TEXTS = [(line, NO_OBJECT) for line in (
     DEEP, '{"_id": "x", "text": "y", "z": ' + DEEP, "\0", "{}", '"x"', "null", '{"_id": "x", "text": {"text": "y"}}',
     '{"_id": "x", "text": ["y"]}', '{"_id": "x", "text": 7}', '{"_id": "x", "text": "y", "title": 7}',
-    '{"_id": "x", "text": "y", "title": 0}', '{"_id": "x", "text": "y", "title": []}', '{"_id": "x", "text": "\\udc80"}', '{"_id": "x", "text": "\udc80"}',
+    '{"_id": "x", "text": "y", "title": 0}', '{"_id": "x", "text": "y", "title": []}',
+    '{"_id": "x", "text": "\\udc80"}', '{"_id": "x", "text": "\udc80"}',
     '{"_id": "x", "title": "\\ud83d", "text": "\\ude00"}', '{"_id": "x", "text": ' + "9" * 5000 + "}",
     f'{{"_id": "x", "text": "{LONG}\\ud800"}}')]
 BAD_TEXTS += [(f'{{"_id": {key}, "text": "y"}}', NO_ID) for key in (
