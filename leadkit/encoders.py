@@ -64,6 +64,7 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
     source = _where(TOKENISER if _random(encoder) else encoder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        ids = tokenizer("a")["input_ids"]
     except Exception as error:  # the tokenizers library raises nothing narrower
         raise _unreadable(encoder, source, error) from error
     if len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -74,8 +75,7 @@ def load_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
         raise ValueError(f"encoder {encoder!r}: its tokeniser lacks {', '.join(lacks)}; one like BERT's or RoBERTa's is needed")
     if not tokenizer.is_fast:
         raise ValueError(f"encoder {encoder!r}: its tokeniser is written in Python; the folder needs a tokenizer.json")
-    ids = tokenizer("a")["input_ids"]
-    if (ids[0], ids[-1]) != (tokenizer.cls_token_id, tokenizer.sep_token_id):
+    if (ids[:1], ids[-1:]) != ([tokenizer.cls_token_id], [tokenizer.sep_token_id]):
         raise ValueError(f"encoder {encoder!r}: its tokeniser makes {tokenizer.decode(ids)!r} of the text 'a'; "
                          f"{tokenizer.cls_token} must stand before a text and {tokenizer.sep_token} behind it")
     return tokenizer
