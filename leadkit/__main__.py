@@ -148,6 +148,14 @@ def distil(collection: str, teacher: str, student: str, out: Path, architecture:
 
 
 @app.command
+def doctor() -> None:
+    """Look at packages, machine, models and caches, and say what to do about each problem. Exit code 1: there is one."""
+    from leadkit import doctor
+
+    sys.exit(doctor.doctor())
+
+
+@app.command
 def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 

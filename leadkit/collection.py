@@ -11,15 +11,19 @@ Three sources answer with the same type, `Collection`:
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from leadkit import python_docs
-from leadkit.passages import Passages
+from leadkit.passages import Passages, check_id
+
+LONGEST = 2**26  # characters of a line; a small .gz file may hold one that fills the memory
+HIGHEST = 1000  # grade; trec_eval keeps a table of that length, and counts wrongly where it does not fit an int
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,11 @@ def load(name: str) -> Collection:
     OSError for a disk that is too small; all say which.
     """
     if name.startswith("beir:"):
-        return read_beir(Path(name.removeprefix("beir:")).expanduser(), name)
+        return read_beir(Path(os.path.expanduser(name.removeprefix("beir:"))), name)
     if name.startswith("irds:"):
         return read_irds(name)
     if name in python_docs.VARIANTS:
-        folder = python_docs.folder(name)
-        content = read_beir(folder, name)
-        # The folder's name hashes the extractor's version and the package versions.
-        return replace(content, fingerprint=hashlib.sha256(f"{folder.name} {content.fingerprint}".encode()).hexdigest()[:16])
+        return read_python_docs(python_docs.folder(name), name)
     known = ", ".join(repr(variant) for variant in python_docs.VARIANTS)
     raise ValueError(f"collection {name!r} is unknown: use {known}, 'beir:PATH' or 'irds:NAME'")
 
@@ -82,11 +83,16 @@ def _find(folder: Path, stem: str) -> Path:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
-    """("PATH, line NUMBER", line) of the lines that are not blank; bytes that are not UTF-8 come as lone surrogates."""
+    """("PATH, line NUMBER", line) of the lines that are not blank; bytes that are not UTF-8 come as lone surrogates.
+
+    ValueError for a line of LONGEST characters.
+    """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
         with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=None) as lines:
-            for number, line in enumerate(lines, start=1):
+            for number, line in enumerate(iter(partial(lines.readline, LONGEST), ""), start=1):
+                if len(line) == LONGEST:
+                    raise ValueError(f"{path}, line {number}: it has {LONGEST:,} characters or more; a line is one text")
                 if line.strip():
                     yield f"{path}, line {number}", line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -99,12 +105,12 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
     for where, line in _lines(path):
         try:
             row = json.loads(line)
-            key, text = row["_id"], "".join((row.get("title") or "", " ", row["text"])).strip()
+            key, title = row["_id"], row.get("title")
+            text = " ".join(("" if title is None else title, row["text"])).strip()
             text.encode()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{where}: not a JSON object in UTF-8 with the string fields _id and text ({error!r})") from None
-        if not isinstance(key, str) or not key or any(c.isspace() or not c.isprintable() for c in key):
-            raise ValueError(f"{where}: _id {key!r} must be a non-empty string without white space")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ValueError(f"{where}: not a JSON object in UTF-8 with the string fields _id and text ({error!r:.200})") from None
+        check_id(key, where)
         if not text:
             raise ValueError(f"{where}: {key!r} has an empty text")
         if key in texts:
@@ -116,20 +122,27 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
 
 
 def _read_qrels(path: Path, passages: Mapping[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
+    """query id -> passage id -> grade of a tab-separated file. ValueError names the file, the line and the field."""
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for where, line in _lines(path):
-        if where.endswith(", line 1") and line.lower().startswith("query-id"):
+        if where.endswith(", line 1") and line.lower().split()[:2] == ["query-id", "corpus-id"]:
             continue
         try:
-            qid, pid, grade = line.split("\t")
-            grade = int(grade)
+            qid, pid, score = line.split("\t")
+            grade = int(score.replace("_", "?"))  # int("1_0") is 10
         except ValueError:
             raise ValueError(f"{where}: {line[:80]!r} is not 'query-id TAB corpus-id TAB integer score'") from None
         if qid not in queries:
-            raise ValueError(f"{where}: query-id {qid!r} is not in queries.jsonl")
+            raise ValueError(f"{where}: query-id {qid!r:.80} is not in queries.jsonl")
         if pid not in passages:
-            raise ValueError(f"{where}: corpus-id {pid!r} is not in corpus.jsonl")
-        qrels[qid][pid] = grade
+            raise ValueError(f"{where}: corpus-id {pid!r:.80} is not in corpus.jsonl")
+        if abs(grade) > HIGHEST:
+            raise ValueError(f"{where}: score {score.strip():.80} is not from -{HIGHEST:,} to {HIGHEST:,}")
+        if (before := qrels[qid].setdefault(pid, grade)) != grade:
+            raise ValueError(f"{where}: query-id {qid!r} and corpus-id {pid!r} stand there a second time, with score {grade} after "
+                             f"{before}")
+    if not qrels:
+        raise ValueError(f"{path} holds no judgement; at least one is needed")
     return dict(qrels)
 
 
@@ -144,6 +157,12 @@ def read_beir(folder: Path, name: str) -> Collection:
     qrels = {path.stem: _read_qrels(path, passages, queries) for path in files}
     content = json.dumps([passages, queries, qrels], ensure_ascii=False, sort_keys=True).encode()
     return Collection(name, hashlib.sha256(content).hexdigest()[:16], passages, queries, qrels)
+
+
+def read_python_docs(folder: Path, name: str) -> Collection:
+    """Read a folder of python_docs. Its name hashes the extractor's version and the package versions: the fingerprint has them."""
+    content = read_beir(folder, name)
+    return replace(content, fingerprint=hashlib.sha256(f"{folder.name} {content.fingerprint}".encode()).hexdigest()[:16])
 
 
 def read_irds(name: str) -> Collection:

@@ -1,5 +1,7 @@
 """Bring your own: the recipe on any collection with any encoders, its student as a folder that sentence-transformers loads."""
 
+import json
+import re
 from pathlib import Path
 
 from leadkit.batches import Sampler, groups
@@ -61,7 +63,7 @@ def export(student: DualEncoder, data: Data, card: str, folder: Path) -> None:
         write_json(part / "1_Pooling" / "config.json", {"embedding_dimension": student.width, "pooling_mode": "cls"})
         write_json(part / "config_sentence_transformers.json", {
             "model_type": "SentenceTransformer", "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "dot"})
-        (part / "README.md").write_text(card, encoding="utf-8")
+        (part / "README.md").write_text(card, encoding="utf-8", errors="replace")  # a folder's name need not be Unicode
 
     write_folder(folder, save)
 
@@ -74,6 +76,7 @@ def card(name: str, stage: Distil, miner: WarmUp, rows: dict[str, Evaluate]) -> 
     texts, data, lead = collection(stage.data.collection), stage.data, stage.lead
     records = {row: evaluation.record() for row, evaluation in rows.items()}
     record, longest = records["this model"], max(data.query_tokens, data.passage_tokens)
+    source, split = _text(Path(texts.name).name), _text(record["split"])
     passages, train, judged = (f"{len(part):,}" for part in (texts.passages, texts.split("train"), texts.split(record["split"])))
     warmed = {"mines hard negatives": miner, "teacher": stage.teacher, "student": stage.student}
     steps = [(f"warm-up: {role}", _model(part.tower), part.schedule) for role, part in warmed.items() if part]
@@ -91,7 +94,7 @@ pipeline_tag: sentence-similarity
 tags: [sentence-transformers, feature-extraction, dense-retrieval]
 ---
 
-# {name}
+# {_text(name)}
 
 A dual encoder for retrieval: the vector of a text is its [CLS] state, vectors are compared by their dot product.
 Distilled with leadkit, a reproduction of [LEAD](https://doi.org/10.1145/3616855.3635774).
@@ -101,7 +104,7 @@ Distilled with leadkit, a reproduction of [LEAD](https://doi.org/10.1145/3616855
 ```python
 from sentence_transformers import SentenceTransformer  # 6.0 or newer
 
-model = SentenceTransformer("{name}")
+model = SentenceTransformer({json.dumps(name, ensure_ascii=False)})
 queries = model.encode_query(["a question"])  # cut at {data.query_tokens} tokens, as in training
 passages = model.encode_document(["a passage", "another one"])  # cut at {data.passage_tokens} tokens
 print(model.similarity(queries, passages))  # dot products: the training's scores over {stage.tower.scale:g}
@@ -111,8 +114,8 @@ print(model.similarity(queries, passages))  # dot products: the training's score
 
 ## Data
 
-{Path(texts.name).name}, fingerprint {texts.fingerprint}: {passages} passages, {train} queries to train on, {judged} to measure with
-(split {record["split"]}).
+Collection {source}, fingerprint {texts.fingerprint}: {passages} passages, {train} queries to train on, {judged} to measure with
+(split {split}).
 
 ## Recipe
 
@@ -125,7 +128,7 @@ print(model.similarity(queries, passages))  # dot products: the training's score
 
 {_table(["", *record["measures"]], measures)}
 
-Means over the {judged} queries of split {record["split"]}; all {passages} passages are searched. One seed.
+Means over the {judged} queries of split {split}; all {passages} passages are searched. One seed.
 {precision}
 ## Versions
 
@@ -135,7 +138,13 @@ Means over the {judged} queries of split {record["split"]}; all {passages} passa
 
 def _model(tower: Tower) -> str:
     """E.g. "12CB of bert-base-uncased"."""
-    return f"{depth(tower)}{tower.architecture} of {Path(tower.encoder).name if Path(tower.encoder).is_dir() else tower.encoder}"
+    name = Path(tower.encoder).name if Path(tower.encoder).is_dir() else tower.encoder
+    return f"{depth(tower)}{tower.architecture} of {_text(name)}"
+
+
+def _text(name: str) -> str:
+    """A name as Markdown that shows it and does nothing else: no link, no tag, no other line, no other direction of writing."""
+    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name))
 
 
 def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:

@@ -4,16 +4,21 @@ ir_datasets downloads: it goes on where a connection broke, and compares checksu
 in memory at a time. What ir_datasets keeps may be deleted afterwards.
 """
 
+import io
 import json
 import os
+import pickle
 import shutil
+import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import ir_datasets
 from filelock import FileLock
+from ir_datasets.indices import lz4_pickle
 from tqdm.auto import tqdm
 
 from leadkit.files import digest, write_folder, write_json
@@ -21,6 +26,22 @@ from leadkit.passages import write_passages
 from leadkit.python_docs import CACHE
 
 LAYOUT = 1  # raise it when a change below changes what is written
+
+
+class _Entries(pickle.Unpickler):
+    """Reads the index that ir_datasets makes of documents: plain values and its own named tuples. Any other class is refused."""
+
+    def find_class(self, module: str, name: str) -> type:
+        found = super().find_class(module, name) if module.startswith("ir_datasets.") and "." not in name else None
+        if not (isinstance(found, type) and issubclass(found, tuple)):
+            raise pickle.UnpicklingError(f"an index of documents holds no {module}.{name}; this one is not ir_datasets' own")
+        return found
+
+
+# Nothing gets in with what ir_datasets keeps: no code with an index, and no archive's member outside of its folder.
+lz4_pickle.pickle = SimpleNamespace(dumps=pickle.dumps, loads=lambda content: _Entries(io.BytesIO(content)).load())
+if hasattr(tarfile, "data_filter"):  # since Python 3.11.4
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
 
 
 @dataclass(frozen=True)
@@ -122,8 +143,8 @@ def build(name: str, needed: Source, folder: Path) -> None:
         write_passages(folder, ((doc.doc_id, doc.default_text().strip()) for doc in docs), f"collection 'irds:{name}'")
     texts: dict[str, str] = {}
     for split, dataset in needed.splits.items():
-        qrels = [(row.query_id, row.doc_id, row.relevance) for row in _entries(name, dataset, "qrels") if row.relevance > 0]
-        key = dict.fromkeys(qid for qid, _, _ in qrels)
+        qrels = {(row.query_id, row.doc_id): row.relevance for row in _entries(name, dataset, "qrels") if row.relevance > 0}
+        key = dict.fromkeys(qid for qid, _ in qrels)
         for query in _entries(name, dataset, "queries"):
             if query.query_id in key:
                 text = query.default_text().strip()
@@ -134,8 +155,8 @@ def build(name: str, needed: Source, folder: Path) -> None:
             raise ValueError(f"collection 'irds:{name}': query {lacking!r} of {dataset} has judgements and no text")
         with open(folder / "qrels" / f"{split}.tsv", "w", encoding="utf-8") as out:
             out.write("query-id\tcorpus-id\tscore\n")
-            out.writelines(f"{key[qid]}\t{pid}\t{grade}\n" for qid, pid, grade in qrels)
-    with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
+            out.writelines(f"{key[qid]}\t{pid}\t{grade}\n" for (qid, pid), grade in qrels.items())
+    with open(folder / "queries.jsonl", "w", encoding="utf-8", errors="surrogatepass") as out:  # the reader says what is wrong
         out.writelines(json.dumps({"_id": qid, "text": text}, ensure_ascii=False) + "\n" for qid, text in texts.items())
 
 

@@ -11,6 +11,14 @@ from pathlib import Path
 import numpy as np
 
 FLUSH = 65_536  # ids that are Python strings while a corpus is written
+LONGEST_ID = 1000  # characters; every id of an array has the room of the longest
+
+
+def check_id(key: object, where: str) -> None:
+    """ValueError, which begins with `where`, for what cannot be an id: it must stand in a line of qrels or of a run."""
+    if not isinstance(key, str) or not key.isprintable() or " " in key or not 0 < len(key) <= LONGEST_ID:
+        raise ValueError(f"{where}: _id {key!r:.80} must be a non-empty string without white space or control characters, of at "
+                         f"most {LONGEST_ID:,} characters")
 
 
 class Rows(Mapping[str, int]):
@@ -76,7 +84,10 @@ def _text(line: bytes) -> str:
 
 
 def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str) -> None:
-    """Write (id, text) of each passage. ValueError, which begins with `name`, where an id comes twice or there is no passage."""
+    """Write (id, text) of each passage.
+
+    ValueError, which begins with `name`: an id that cannot be one or comes twice, a text that is no Unicode, no passage at all.
+    """
     starts, parts, chunk = [np.zeros(1, np.int64)], [], []
     lengths: list[int] = []
 
@@ -88,8 +99,13 @@ def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str)
 
     with open(folder / "corpus.jsonl", "wb") as out:
         for pid, text in passages:
+            check_id(pid, name)
+            try:
+                line = json.dumps({"_id": pid, "text": text}, ensure_ascii=False).encode() + b"\n"
+            except UnicodeEncodeError as error:
+                raise ValueError(f"{name}: the text of {pid!r} cannot be written in UTF-8 ({error.reason})") from None
             chunk.append(pid)
-            lengths.append(out.write(json.dumps({"_id": pid, "text": text}, ensure_ascii=False).encode() + b"\n"))
+            lengths.append(out.write(line))
             if len(chunk) == FLUSH:
                 flush()
     if chunk:
