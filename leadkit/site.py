@@ -9,32 +9,40 @@ from latex2mathml.converter import convert
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
-from traitlets.config import Config
 
 from leadkit.files import write
 
 # The policy forbids scripts and every address: what a notebook's outputs may hold, a page neither runs nor loads.
 TEMPLATE = """{% extends "lab/index.html.j2" %}
-{% block html_head_js %}<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+{% block html_head_js %}
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 {% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
-{% block html_head_css %}<style>main, nav { max-width: 70rem; margin: auto } nav { padding: 1rem } math { font-size: 1.1em }</style>{% endblock %}
+{% block html_head_css %}<style>
+main, nav { max-width: 70rem; margin: auto } nav { padding: 1rem }
+math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math; font-size: 1.1em }
+</style>{% endblock %}
 {% block body_header %}<body class="jp-Notebook" data-jp-theme-light="true">
 <nav class="jp-RenderedHTMLCommon">{{ resources.nav | markdown2html }}</nav><main>{% endblock %}
 {% block data_png %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}" alt="{{ output.metadata.alt | escape_html }}"></div>{% endblock %}
+<img src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}" alt="{{ output.metadata.alt | escape_html }}">
+</div>{% endblock %}
 """
-TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "div", "span", "p", "pre", "code", "b", "i", "em", "strong", "br",
-        "ul", "ol", "li", "h1", "h2", "h3", "h4", "sub", "sup", "mark", "small"}
+SHOWN = {"text/html", "text/markdown", "image/png", "text/plain"}  # of an output's kinds, the first that it has
+TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "div", "span", "p", "pre", "code", "b", "i", "em",
+        "strong", "br", "ul", "ol", "li", "h1", "h2", "h3", "h4", "sub", "sup", "mark", "small"}
 ATTRIBUTES = {"class", "style", "colspan", "rowspan", "title"}
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown to HTML: equations as MathML, tags as text, links between notebooks as links between pages, no others within the project."""
+    """Markdown to HTML: equations as MathML, tags as text, links to notebooks as links to pages; no other file is linked."""
 
     def inline_math(self, body: str, display: str = "inline") -> str:
-        return convert(body, display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+        mathml = convert(body, display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+        if re.search(r"\\|<mi>&</mi>", mathml):  # what the converter does not know, it copies
+            raise ValueError(f"equation {body.strip()}: latex2mathml does not know all of it")
+        return re.sub(r"<mi>[a-z]{2,}</mi>(?=<m[^o])", r'\g<0><mspace width="0.17em"/>', mathml)  # between log and its argument
 
     def block_math(self, body: str) -> str:
         return self.inline_math(body, "block")
@@ -80,24 +88,20 @@ def _description(cells: list[NotebookNode], i: int, text: str) -> str:
     return " ".join(re.sub(r"[*`$\\]", "", re.sub(r"\[(.+?)\]\(.*?\)", r"\1", caption[1])).split())
 
 
-def _read(path: Path) -> NotebookNode:
-    """The notebook, its figures described and its outputs harmless. ValueError where a cell was not executed or a figure not described."""
-    notebook = nbformat.read(path, as_version=4)
+def _prepare(notebook: NotebookNode) -> None:
+    """Describe its figures, make its outputs harmless. ValueError where a cell was not executed or a figure is not described."""
     notebook.metadata.pop("widgets", None)
-    try:
-        for i, cell in enumerate(notebook.cells):
-            if cell.cell_type != "code":
-                continue
-            if cell.source and not cell.execution_count:
-                raise ValueError(f"cell {i + 1} was not executed: run the notebook, or `make notebooks`")
-            for output in cell.outputs:
-                if "image/png" in output.get("data", {}):
-                    output.metadata["alt"] = _description(notebook.cells, i, output.data.get("text/plain", ""))
-                if "text/html" in output.get("data", {}):
-                    output.data["text/html"] = _harmless(output.data["text/html"])
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
-    return notebook
+    for i, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and cell.source and not cell.execution_count:
+            raise ValueError(f"cell {i + 1} was not executed: run the notebook, or `make notebooks`")
+        for output in cell.get("outputs", ()):
+            data = {kind: value for kind, value in output.get("data", {}).items() if kind in SHOWN}
+            if "image/png" in data:
+                output.metadata["alt"] = _description(notebook.cells, i, data.get("text/plain", ""))
+            if "text/html" in data:
+                data["text/html"] = _harmless(data["text/html"])
+            if "data" in output:
+                output.data = data
 
 
 def summary(notebook: NotebookNode) -> dict[str, str]:
@@ -124,29 +128,34 @@ def _entry(path: Path, notebook: NotebookNode, solutions: list[Path]) -> str:
 def build(folder: Path, out: Path) -> list[Path]:
     """Write the numbered notebooks of folder, and those of folder/solutions, as HTML pages into out; the index comes last.
 
-    ValueError where a notebook was not executed or a figure has no description, FileNotFoundError where there are no notebooks.
+    ValueError where a notebook was not executed, or has a figure without words or an equation that MathML cannot have;
+    FileNotFoundError where there are no notebooks. Nothing is written then.
     """
     lessons = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     if not lessons:
         raise FileNotFoundError(f"folder {folder} holds no numbered notebooks (01_*.ipynb)")
     solutions = sorted(folder.glob("solutions/*.ipynb"))
-    notebooks = {path: _read(path) for path in lessons + solutions}
-    exporter = HTMLExporter(raw_template=TEMPLATE, config=Config(NbConvertBase={
-        "display_data_priority": ["text/html", "text/markdown", "image/png", "text/plain"]}))
+    notebooks = {path: nbformat.read(path, as_version=4) for path in lessons + solutions}
+    exporter = HTMLExporter(raw_template=TEMPLATE)
     exporter.register_filter("markdown2html", _markdown)
 
-    def page(path: Path, notebook: NotebookNode, nav: str) -> Path:
-        html, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": summary(notebook)["title"]}, "nav": nav})
-        write(path, lambda temporary: temporary.write_text(html, encoding="utf-8"))
-        return path
+    def page(notebook: NotebookNode, nav: str) -> str:
+        return exporter.from_notebook_node(notebook, {"metadata": {"name": summary(notebook)["title"]}, "nav": nav})[0]
 
-    pages = []
+    pages = {}
     for path, notebook in notebooks.items():
-        nav = "[All lessons](index.ipynb)" if path in lessons else f"[All lessons](../index.ipynb)"
+        nav = "[All lessons](index.ipynb)" if path in lessons else "[All lessons](../index.ipynb)"
         if path in lessons[:-1]:
             following = lessons[lessons.index(path) + 1]
             nav += f" · [Next: {summary(notebooks[following])['title']}]({following.name})"
-        pages.append(page((out / path.relative_to(folder)).with_suffix(".html"), notebook, nav))
+        try:
+            _prepare(notebook)
+            pages[(out / path.relative_to(folder)).with_suffix(".html")] = page(notebook, nav)
+        except ValueError as error:
+            raise ValueError(f"{path.relative_to(folder)}: {error}") from error
     entries = [_entry(path, notebooks[path], [found for found in solutions if found.name[:2] == path.name[:2]]) for path in lessons]
     index = nbformat.v4.new_markdown_cell("\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries]))
-    return [*pages, page(out / "index.html", nbformat.v4.new_notebook(cells=[index]), "")]
+    pages[out / "index.html"] = page(nbformat.v4.new_notebook(cells=[index]), "")
+    for path, html in pages.items():
+        write(path, lambda temporary, html=html: temporary.write_text(html, encoding="utf-8"))
+    return list(pages)
