@@ -7,6 +7,13 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.axes import Axes
+from traitlets import Unicode
+
+
+class Picture(ipywidgets.Image):
+    """A picture with words, its tooltip. With ipywidgets' own the tooltip is an error in JupyterLab, which looks for a description."""
+
+    description = Unicode("").tag(sync=True)
 
 
 def png(axes: Axes) -> bytes:
@@ -25,7 +32,7 @@ def explore(draw: Callable[..., Axes], alt: str, **controls: ipywidgets.ValueWid
     def drawn() -> bytes:
         return png(draw(**{name: control.value for name, control in controls.items()}))
 
-    picture = ipywidgets.Image(value=drawn(), format="png", tooltip=alt)
+    picture = Picture(value=drawn(), format="png", tooltip=alt)
     for control in controls.values():
         control.observe(lambda change: setattr(picture, "value", drawn()), "value")
     show(ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture]), picture.value, alt)
