@@ -11,7 +11,7 @@ from traitlets import Unicode
 
 
 class Picture(ipywidgets.Image):
-    """A picture with words, its tooltip. With ipywidgets' own the tooltip is an error in JupyterLab, which looks for a description."""
+    """A picture with words, its tooltip. With ipywidgets' own it is an error in JupyterLab, which looks for a description."""
 
     description = Unicode("").tag(sync=True)
 
