@@ -21,7 +21,8 @@ Is $\\tau_d$ an equation?
 Afterwards you can read it."""
 HOSTILE = """<script>alert(1)</script> <img src="https://example.org/a.png" onerror="alert(2)">
 
-![picture](https://example.org/b.png) [click](javascript:alert(3)//.ipynb) [page](https://example.org/page.ipynb) [log](../data/LOG.md)
+![picture](https://example.org/b.png) [click](javascript:alert(3)//.ipynb)
+[page](https://example.org/page.ipynb) [log](../data/LOG.md)
 
 <iframe src="http://example.org"></iframe> <link rel="stylesheet" href="https://example.org/c.css">"""
 CAPTION = """*In the figure*: two bars, [see](01_first.ipynb), the *first* at `1` "high",
