@@ -19,16 +19,16 @@ export TQDM_MININTERVAL := 1
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
 
 # What the committed outputs are compared under: one thread and no GPU, so that numbers do not depend on the machine's cores.
-test notebooks: export OMP_NUM_THREADS := 1
-test notebooks: export MKL_NUM_THREADS := 1
-test notebooks: export CUDA_VISIBLE_DEVICES :=
-test notebooks: export HF_HUB_OFFLINE := 1
+test test-browser notebooks: export OMP_NUM_THREADS := 1
+test test-browser notebooks: export MKL_NUM_THREADS := 1
+test test-browser notebooks: export CUDA_VISIBLE_DEVICES :=
+test test-browser notebooks: export HF_HUB_OFFLINE := 1
 
-.PHONY: help reproduce test check lab bench notebooks clean
+.PHONY: help reproduce test test-browser check lab site bench notebooks clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 reproduce: $(READY) ## run every notebook and print the main table; SCALE=smoke, classroom (default) or gpu
 	$(BIN)/python -m leadkit reproduce --scale $(SCALE)
@@ -37,11 +37,20 @@ test: $(READY) ## run the tests, and every notebook against its committed output
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 600
 
+test-browser: $(READY) ## open every notebook in JupyterLab in a headless Chromium, run it and move its widgets
+	-@command -v chromium || command -v chromium-browser || command -v google-chrome || [ "$$(id -u)" != 0 ] || \
+	  { apt-get -q update && apt-get install -qy --no-install-recommends chromium; }
+	-$(BIN)/python -m pip install -q -e ".[browser]" -c constraints.txt
+	$(BIN)/python -m pytest -q -s -rs tests/browser.py
+
 check: $(READY) ## lint the code and the notebooks
 	$(BIN)/ruff check leadkit tests $(wildcard notebooks)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
+
+site: $(READY) ## write the committed notebooks as HTML that needs no network: build/site/index.html
+	$(BIN)/python -m leadkit site --out build/site
 
 bench: $(READY) ## measure speed and memory
 	$(BIN)/python bench/maxsim.py

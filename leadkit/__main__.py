@@ -171,6 +171,18 @@ def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None 
     pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or encoders.MODELS)
 
 
+@app.command
+def site(out: Path = Path("build/site")) -> None:
+    """Write the executed notebooks as pages that need neither a kernel nor a network.
+
+    Args:
+        out: folder that receives index.html and the pages.
+    """
+    from leadkit import reproduce, site
+
+    print(f"{len(site.build(reproduce.NOTEBOOKS, out))} pages: {out / 'index.html'}")
+
+
 if __name__ == "__main__":
     try:
         app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")

@@ -10,6 +10,13 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from IPython.display import display
 from matplotlib.axes import Axes
+from traitlets import Unicode
+
+
+class Picture(ipywidgets.Image):
+    """A picture with words, its tooltip. With ipywidgets' own it is an error in JupyterLab, which looks for a description."""
+
+    description = Unicode("").tag(sync=True)
 
 
 def png(axes: Axes) -> bytes:
@@ -35,7 +42,7 @@ def explore(draw: Callable[..., Axes], alt: str, **controls: ipywidgets.ValueWid
     def drawn() -> bytes:
         return frame(**{name: control.value for name, control in controls.items()})
 
-    picture = ipywidgets.Image(value=drawn(), format="png", tooltip=alt)
+    picture = Picture(value=drawn(), format="png", tooltip=alt)
     for control in controls.values():
         control.observe(lambda change: setattr(picture, "value", drawn()), "value")
     show(ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"}), picture]), picture.value, alt)
@@ -52,7 +59,7 @@ def search_box(queries: Sequence[str], found: Callable[[str], Sequence[str]], dr
     query = ipywidgets.Combobox(value=queries[0], options=list(queries), continuous_update=False, description="query",
                                 layout={"width": "45em"})
     passage = ipywidgets.Dropdown(options=found(query.value), description="passage", layout={"width": "45em"})
-    picture, text = ipywidgets.Image(format="png", tooltip=alt), ipywidgets.HTML()
+    picture, text = Picture(format="png", tooltip=alt), ipywidgets.HTML()
 
     def chosen(change: object = None) -> None:
         text.value = f"<b>{escape(passage.value)}</b><br>{escape(texts[passage.value])}"

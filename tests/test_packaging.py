@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 CONDA_NAMES = {"pytorch-gpu": "torch"}  # the others differ in case, - and _ alone
-IMPORT_NAMES = {"faiss": "faiss-cpu", "stemmer": "pystemmer"}
+IMPORT_NAMES = {"bs4": "beautifulsoup4", "faiss": "faiss-cpu", "stemmer": "pystemmer"}
 IGNORED_OUTPUT = {"versions", "timing", "training-log", "widget"}  # one of these tags is the reason to ignore an output
 
 
@@ -68,7 +68,7 @@ def test_constraints_pin_every_dependency_within_its_bounds():
     pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(pins) == len(lines)
     assert pins["torch"] == "2.13.0"
-    for name, bounds in declared("cpu", "gpu", "dev").items():
+    for name, bounds in declared("cpu", "gpu", "dev", "browser").items():
         assert pins[name] in bounds, name
 
 
@@ -107,15 +107,15 @@ def test_faiss_and_torch_live_in_one_process(first):
 
 
 def test_ci_calls_make_test():
-    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test\nmake test-browser\n" in (ROOT / ".ci" / "run").read_text()
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
 def test_hooks_and_workflow_call_existing_targets():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     hooks = (ROOT / ".pre-commit-config.yaml").read_text() + (ROOT / ".github" / "workflows" / "test.yml").read_text()
-    called = set(re.findall(r"(?:entry|run): make (\w+)", hooks))
-    assert called == {"check", "test"} <= targets
+    called = set(re.findall(r"(?:entry|run): make ([\w-]+)", hooks))
+    assert called == {"check", "test", "test-browser"} <= targets
 
 
 def test_sweep_and_make_ask_for_the_same_memory():
@@ -126,7 +126,7 @@ def test_make_help_shows_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^ +make (\w+) +\w", shown, re.MULTILINE) == targets
+    assert re.findall(r"^ +make ([\w-]+) +\w", shown, re.MULTILINE) == targets
 
 
 # --- what is committed ------------------------------------------------------------------------------------------------
