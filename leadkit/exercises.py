@@ -24,7 +24,7 @@ def say(number: int, wrong: str | None) -> None:
     print(f"exercise {number}: " + (wrong or "right"))
 
 
-def judge(
+def _judge(
     answer: object, right: Callable, mistakes: Mapping[str, Callable], otherwise: str, cases: Sequence[tuple] = (),
     rtol: float = 1e-3, atol: float = 1e-6,
 ) -> str | None:
@@ -66,7 +66,7 @@ def judge(
     return otherwise
 
 
-def no_names(answer: object, names: Collection[str]) -> str | None:
+def _no_names(answer: object, names: Collection[str]) -> str | None:
     """What keeps an answer from being a set of some of these names."""
     if isinstance(answer, str) or not isinstance(answer, Collection) or not all(isinstance(name, str) for name in answer):
         return f"a set of names is wanted, out of {', '.join(names)}"
@@ -87,7 +87,7 @@ def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> Non
         return losses.student_loss(torch.zeros(1, C), torch.tensor([0])).total.item()
 
     cases = [(32, 2, None), (32, 2, "DE"), (8, 4, "CB"), (8, 4, "CE"), (32, 16, "CE")]
-    say(1, judge(answer, lambda *case: loss(candidates(*case)), {
+    say(1, _judge(answer, lambda *case: loss(candidates(*case)), {
         "that is the number of candidates, and the loss is asked": candidates,
         "the positive is a candidate too, not only the negatives": lambda *case: loss(candidates(*case) - 1),
         "every query of the batch brings all its passages, not its positive alone":
@@ -116,7 +116,7 @@ def paired_p(answer: Callable[[np.ndarray, np.ndarray], float] | None) -> None:
     def of(p_value: Callable) -> Callable:
         return lambda a, b: p_value(a.mean(0), b.mean(0))
 
-    say(2, judge(answer, of(lambda a, b: paired_t_test(a, b)[1]), {
+    say(2, _judge(answer, of(lambda a, b: paired_t_test(a, b)[1]), {
         "that is an unpaired test: both systems answer the same queries, so test their differences":
             of(lambda a, b: ttest_ind(a, b).pvalue),
         "every query counts once for each seed: several answers to one query are not several queries, take their mean first":
@@ -140,7 +140,7 @@ def spread_of_difference(answer: float | None) -> None:
     """Notebook 06, exercise 3: the standard deviation over the seeds of LEAD's MRR@10 minus RD's, in points."""
     lead, rd = _points("LEAD"), _points("RD")
     a, b = lead.mean(1), rd.mean(1)
-    say(3, judge(answer, lambda: (a - b).std(ddof=1), {
+    say(3, _judge(answer, lambda: (a - b).std(ddof=1), {
         "that is the sd over queries, and the one over seeds is asked": lambda: (lead - rd).mean(0).std(ddof=1),
         "that is the sd over all values, queries and seeds: first one MRR@10 for each seed": lambda: (lead - rd).std(ddof=1),
         "that is the sd of two independent rows: a seed's LEAD and RD start from the same two checkpoints, so subtract first":
@@ -172,7 +172,7 @@ def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
         if not isinstance(answer, Mapping) or set(answer) != {1, 2}:
             return "a dictionary from each tau_d, 1 and 2, to a set of parts is wanted"
         for tau_d, found in answer.items():
-            if sentence := no_names(found, parts):
+            if sentence := _no_names(found, parts):
                 return f"at tau_d = {tau_d}: {sentence}"
             if hard := sorted({"teacher", "student"} & set(found)):
                 return f"at tau_d = {tau_d} you name {hard[0]!r}: no temperature and no layer weight enters a hard loss"
@@ -194,7 +194,7 @@ def equal_things(answer: Sequence[float] | None) -> None:
         return sum(test(a, b).pvalue <= 0.05 for a, b in pairs)
 
     apart, count = np.ptp(means), counted(ttest_rel)
-    say(2, judge(answer, lambda: (apart, count), {
+    say(2, _judge(answer, lambda: (apart, count), {
         "the difference is wanted in points, not as a fraction": lambda: (apart / 100, count),
         "you have each pair twice: the order of two seeds does not matter": lambda: (apart, 2 * count),
         "you count with an unpaired test: the seeds answer the same queries": lambda: (apart, counted(ttest_ind)),
@@ -214,7 +214,7 @@ def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
     def right(d: np.ndarray, effect: float, errors: float = both + found) -> float:
         return (errors * d.std(ddof=1) / effect) ** 2
 
-    say(3, judge(answer, right, {
+    say(3, _judge(answer, right, {
         "that is section 8's number: it misses an effect of this size half of the time": partial(right, errors=both),
         "that is for a one-sided test": partial(right, errors=norm.ppf(0.95) + found),
         "that is for two independent groups: the differences are paired already": lambda d, effect: 2 * right(d, effect),
@@ -241,7 +241,7 @@ def stops_at(answer: Sequence[float] | None) -> None:
         return way[(terms.hard * hard + terms.soft * soft + weight * keep).argmin()].item()
 
     free, held = lowest(0), lowest(10)
-    say(1, judge(answer, lambda: (free, held), {
+    say(1, _judge(answer, lambda: (free, held), {
         "the two are the wrong way round: which weight holds the student back?": lambda: (held, free),
         "with keep 10 it does not stay at the copy: there keep pushes nothing, and the teacher does": lambda: (free, 0),
         "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
@@ -266,7 +266,7 @@ def trained_anew(answer: Collection[str] | None) -> None:
             return NOT_YET
         usual, other = _trainings(Terms.keep), _trainings(10.0)
         changed = {name for name in usual if usual[name] != other[name]}
-        if sentence := no_names(answer, tuple(usual)):
+        if sentence := _no_names(answer, tuple(usual)):
             return sentence
         more, less = set(answer) - changed, changed - set(answer)
         if "stage 1" in more:
@@ -296,7 +296,7 @@ def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | Non
     def right(s: np.ndarray, t: np.ndarray, last: int) -> np.ndarray:
         return (t > 0) & (t < s) & (s <= last)
 
-    say(3, judge(answer, of(right), {
+    say(3, _judge(answer, of(right), {
         "a rank of 0 is no rank: where the teacher has not found the passage it does not rank it higher":
             of(lambda s, t, last: (t < s) & (s <= last)),
         "equal ranks are included, and with them queries that the student answers already, at rank 1":
@@ -356,7 +356,7 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     def over(scores: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * scores).sum(0)  # (C,)
 
-    wrong = judge(answer, right, {
+    wrong = _judge(answer, right, {
         "you take the mean of scores and not of distributions": over,
         "you take the mean of scores, then a softmax: whoever has large scores outvotes the others, take the mean of distributions":
             lambda scores, weights: over(scores, weights).log_softmax(-1),
@@ -389,7 +389,7 @@ def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
     ) -> float:
         return (far[-1].mean() - near(far)) / (usual(far) - near(far))
 
-    say(3, judge(answer, right, {
+    say(3, _judge(answer, right, {
         "your nearest is one assistant for all batches: take the minimum in each batch, then the mean":
             partial(right, near=lambda far: far.mean(1).min()),
         "your nearest is the smallest distance of all: take the minimum in each batch, then the mean": partial(right, near=np.min),
