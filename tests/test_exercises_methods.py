@@ -1,6 +1,7 @@
 """The exercises of lessons 06 to 09: no answer, a right one, every mistake that has a sentence, and answers of a wrong kind."""
 
 import json
+import re
 from itertools import combinations
 from math import log, log2
 from pathlib import Path
@@ -318,3 +319,43 @@ def test_no_mean_is_farther_than_both_by_kl():
 
 def test_the_last_fusion_is_of_all_three():
     assert mta4dpr.fusions(3)[:3] == [(0,), (1,), (2,)] and mta4dpr.fusions(3)[-1] == (0, 1, 2)
+
+
+# --- the glossary and the instructor's page
+
+NOTEBOOKS = ROOT / "notebooks"
+GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text()
+WORDS = [line for line in GLOSSARY.splitlines() if line.startswith("- ")]
+
+
+@pytest.mark.parametrize("page", ["GLOSSARY.md", "INSTRUCTOR.md"])
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)\)", (NOTEBOOKS / page).read_text())
+    assert targets and [target for target in targets if not (NOTEBOOKS / target).exists()] == []
+    assert f"notebooks/{page}" in (ROOT / "README.md").read_text()
+
+
+def test_the_cells_that_the_instructor_names_are_there():
+    named = re.findall(r"(0\d) §\d+ \*(?!\*)([^*]+)\*", (NOTEBOOKS / "INSTRUCTOR.md").read_text())
+    texts = {path.name[:2]: json.loads(path.read_text())["cells"] for path in NOTEBOOKS.glob("0*.ipynb")}
+    texts = {number: " ".join("".join(cell["source"]) for cell in cells) for number, cells in texts.items()}
+    assert len(named) > 20 and [name for name in named if name[1] not in texts[name[0]]] == []
+
+
+def test_every_letter_has_its_line():
+    symbols = [line.split("|")[1] for line in GLOSSARY.splitlines() if line.startswith("| $")]
+    letters = re.findall(r"\$([^$]+)\$", " ".join(symbols))
+    assert len(letters) == len(set(letters)) and {"B", "n", "N", "C", "X", "Y", "H", "L", "K", r"\tau_d", r"\tau_l"} <= set(letters)
+
+
+def test_words_are_in_order_each_once():
+    words = [re.match(r"- \*\*(.+?)\*\*: ", line)[1].strip("`").casefold() for line in WORDS]
+    assert words == sorted(set(words))
+
+
+@pytest.mark.parametrize("line", WORDS, ids=lambda line: line[4:24].partition("*")[0])
+def test_a_word_is_used_in_its_lesson(line):
+    words = re.match(r"- \*\*(.+?)\*\*: ", line)[1].replace("\\", "").replace("`", "").casefold()
+    lesson = json.loads((NOTEBOOKS / re.search(r"\]\((0\d_\w+\.ipynb)\)$", line)[1]).read_text())
+    text = " ".join("".join(cell["source"]) for cell in lesson["cells"]).casefold()
+    assert any(word.removesuffix("@k") in text for word in words.split(", "))
