@@ -16,7 +16,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from leadkit import search as searching
 from leadkit.batches import Tokenised, tokenise
@@ -24,7 +23,7 @@ from leadkit.collection import Collection, load
 from leadkit.config import RUNS, Data
 from leadkit.encoders import encoder_digest, load_tokenizer
 from leadkit.evaluate import MEASURES, per_query
-from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
+from leadkit.files import alone, digest, fingerprint, read_tensors, write_json, write_tensors
 from leadkit.retrievers import DualEncoder, Retriever, Tower
 from leadkit.retrievers import load as load_retriever
 
@@ -81,34 +80,40 @@ class Stage:
     def finished(self) -> bool:
         """Whether the stage stands whole: every file is what was written."""
         try:
-            sealed = json.loads((self.folder / "stage.json").read_text())["files"]
-            return all(digest(self.folder / name) == value for name, value in sealed.items())
+            seal = json.loads((self.folder / "stage.json").read_text())
+            whole = all(digest(self.folder / name) == value for name, value in seal["files"].items())
+            return whole and {"stage", "seconds"} <= seal.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def done(self) -> Path:
         """Run the stage unless it is finished; return its folder. A second process that asks for it waits for the first."""
-        RUNS.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder.with_suffix(".lock")):
-            return self.folder if self.finished() else self._run()
+        if not self.finished():
+            with alone(self.folder.with_suffix(".lock"), self.folder):
+                if not self.finished():  # the first may just have finished it
+                    self._run()
+        return self.folder
 
-    def _run(self) -> Path:
+    def _run(self) -> None:
         if (self.folder / "stage.json").exists():
             print(f"{self.folder} is not what was written there: this stage is run anew")
             shutil.rmtree(self.folder)
         for needed in self.inputs():
             needed.done()
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = time.time()
-        self.run()
+        started = time.monotonic()
+        try:
+            self.run()
+        except KeyboardInterrupt as stop:
+            stop.args = (f"{self.folder} is not finished: ask for it again and it goes on, a training from its last checkpoint",)
+            raise
         for temporary in self.folder.glob("checkpoint*"):
             temporary.unlink()
         for unfinished in self.folder.glob(".*"):  # what a killed process was writing
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
-        seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}
+        seal = {"stage": self.describe(), "seconds": round(time.monotonic() - started, 1), "files": files}
         write_json(self.folder / "stage.json", seal)
-        return self.folder
 
     def seconds(self) -> float:
         """Wall time of this stage's last run."""
@@ -155,7 +160,7 @@ class Evaluate(Stage):
     teacher: bool = False  # evaluate the jointly trained teacher of a distillation instead of the student
 
     def run(self) -> None:
-        started = time.time()
+        started = time.monotonic()
         texts = collection(self.data.collection)
         run = self._search()
         values = per_query(run, texts, self.split)
@@ -167,7 +172,7 @@ class Evaluate(Stage):
             "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
             "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
             "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
-            "seconds": round(time.time() - started, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "device": device_name(), "versions": versions()})
 
