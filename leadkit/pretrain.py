@@ -16,7 +16,6 @@ import copy
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -76,10 +75,17 @@ def texts(collection: Collection) -> list[str]:
     return list(text.values())
 
 
-def train_tokenizer(lines: list[str] | Iterator[str], vocabulary: int) -> BertTokenizerFast:
-    """An uncased WordPiece tokeniser with BERT's special tokens."""
+def train_tokenizer(lines: list[str], vocabulary: int) -> BertTokenizerFast:
+    """An uncased WordPiece tokeniser with BERT's special tokens: of the same lines the same, word by word and number by number."""
     wordpiece = BertWordPieceTokenizer(lowercase=True)
-    wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    normalizer, splitter = wordpiece._tokenizer.normalizer, wordpiece._tokenizer.pre_tokenizer
+    pieces = {piece for line in lines for piece in normalizer.normalize_str(line).split()}
+    words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)}
+    # The trainer would number the characters inside of words as chance has it, and by these numbers it chooses between pairs.
+    inside = [f"##{character}" for character in sorted({character for word in words for character in word[1:]})]
+    wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False,
+                                  special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inside])
+    wordpiece = BertWordPieceTokenizer(wordpiece.get_vocab(), lowercase=True)  # where those characters are words like others
     return BertTokenizerFast(tokenizer_object=wordpiece._tokenizer, do_lower_case=True, model_max_length=256)
 
 
@@ -155,7 +161,8 @@ def pretrain(config: Pretraining, out: Path) -> None:
     """
     collection = load(config.collection)
     folders = [out / config.name(layers) for layers in config.layers]
-    lock, growing = (out / f".{folders[0].name}-{end}" for end in ("lock", fingerprint([asdict(config), collection.fingerprint])))
+    growing = out / f".{folders[0].name}-{fingerprint([asdict(config), collection.fingerprint])}"
+    lock = out / f".{folders[0].name}.lock"
     with alone(lock, folders[-1]):
         if all(_stands(folder, config, collection) for folder in folders):
             print(f"{folders[-1]} stands from before, pre-trained with these settings on these texts")
