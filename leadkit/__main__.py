@@ -1,5 +1,6 @@
 """The command line: `python -m leadkit --help`."""
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -184,7 +185,18 @@ def site(out: Path = Path("build/site")) -> None:
 
 
 if __name__ == "__main__":
+    terminated = []
+
+    def terminate(number: int, _: object) -> None:
+        """SIGTERM stops as ctrl-C does."""
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
+    except KeyboardInterrupt:
+        print("leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint", file=sys.stderr)
+        sys.exit(128 + (terminated or [signal.SIGINT])[0])
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"leadkit: {' '.join(str(error).split())}")

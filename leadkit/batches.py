@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 from torch.nn import functional
 from tqdm.auto import tqdm
@@ -21,10 +20,11 @@ from transformers import PreTrainedTokenizerBase
 
 from leadkit import processes
 from leadkit.collection import Collection
-from leadkit.files import digest, write
+from leadkit.files import alone, digest, write
 from leadkit.passages import Passages
 from leadkit.python_docs import CACHE
 
+LAYOUT = 1  # raise it when a change below changes what a token file holds
 PORTION = 4096  # texts that are tokenised at once
 LONG = 100_000  # texts from which on tokenising shows its progress
 NOTHING = np.empty(0, np.int32)  # between the texts of a BERT's pair
@@ -148,7 +148,7 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
     A cached file that is not what was written is rebuilt. Needs 8 bytes of memory a text, and the file's pages that are looked at.
     longest: tokens per text, special tokens included; longer texts are cut.
     """
-    key = hashlib.sha256(json.dumps([identity(tokenizer), longest]).encode())
+    key = hashlib.sha256(json.dumps([LAYOUT, identity(tokenizer), longest]).encode())
     for text in [texts.digest] if isinstance(texts, Passages) else texts.values():
         key.update(text.encode() + b"\0")
     path = cache / "tokens" / f"{key.hexdigest()[:16]}.tokens"
@@ -167,9 +167,10 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
                 bar.update(len(rows))
             file.write(np.concatenate(lengths))
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f".{path.stem}.lock"):  # a second process that needs it waits for the first
-        if not (path.exists() and seal.exists() and seal.read_text() == digest(path)):
+    with alone(cache / f".{path.stem}.lock", path):
+        if not (path.exists() and seal.exists() and seal.read_bytes() == digest(path).encode()):
+            for unfinished in path.parent.glob(f".{path.stem}.*"):  # what a killed process was writing
+                unfinished.unlink()
             write(path, save)
             write(seal, lambda temporary: temporary.write_text(digest(path)))
     mapped = np.memmap(path, dtype, mode="r")

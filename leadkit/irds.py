@@ -17,11 +17,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import ir_datasets
-from filelock import FileLock
 from ir_datasets.indices import lz4_pickle
 from tqdm.auto import tqdm
 
-from leadkit.files import digest, write_folder, write_json
+from leadkit.files import alone, digest, write_folder, write_json
 from leadkit.passages import write_passages
 from leadkit.python_docs import CACHE
 
@@ -167,8 +166,7 @@ def folder(name: str) -> tuple[Path, dict[str, str]]:
     """
     needed = source(name)
     target = CACHE / f"irds-{name.replace('/', '-')}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / f"{target.name}.lock"):
+    with alone(CACHE / f"{target.name}.lock", target):
         try:
             seal = json.loads((target / "cache.json").read_text())
             if seal["layout"] == LAYOUT and all(digest(target / file) == value for file, value in seal["digests"].items()):

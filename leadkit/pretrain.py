@@ -13,9 +13,9 @@ Text: the passages of the collection, with the training queries before theirs; n
 """
 
 import copy
+import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from leadkit.collection import Collection, load
 from leadkit.encoders import grow, set_attention
-from leadkit.files import write_json
+from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.train import Schedule, fit
 
 OBJECTIVES = ("contrastive", "masked LM", "bottlenecked")
@@ -75,10 +75,17 @@ def texts(collection: Collection) -> list[str]:
     return list(text.values())
 
 
-def train_tokenizer(lines: list[str] | Iterator[str], vocabulary: int) -> BertTokenizerFast:
-    """An uncased WordPiece tokeniser with BERT's special tokens."""
+def train_tokenizer(lines: list[str], vocabulary: int) -> BertTokenizerFast:
+    """An uncased WordPiece tokeniser with BERT's special tokens: of the same lines the same, word by word and number by number."""
     wordpiece = BertWordPieceTokenizer(lowercase=True)
-    wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False)
+    normalizer, splitter = wordpiece._tokenizer.normalizer, wordpiece._tokenizer.pre_tokenizer
+    pieces = {piece for line in lines for piece in normalizer.normalize_str(line).split()}
+    words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)}
+    # The trainer would number the characters inside of words as chance has it, and by these numbers it chooses between pairs.
+    inside = [f"##{character}" for character in sorted({character for word in words for character in word[1:]})]
+    wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False,
+                                  special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inside])
+    wordpiece = BertWordPieceTokenizer(wordpiece.get_vocab(), lowercase=True)  # where those characters are words like others
     return BertTokenizerFast(tokenizer_object=wordpiece._tokenizer, do_lower_case=True, model_max_length=256)
 
 
@@ -148,8 +155,36 @@ def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], specia
 
 
 def pretrain(config: Pretraining, out: Path) -> None:
-    """Write `out`/`config.name(layers)` for every growth stage: weights (float16), tokeniser, record."""
+    """Write `out`/`config.name(layers)` for every growth stage: weights (float16), tokeniser, record.
+
+    What is interrupted goes on from its last checkpoint; what stands there whole is not trained again.
+    """
     collection = load(config.collection)
+    folders = [out / config.name(layers) for layers in config.layers]
+    growing = out / f".{folders[0].name}-{fingerprint([asdict(config), collection.fingerprint])}"
+    lock = out / f".{folders[0].name}.lock"
+    with alone(lock, folders[-1]):
+        if all(_stands(folder, config, collection) for folder in folders):
+            print(f"{folders[-1]} stands from before, pre-trained with these settings on these texts")
+        else:
+            _grow(config, collection, out, growing)
+        for left in (growing, *(path for folder in folders for path in out.glob(f".{folder.name}.*"))):  # of killed processes too
+            shutil.rmtree(left, ignore_errors=True)
+        lock.unlink()
+
+
+def _stands(folder: Path, config: Pretraining, collection: Collection) -> bool:
+    """Whether the encoder of the folder is whole and was pre-trained so."""
+    try:
+        record = json.loads((folder / "record.json").read_text())
+        return (record["config"] == json.loads(json.dumps(asdict(config))) and record["fingerprint"] == collection.fingerprint
+                and record["sha256"] == digest(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _grow(config: Pretraining, collection: Collection, out: Path, growing: Path) -> None:
+    """Train one growth stage after the other, with checkpoints in `growing`."""
     lines = texts(collection)
     tokenizer = train_tokenizer(lines, config.vocabulary)
     spans = Spans(tokenizer, lines)
@@ -173,16 +208,18 @@ def pretrain(config: Pretraining, out: Path) -> None:
     for layers, steps, learning_rate in zip(config.layers, config.steps, config.learning_rate, strict=True):
         if layers > model.config.num_hidden_layers:
             grow(model.bert, layers)
-        started = time.time()
+        started = time.monotonic()
         schedule = Schedule(steps, learning_rate, clip=1.0)
-        folder, label = out / config.name(layers), f"pre-training ({config.objective}), {layers} layers"
-        log = fit(model, loss_at, schedule, config.seed, folder / "growing", label)
+        label = f"pre-training ({config.objective}), {layers} layers"
+        log = fit(model, loss_at, schedule, config.seed, growing / str(layers), label)
         encoder = copy.deepcopy(model.bert).half()
         encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
-        encoder.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-        write_json(folder / "record.json", {
-            "config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "texts": len(lines),
-            "seconds": round(time.time() - started), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]})
-    for layers in config.layers:
-        shutil.rmtree(out / config.name(layers) / "growing")
+        record = {"config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "texts": len(lines),
+                  "seconds": round(time.monotonic() - started), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]}
+
+        def save(folder: Path, encoder: nn.Module = encoder, record: dict = record) -> None:
+            encoder.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            write_json(folder / "record.json", record | {"sha256": digest(folder / "model.safetensors")})
+
+        write_folder(out / config.name(layers), save)

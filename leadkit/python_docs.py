@@ -8,12 +8,13 @@ import ast
 import hashlib
 import importlib.metadata
 import json
+import multiprocessing
 import os
 import platform
 import re
 import shutil
 import sysconfig
-import tempfile
+import threading
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -22,10 +23,9 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from datasketch import MinHash, MinHashLSH
-from filelock import FileLock
 from tqdm.auto import tqdm
 
-from leadkit.files import digest
+from leadkit.files import alone, digest, write_folder
 
 EXTRACTOR = 1  # raise it when a change below changes the text
 CACHE = Path(os.environ.get("LEADKIT_CACHE", Path(__file__).parent.parent / "data" / "cache"))
@@ -126,6 +126,11 @@ def _extract(files: list[tuple[str, str]]) -> tuple[list[tuple[str, str, str, Mi
     return kept, filtered
 
 
+def _end_with_parent() -> None:
+    """In a worker: a thread that waits for the end of the process that started it, which may be killed and not say so."""
+    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+
+
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -135,7 +140,7 @@ def build(variant: Variant, folder: Path) -> None:
     files = _sources(variant)
     chunks = [files[i::64] for i in range(64)]
     kept, filtered = [], Counter()
-    with ProcessPoolExecutor() as pool:
+    with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
         for part, counts in tqdm(pool.map(_extract, chunks), total=len(chunks), desc="reading docstrings", unit="chunk"):
             kept += part
             filtered += counts
@@ -204,31 +209,26 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def folder(name: str) -> Path:
-    """The cached folder of a variant, in BEIR layout: built on first use, and again where a file's digest does not hold.
-
-    A second process that asks for it waits for the first.
-    """
+    """The cached folder of a variant, in BEIR layout: built on first use, and again where a file's digest does not hold."""
     variant = VARIANTS[name]
     versions = {package: importlib.metadata.version(package) for package in variant.packages}
     if variant.standard_library:
         versions["python"] = platform.python_version()
     key = _hash(json.dumps([EXTRACTOR, versions, astuple(variant)], sort_keys=True))[:16]
     target = CACHE / f"{name.replace(':', '-')}-{key}"
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / f".{target.name}.lock"):
+
+    def save(built: Path) -> None:
+        build(variant, built)
+        seal = {"extractor": EXTRACTOR, "versions": versions, "digests": _digests(built)}
+        (built / "cache.json").write_text(json.dumps(seal, indent=2))
+
+    with alone(CACHE / f".{target.name}.lock", target):
         try:
             if json.loads((target / "cache.json").read_text())["digests"] == _digests(target):
                 return target
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             pass
-        try:
-            with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-") as temporary:
-                built = Path(temporary) / "collection"
-                build(variant, built)
-                seal = {"extractor": EXTRACTOR, "versions": versions, "digests": _digests(built)}
-                (built / "cache.json").write_text(json.dumps(seal, indent=2))
-                shutil.rmtree(target, ignore_errors=True)
-                built.replace(target)
-        except OSError as error:
-            raise OSError(f"{target} could not be written ({error.strerror or error}); nothing of it is left") from error
+        for left in (target, *CACHE.glob(f".{target.name}.*")):  # damaged, or what a killed process was writing
+            shutil.rmtree(left, ignore_errors=True)  # which leaves the lock, a file
+        write_folder(target, save)
     return target

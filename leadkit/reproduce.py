@@ -1,5 +1,6 @@
 """Execute the numbered notebooks in order, write them as HTML, print the main table."""
 
+import json
 from pathlib import Path
 
 import nbformat
@@ -7,7 +8,7 @@ import papermill
 from nbconvert import HTMLExporter
 
 from leadkit.config import RUNS, Scale
-from leadkit.files import digest, fingerprint, write
+from leadkit.files import alone, digest, fingerprint, write
 from leadkit.recipes import Pipeline, main_table
 from leadkit.stages import collection
 
@@ -30,15 +31,18 @@ def notebooks(only: str = "") -> list[Path]:
 def execute(notebook: Path, out: Path, parameters: dict[str, object]) -> bool:
     """Execute a notebook into `out` unless that was done with the same notebook, package and parameters; say whether it ran."""
     key = fingerprint([digest(notebook), _sources(), parameters])
-    if out.exists() and nbformat.read(out, as_version=4).metadata.get("leadkit") == key:
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".partial.ipynb")
-    papermill.execute_notebook(notebook, partial, parameters, kernel_name="python3", cwd=str(notebook.parent))
-    done = nbformat.read(partial, as_version=4)
-    done.metadata["leadkit"] = key
-    nbformat.write(done, partial)
-    partial.replace(out)
+    with alone(out.with_suffix(".lock"), out):
+        try:
+            if json.loads(out.read_text(encoding="utf-8"))["metadata"]["leadkit"] == key:
+                return False
+        except (OSError, ValueError, KeyError, TypeError):  # not there, or not what was written
+            pass
+        partial = out.with_suffix(".partial.ipynb")
+        papermill.execute_notebook(notebook, partial, parameters, kernel_name="python3", cwd=str(notebook.parent))
+        done = nbformat.read(partial, as_version=4)
+        done.metadata["leadkit"] = key
+        nbformat.write(done, partial)
+        partial.replace(out)
     return True
 
 

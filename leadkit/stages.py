@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from leadkit import processes
 from leadkit import search as searching
@@ -26,7 +25,7 @@ from leadkit.collection import Collection, load
 from leadkit.config import RUNS, Data
 from leadkit.encoders import encoder_digest, load_tokenizer
 from leadkit.evaluate import MEASURES, per_query
-from leadkit.files import digest, fingerprint, read_tensors, write_json, write_tensors
+from leadkit.files import alone, digest, fingerprint, read_tensors, write_json, write_tensors
 from leadkit.retrievers import DualEncoder, Retriever, Tower
 from leadkit.retrievers import load as load_retriever
 
@@ -85,20 +84,21 @@ class Stage:
     def finished(self) -> bool:
         """Whether the stage stands whole: every file is what was written."""
         try:
-            sealed = json.loads((self.folder / "stage.json").read_text())["files"]
-            return all(digest(self.folder / name) == value for name, value in sealed.items())
+            seal = json.loads((self.folder / "stage.json").read_text())
+            whole = all(digest(self.folder / name) == value for name, value in seal["files"].items())
+            return whole and {"stage", "seconds"} <= seal.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def done(self) -> Path:
         """Run the stage unless it is finished; return its folder. A second program that asks for it waits for the first."""
-        RUNS.mkdir(parents=True, exist_ok=True)
         processes.agree(self.key, f"stage {self.kind}")
-        with FileLock(self.folder.with_suffix(".lock")) if processes.main() else nullcontext():
-            if not processes.mains(processes.main() and self.finished()):
-                self._run()
-                processes.wait()  # until the main process has written
-            return self.folder
+        if not processes.mains(processes.main() and self.finished()):
+            with alone(self.folder.with_suffix(".lock"), self.folder) if processes.main() else nullcontext():
+                if not processes.mains(processes.main() and self.finished()):  # the first may just have finished it
+                    self._run()
+                    processes.wait()  # until the main process has written
+        return self.folder
 
     def _run(self) -> None:
         if processes.main() and (self.folder / "stage.json").exists():
@@ -107,19 +107,23 @@ class Stage:
         for needed in self.inputs():
             needed.done()
         self.folder.mkdir(parents=True, exist_ok=True)
-        started = time.time()
-        self.run()
+        started = time.monotonic()
+        try:
+            self.run()
+        except KeyboardInterrupt as stop:
+            stop.args = (f"{self.folder} is not finished: ask for it again and it goes on, a training from its last checkpoint",)
+            raise
         if processes.main():
-            self._seal(started)
+            self._seal(time.monotonic() - started)
 
-    def _seal(self, started: float) -> None:
+    def _seal(self, seconds: float) -> None:
         """Remove what was temporary, and write `stage.json`: the stage is finished."""
         for temporary in self.folder.glob("checkpoint*"):
             temporary.unlink()
         for unfinished in self.folder.glob(".*"):  # what a killed process was writing
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
         files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
-        seal = {"stage": self.describe(), "seconds": round(time.time() - started, 1), "files": files}
+        seal = {"stage": self.describe(), "seconds": round(seconds, 1), "files": files}
         write_json(self.folder / "stage.json", seal)
 
     def seconds(self) -> float:
@@ -167,7 +171,7 @@ class Evaluate(Stage):
     teacher: bool = False  # evaluate the jointly trained teacher of a distillation instead of the student
 
     def run(self) -> None:
-        started = time.time()
+        started = time.monotonic()
         texts = collection(self.data.collection)
         run = self._search()
         values = per_query(run, texts, self.split)
@@ -179,7 +183,7 @@ class Evaluate(Stage):
             "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
             "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
             "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
-            "seconds": round(time.time() - started, 1),
+            "seconds": round(time.monotonic() - started, 1),
             "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             "device": device_name(), "versions": versions()})
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -67,21 +68,25 @@ def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step
 
 def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
     """(next step, log) after loading the checkpoint of the folder; (0, []) where there is none that is whole."""
-    try:
-        state = json.loads((folder / "checkpoint.json").read_text())
-        path = folder / state["file"]
-        if digest(path) != state["sha256"]:
-            print(f"{path} is not what was written there (its digest differs): starting this stage afresh")
-            return 0, []
-    except (OSError, ValueError, KeyError, TypeError):
+    if not (record := folder / "checkpoint.json").exists():
         return 0, []
-    tensors = read_tensors(path)
+    try:
+        state = json.loads(record.read_text())
+        step, log, path = state["step"], state["log"], folder / state["file"]
+        if digest(path) != state["sha256"]:
+            raise ValueError("its digest differs")
+        tensors = read_tensors(path)
+        if any(tensors[f"model.{name}"].shape != parameter.shape for name, parameter in model.named_parameters()):
+            raise ValueError("it is of another model")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        print(f"the checkpoint of {folder} is not what was written there ({error!r}): starting this stage afresh")
+        return 0, []
     for name, parameter in model.named_parameters():
         parameter.data.copy_(tensors[f"model.{name}"])
         moments = {m: tensors[f"{m}.{name}"] for m in ("exp_avg", "exp_avg_sq", "step") if f"{m}.{name}" in tensors}
         if moments:
             optimizer.state[parameter] = {m: t.to(parameter.device) if m != "step" else t for m, t in moments.items()}
-    return state["step"], state["log"]
+    return step, log
 
 
 def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule: Schedule, seed: int, folder: Path,

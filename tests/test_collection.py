@@ -214,7 +214,6 @@ def test_two_processes_build_the_cache_once(site, tmp_path, monkeypatch):
 
 def test_failing_disk_leaves_no_cache(site, monkeypatch):
     def full(variant, folder):
-        folder.mkdir(parents=True)
         (folder / "corpus.jsonl").write_text("half")
         raise OSError(28, "No space left on device")
 

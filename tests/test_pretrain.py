@@ -50,6 +50,14 @@ def test_tokeniser_knows_the_words_of_its_text():
     assert sorted(tokenizer.all_special_ids) == list(range(5))  # ordinary tokens start right after them
 
 
+def test_tokeniser_of_the_same_lines_is_the_same(collection):
+    """Also where pairs are equally frequent; or a pre-training that is continued would mean other words by its numbers."""
+    made = [train_tokenizer(texts(collection), 120) for _ in range(3)]
+    assert made[0].get_vocab() == made[1].get_vocab() == made[2].get_vocab() and len(made[0]) == 120
+    assert made[0].backend_tokenizer.to_str() == made[1].backend_tokenizer.to_str()
+    assert [word for word in made[0].get_vocab() if word.startswith("##")] and made[0].all_special_ids == [1, 3, 0, 2, 4]
+
+
 @pytest.mark.parametrize("layers", [3, 5, 6, 12])
 def test_grow_repeats_the_pile_and_keeps_the_rest(layers):
     small, grown = bert(), bert()

@@ -1,0 +1,527 @@
+"""Nothing is lost: whatever is killed, stopped, full, read-only, old or done twice at once, the same files come of it.
+
+Work is done in processes of its own, in a folder of its own. Moments are drawn from the time that the work takes undisturbed.
+LEADKIT_KILLS=20 python -m pytest -q -rP tests/test_faults.py tries 20 moments of each kind, not one, and prints how many hit.
+"""
+
+import copy
+import ctypes
+import json
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import torch
+import tqdm.std
+from test_stages import Count
+from toys import data, isolate, scale, toy
+
+from leadkit import batches, config, pretrain, python_docs, reproduce, stages, sweep, train
+from leadkit.encoders import load_tokenizer
+from leadkit.files import digest, write_json
+from leadkit.recipes import Pipeline
+from leadkit.train import Schedule
+
+KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
+TESTS = Path(__file__).parent
+PROCESSES = multiprocessing.get_context("forkserver")  # has loaded the libraries once
+PROCESSES.set_forkserver_preload(["leadkit.pretrain", "leadkit.recipes", "leadkit.reproduce", "leadkit.sweep", "pytest"])
+
+
+# --- the work
+
+
+def toy_scale(name):
+    often = Schedule(12, 1e-3, save_seconds=0.0)  # a checkpoint after each step
+    return scale(name, warm_up=often, teacher=often, student=often, distil=often, dropout=0.1)
+
+
+def chain(name):
+    return Pipeline(toy_scale(name))
+
+
+def pretraining(name, folder):
+    pretrain.Schedule = lambda *a, **k: Schedule(*a, **k, save_seconds=0.0)
+    small = pretrain.Pretraining("bottlenecked", name, vocabulary=300, hidden=64, layers=(3, 6), steps=(8, 6), batch=4, tokens=24,
+                                 learning_rate=(1e-3, 1e-3))
+    pretrain.pretrain(small, folder / "models")
+
+
+def collecting(name, folder):
+    multiprocessing.set_start_method("fork", force=True)  # not that of the tests' own processes
+    python_docs.CACHE = folder / "cache"
+    python_docs.VARIANTS["toy"] = python_docs.Variant(("tqdm", "tornado"), standard_library=False, test=9, dev=9)
+    python_docs.folder("toy")
+
+
+def sweeping(name, folder):
+    def experiments(scale, seed, split):
+        stages = Pipeline(scale, seed)
+        return {"teacher": stages.evaluate(stages.teacher, split, rerank=True), "student": stages.evaluate(stages.student, split)}
+
+    sweep.PROCESSES = multiprocessing.get_context("fork")
+    sweep.METHODS = (SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),)
+    sys.exit(sweep.sweep("1", toy_scale(name), 1, 2, out=folder / "results"))
+
+
+CELL = """import os, sys, pathlib, pytest, torch
+sys.path.insert(0, TESTS)
+import toys
+from leadkit.recipes import Pipeline
+toys.isolate(pytest.MonkeyPatch(), pathlib.Path(os.environ["TOYS"]))
+torch.set_num_threads(1)
+often = toys.Schedule(12, 1e-3, save_seconds=0.0)
+sum(row["total"] for row in Pipeline(toys.scale(NAME, warm_up=often)).miner.log())"""
+
+
+def executing(name, folder):
+    kernel, cell = {"name": "python3", "display_name": "Python 3", "language": "python"}, nbformat.v4.new_code_cell
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
+    made.cells = [cell("NAME = ''", metadata={"tags": ["parameters"]}, id="a"), cell(CELL, id="b")]
+    nbformat.write(made, folder / "toy.ipynb")
+    os.environ["TOYS"] = str(folder)
+    reproduce.execute(folder / "toy.ipynb", folder / "runs" / "toy.ipynb", {"NAME": name, "TESTS": str(TESTS)})
+
+
+def commanding(name, folder):
+    config.SCALES["toy"] = toy_scale(name)
+    sys.argv = ["leadkit", "table", "--scale", "toy", "--out", str(folder / "results")]
+    runpy.run_module("leadkit", run_name="__main__")
+
+
+def finish(*wanted):
+    """The work that finishes these stages of the chain."""
+    return partial(_finish, wanted)
+
+
+def _finish(wanted, name, folder):
+    made = chain(name)
+    every = vars(made) | {"LEAD": made.distil("LEAD"), "evaluation": made.evaluate(made.teacher, "test", rerank=True)}
+    for stage in wanted:
+        every[stage].done()
+
+
+# kind -> what must be there before, what is done
+WORK = {
+    "collection": (finish(), collecting),
+    "pre-training": (finish(), pretraining),
+    "warm-up": (finish("negatives"), finish("teacher")),
+    "mining": (finish("miner"), finish("negatives")),
+    "distillation": (finish("teacher", "student"), finish("LEAD")),
+    "evaluation": (finish("miner", "teacher"), finish("evaluation")),
+    "sweep": (finish(), sweeping),
+    "papermill": (finish(), executing),
+    "command": (finish("teacher", "student"), commanding),
+}
+
+
+# --- processes
+
+
+def begin(folder):
+    """What a process does first: its files go to `folder`."""
+    torch.set_num_threads(1)
+    isolate(pytest.MonkeyPatch(), Path(folder))
+
+
+def _process(ready, work, name, folder, said):
+    os.setsid()
+    sys.stdout = sys.stderr = open(said, "a", buffering=1)
+    begin(folder)
+    ready.set()
+    work(name, folder)
+
+
+def start(work: Callable, name: str, folder: Path):
+    """Start work(name, folder) in a process that writes what it says to `folder`.txt; return it when it has loaded everything."""
+    ready = PROCESSES.Event()
+    process = PROCESSES.Process(target=_process, args=(ready, work, name, folder, f"{folder}.txt"))
+    process.start()
+    assert ready.wait(120)
+    return process
+
+
+def run(work: Callable, name: str, folder: Path) -> int:
+    """Do the work to its end; return the exit code."""
+    process = start(work, name, folder)
+    process.join()
+    return process.exitcode
+
+
+def said(folder: Path) -> list[str]:
+    """The lines that the last process said but for progress bars, which are forgotten then."""
+    path = Path(f"{folder}.txt")
+    lines = [line for line in path.read_text().replace("\r", "\n").splitlines() if line.strip("\x1b[A ") and "%|" not in line]
+    path.write_text("")
+    return lines
+
+
+MACHINE = {"seconds", "training_seconds", "peak_memory_mib", "papermill", "execution", "widgets"}  # differs from run to run
+
+
+def plain(value):
+    """A JSON value without progress bars and what only the machine decides. Of a stage's files the names, not the digests."""
+    if isinstance(value, dict):
+        names = {k: sorted(v) for k, v in value.items() if k == "files" and isinstance(v, dict)}
+        return {k: plain(v) for k, v in value.items() if k not in MACHINE} | names
+    if isinstance(value, list):
+        return [plain(v) for v in value if not (isinstance(v, dict) and v.get("output_type") in ("stream", "display_data"))]
+    return value
+
+
+def results(folder: Path) -> dict[str, object]:
+    """Path -> content of whatever file or folder there is, but for locks and logs."""
+    def content(path):
+        if path.is_dir():
+            return "folder"
+        return plain(json.loads(path.read_text())) if path.suffix in (".json", ".ipynb") else path.read_bytes()
+
+    return {str(path.relative_to(folder)): content(path) for path in folder.rglob("*")
+            if path.suffix != ".lock" and "sweep-logs" not in path.parts}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """kind -> (collection, folder before the work, seconds of the work, results)."""
+    base, known = tmp_path_factory.mktemp("faults"), {}
+    name = toy(base / "toy")
+
+    def of(kind):
+        if kind not in known:
+            before, work = WORK[kind]
+            (base / kind).mkdir()
+            assert run(before, name, base / kind) == 0
+            folder = shutil.copytree(base / kind, base / f"{kind}-done")
+            process, began = start(work, name, folder), time.monotonic()
+            process.join()
+            assert process.exitcode == 0, said(folder)
+            known[kind] = name, base / kind, time.monotonic() - began, results(folder)
+            shutil.rmtree(folder)
+        return known[kind]
+
+    return of
+
+
+# --- killed
+
+
+@pytest.mark.parametrize("kind", [kind for kind in WORK if kind != "command"])
+def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbed, tmp_path):
+    (name, before, seconds, want), work, draw, hits = undisturbed(kind), WORK[kind][1], random.Random(kind), []
+    for number in range(KILLS):
+        folder = shutil.copytree(before, tmp_path / str(number))
+        for _ in range(draw.choice((1, 2))):
+            process = start(work, name, folder)
+            process.join(draw.uniform(0, 0.95 * seconds))
+            kill = draw.choice((os.kill, os.killpg))  # alone, or with the processes that it started
+            with suppress(ProcessLookupError):  # it has ended
+                kill(process.pid, signal.SIGKILL)
+            process.join()
+            hits.append(process.exitcode == -signal.SIGKILL)
+            if kind == "collection":
+                ended(process.pid)
+        assert run(work, name, folder) == 0, said(folder)
+        assert results(folder) == want
+        shutil.rmtree(folder)
+    print(f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times, {sum(hits)} kills and {len(hits) - sum(hits)} that came too late")
+
+
+def ended(group: int) -> None:
+    """Wait until no process of the group is left."""
+    for _ in range(600):
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"a process of group {group} goes on")
+
+
+# --- stopped
+
+
+STOPPED = "leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "ctrl-C"])
+def test_command_that_is_stopped_says_so_and_goes_on(number, undisturbed, tmp_path):
+    (name, before, seconds, want), draw, hits = undisturbed("command"), random.Random(number), 0
+    for trial in range(KILLS):
+        folder = shutil.copytree(before, tmp_path / str(trial))
+        process = start(commanding, name, folder)
+        while not any((folder / "runs").glob("evaluate-*.lock")):  # the first stage
+            time.sleep(0.02)
+        process.join(draw.uniform(0, 0.8 * seconds))
+        with suppress(ProcessLookupError):
+            os.kill(process.pid, number)
+        process.join()
+        if process.exitcode:
+            assert (process.exitcode, said(folder)) == (128 + number, [STOPPED])
+            assert [path for path in folder.rglob(".*") if path.suffix != ".lock"] == []
+            hits += 1
+        assert run(commanding, name, folder) == 0, said(folder)
+        assert results(folder) == want
+        shutil.rmtree(folder)
+    print(f"command: {hits} of {KILLS} times stopped before the end by {signal.strsignal(number)}")
+
+
+def interrupting(kind, delay, name, folder):
+    """In a kernel: a cell that ctrl-C stops after so many seconds, then the same cell again."""
+    timer = threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT))
+    try:
+        timer.start()
+        WORK[kind][1](name, folder)
+        timer.cancel()
+        timer.join()
+        return
+    except KeyboardInterrupt as stop:
+        print("interrupted:", *stop.args)
+    WORK[kind][1](name, folder)
+
+
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "warm-up", "distillation", "evaluation"])
+def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tmp_path):
+    (name, before, seconds, want), draw, hits = undisturbed(kind), random.Random(kind), 0
+    for trial in range(KILLS):
+        folder = shutil.copytree(before, tmp_path / str(trial))
+        assert run(partial(interrupting, kind, draw.uniform(0, 0.95 * seconds)), name, folder) == 0, said(folder)
+        assert results(folder) == want
+        hits += any(line.startswith("interrupted:") for line in said(folder))
+        shutil.rmtree(folder)
+    print(f"{kind}: {hits} of {KILLS} times interrupted before the end")
+
+
+def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch):
+    stage, seed_step = chain(name).miner, train.seed_step
+
+    def ctrl_c_at_five(seed, step):
+        seed_step(seed, step)
+        if step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(train, "seed_step", ctrl_c_at_five)
+    with pytest.raises(KeyboardInterrupt, match="warm-up-.* is not finished: ask for it again and it goes on, a training"):
+        stage.done()
+    assert sorted(path.name for path in stage.folder.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
+    steps = []
+    monkeypatch.setattr(train, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
+    assert stage.done().is_dir() and stage.finished() and steps == list(range(5, 12))
+
+
+# --- twice at once
+
+
+def slow(name, folder):
+    Count(data(name), wait=3.0).done()
+
+
+def test_second_process_says_what_it_waits_for(name, tmp_path):
+    both = [start(slow, name, tmp_path / "two") for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    isolate(pytest.MonkeyPatch(), tmp_path / "two")
+    stage = Count(data(name), wait=3.0)
+    assert said(tmp_path / "two") == [f"{stage.folder} is being made by another process or notebook: waiting for it"]
+    assert stage.finished() and (stages.RUNS / "runs.txt").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation", "papermill"])
+def test_two_processes_end_with_the_files_of_one(kind, undisturbed, tmp_path):
+    name, before, _, want = undisturbed(kind)
+    folder = shutil.copytree(before, tmp_path / "both")
+    both = [start(WORK[kind][1], name, folder) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0], said(folder)
+    assert results(folder) == want
+
+
+# --- a disk that is full or read-only
+
+REMOUNT, READ_ONLY = 32, 1
+
+
+def mount(folder: Path, flags: int, options: str) -> None:
+    """Mount a disk in memory, which this process alone sees, or change it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mount(b"none", os.fsencode(folder), b"tmpfs", flags, options.encode()):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def own_disk(before: Path, disk: Path) -> None:
+    """In a new name space: a disk with what stood before. Exit code 77 where this machine lets nobody do so."""
+    try:
+        uid, gid = os.getuid(), os.getgid()
+        if ctypes.CDLL(None).unshare(0x10020000):  # CLONE_NEWUSER, CLONE_NEWNS
+            raise OSError("no name space of its own")
+        for file, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            Path("/proc/self", file).write_text(line)
+        disk.mkdir(parents=True)
+        mount(disk, 0, "size=200m")
+    except OSError as error:
+        print(error)
+        sys.exit(77)
+    begin(disk)
+    shutil.copytree(before, disk, dirs_exist_ok=True)
+
+
+def failing(kind, before, room, name, folder):
+    """Work on a disk with so many bytes of room, or on a read-only one (None); then on one that is neither."""
+    disk = folder / "disk"
+    own_disk(before, disk)
+    if room is None:
+        mount(disk, REMOUNT | READ_ONLY, "")
+    else:
+        free = os.statvfs(disk)
+        (disk / "filler").write_bytes(bytes(free.f_bavail * free.f_frsize - room))
+    try:
+        WORK[kind][1](name, disk)
+    except OSError as error:
+        print(error)
+        assert [path for path in disk.rglob(".*") if path.suffix != ".lock" and not path.is_dir()] == []
+    if room is None and kind == "evaluation":  # what is finished can be read
+        assert chain(name).teacher.model().layers == 3
+    if room is None:
+        mount(disk, REMOUNT, "")
+    else:
+        (disk / "filler").unlink()
+    WORK[kind][1](name, disk)
+    shutil.copytree(disk, folder / "after")
+
+
+def fails(kind, undisturbed, folder, room):
+    """Run `failing`; return what was said where the disk failed."""
+    name, before, _, want = undisturbed(kind)
+    code = run(partial(failing, kind, before, room), name, folder)
+    lines = said(folder)
+    if code == 77:
+        pytest.skip(f"this machine lets nobody mount a disk: {lines[-1]}")
+    assert code == 0, lines
+    assert results(folder / "after") == want
+    shutil.rmtree(folder)
+    return lines
+
+
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation", "evaluation"])
+def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed, tmp_path):
+    _, before, _, want = undisturbed(kind)
+    needed, draw, hits = sum(len(str(want[path])) for path in want.keys() - results(before).keys()), random.Random(kind), 0
+    for trial in range(KILLS):
+        lines = fails(kind, undisturbed, tmp_path / str(trial), int(draw.uniform(0, needed)))
+        for line in lines:
+            assert re.fullmatch(r"/\S+/disk/\S+ could not be written \(No space left on device\) and is left as it was: "
+                                "free some space there, then ask for the same again", line), lines
+        hits += bool(lines)
+    assert hits
+    print(f"{kind}: {hits} of {KILLS} times too little room")
+
+
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "evaluation"])
+def test_read_only_folder_is_told_in_a_sentence(kind, undisturbed, tmp_path):
+    (line,) = fails(kind, undisturbed, tmp_path / "here", None)
+    assert re.fullmatch(r"/\S+/disk/\S+ could not be written \(Read-only file system\) and is left as it was: "
+                        "make its folder writable, then ask for the same again", line)
+
+
+def test_folder_that_is_a_file(name, tmp_path):
+    stages.RUNS.write_text("")
+    with pytest.raises(OSError, match=r"/runs/count-\w+.lock could not be written \(File exists\)"):
+        Count(data(name)).done()
+    stages.RUNS.unlink()
+    Count(data(name)).done()
+
+
+# --- a clock that goes back
+
+
+def test_clock_that_goes_back(undisturbed, tmp_path, monkeypatch):
+    name, before, _, want = undisturbed("warm-up")
+    isolate(monkeypatch, shutil.copytree(before, tmp_path / "here"))
+    minutes = count()
+    monkeypatch.setattr(time, "time", lambda: 1e9 - 60 * next(minutes))
+    monkeypatch.setattr(tqdm.std, "time", time.time)
+    stage = chain(name).teacher
+    assert 0 <= stage.seconds() < 600 and next(minutes) > 10
+    assert results(tmp_path / "here") == want
+
+
+# --- what an older version left
+
+
+@pytest.mark.parametrize("field", ["stage", "seconds", "files"])
+def test_seal_without_a_field_is_of_a_stage_that_is_run_anew(field, name, capsys):
+    stage = Count(data(name))
+    path = stage.done() / "stage.json"
+    seal = json.loads(path.read_text())
+    write_json(path, {key: value for key, value in seal.items() if key != field})
+    assert not stage.finished() and stage.seconds() >= 0
+    assert json.loads(path.read_text()).keys() == seal.keys() and "is run anew" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("older", [torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))], ids=["shape", "names"])
+def test_checkpoint_of_another_model_is_not_used(older, tmp_path, capsys):
+    def loss(net):
+        return lambda step: {"total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()}
+
+    often, steps = Schedule(3, 0.1, save_seconds=0.0), []
+    train.fit(older, loss(older), often, 0, tmp_path, "toy")
+    torch.manual_seed(0)
+    net = torch.nn.Linear(2, 2)
+    want = copy.deepcopy(net)
+    train.fit(want, loss(want), often, 0, tmp_path / "new", "toy")
+    train.fit(net, lambda step: steps.append(step) or loss(net)(step), often, 0, tmp_path, "toy")
+    assert steps == [0, 1, 2] and torch.equal(net.weight, want.weight)
+    assert "is not what was written there" in capsys.readouterr().out
+
+
+def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
+    texts, tokenizer = {"a": "one list", "b": "two sorted lists"}, load_tokenizer("random:1x32")
+    monkeypatch.setattr(batches, "LAYOUT", batches.LAYOUT - 1)
+    batches.tokenise(texts, tokenizer, 16, tmp_path)
+    (path,) = (tmp_path / "tokens").glob("*.tokens")
+    path.write_bytes(np.arange(40, dtype=np.int32).tobytes())
+    path.with_suffix(".sha256").write_text(digest(path))
+    monkeypatch.undo()
+    assert batches.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+    path.with_suffix(".sha256").write_bytes(b"\xff")  # nor where its digest is damaged
+    monkeypatch.setattr(batches, "LAYOUT", batches.LAYOUT - 1)
+    assert batches.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+
+
+@pytest.mark.parametrize("seal", ["[]", "{}", "", '{"digests": {}}', "null"])
+def test_collection_with_another_seal_is_built_anew(seal, tmp_path, monkeypatch):
+    monkeypatch.setitem(python_docs.VARIANTS, "toy", python_docs.Variant((), standard_library=False, test=1, dev=1))
+    monkeypatch.setattr(python_docs, "CACHE", tmp_path)
+    monkeypatch.setattr(python_docs, "build", lambda variant, folder: (folder / "corpus.jsonl").write_text("made"))
+    folder = python_docs.folder("toy")
+    (folder / "cache.json").write_text(seal)
+    (folder / "corpus.jsonl").write_text("older")
+    assert python_docs.folder("toy") == folder and (folder / "corpus.jsonl").read_text() == "made"
+
+
+@pytest.mark.parametrize("older", ["", "[]", '{"metadata": {}}', '{"cells": [], "metadata": {"leadkit": "'])
+def test_notebook_that_is_not_what_was_written_is_executed_anew(older, tmp_path, monkeypatch):
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / "a.ipynb")
+    monkeypatch.setattr(papermill, "execute_notebook", lambda source, out, *a, **k: shutil.copy(source, out))
+    out = tmp_path / "runs" / "a.ipynb"
+    assert reproduce.execute(tmp_path / "a.ipynb", out, {}) and not reproduce.execute(tmp_path / "a.ipynb", out, {})
+    out.write_text(older)
+    assert reproduce.execute(tmp_path / "a.ipynb", out, {}) and nbformat.read(out, as_version=4).metadata.leadkit
