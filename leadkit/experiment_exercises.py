@@ -242,7 +242,7 @@ def stops_at(answer: Sequence[float] | None) -> None:
         "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
         "with keep 0 it is right, with keep 10 not": lambda: (free, np.nan),
         "with keep 10 it is right, with keep 0 not: what still pulls, and what holds back?": lambda: (np.nan, held),
-    }, "neither is where the total is lowest: add the three terms with their weights at every point of the way", rtol=0, atol=0.006))
+    }, "neither is where the total is lowest: add the three terms with their weights, point by point", rtol=0, atol=0.006))
 
 
 @cache

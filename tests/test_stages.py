@@ -219,7 +219,8 @@ def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_fil
     path = tmp_path / "file"
     if before:
         path.write_bytes(before)
-    message = rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it was: see to that, then ask for the same again$"
+    message = (rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it was: see to that, "
+               "then ask for the same again$")
     with pytest.raises(OSError, match=message):
         writer(path)
     assert [p.name for p in tmp_path.iterdir()] == (["file"] if before else [])
