@@ -147,9 +147,11 @@ def training(log: Sequence[Mapping[str, float]], dev: Mapping[int, float] | None
             lines(columns, name, "steps done", y, at=at, axes=axes)
             _legend_below(axes)
         axes.set_xlim(0, (steps or len(frame)) + 1)
+    if dev:
+        drawn[0, -1].set_ylim(min(dev.values()) - 2, max(dev.values()) + 2)  # a tenth of a point is no event
     _plain_titles(*drawn[0])
     figure.suptitle(title)
-    figure.subplots_adjust(left=0.14 / len(panels), right=0.98, bottom=0.28, top=0.82, wspace=0.28)
+    figure.subplots_adjust(left=0.17 / len(panels), right=0.98, bottom=0.28, top=0.82, wspace=0.28)
     return drawn[0, 0]
 
 
@@ -160,7 +162,7 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
     """The claims of a `claims.ledger` that were run, one row each: our difference with its interval, the paper's as a diamond."""
     run = ledger[ledger["difference"].notna()]
     rows = max(2, len(run))
-    height = 1.4 + 0.3 * rows  # inches
+    height = 1.6 + 0.3 * rows  # inches
     axes = plt.subplots(figsize=(11, height))[1]
     y = pd.Series(range(len(run)), run.index)
     for verdict, (colour, marker) in VERDICTS.items():
@@ -174,8 +176,8 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
              title=f"{len(run)} of {len(ledger)} claims were run")
     axes.grid(visible=False, axis="y")
     _plain_titles(axes)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
-    axes.figure.subplots_adjust(left=0.45, right=0.78, bottom=0.9 / height, top=1 - 0.4 / height)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0), bbox_transform=axes.figure.transFigure, ncols=4, fontsize="small")
+    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.15 / height, top=1 - 0.4 / height)
     return axes
 
 
@@ -220,7 +222,7 @@ def choices(far: np.ndarray, chosen: np.ndarray, names: Sequence[str], step: int
              ylim=(len(names) - 0.5, -0.5))
     right.barh(range(len(names)), far[:, step - 1], color=[TEACHER if i == nearest else STUDENT for i in range(len(names))])
     right.plot(far.mean(1), range(len(names)), "|", color="black", markersize=18, markeredgewidth=2, zorder=3)
-    right.set(title=f"Step {step}: {names[nearest]}", xlabel="distance to the teacher (line: mean of all steps)",
+    right.set(title=f"Step {step}: {names[nearest]}", xlabel="distance (line: mean of all steps)",
               xlim=(0, 1.05 * far.max()))
     _plain_titles(left, right)
     figure.subplots_adjust(left=0.2, right=0.97, bottom=0.17, top=0.88, wspace=0.06)

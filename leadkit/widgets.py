@@ -2,7 +2,9 @@
 
 import io
 import time
+from base64 import b64encode
 from collections.abc import Callable
+from functools import cache
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -116,7 +118,8 @@ class Training:
             self._handle.update(self._bundle(), raw=True)  # for readers without a kernel: the last picture
 
     def _bundle(self) -> dict:
-        return {**self.widget._repr_mimebundle_(), "image/png": self.picture.value, "text/plain": self.picture.tooltip}
+        return {**self.widget._repr_mimebundle_(), "image/png": b64encode(self.picture.value).decode(),
+                "text/plain": self.picture.tooltip}
 
     def __call__(self, label: str, model: nn.Module, log: list[dict], steps: int) -> None:
         done, now = len(log), time.monotonic()
@@ -159,12 +162,14 @@ def claims_ledger(ledger: pd.DataFrame) -> None:
     controls["text"] = ipywidgets.Text(description="words", placeholder="RD, teacher, linear ...")
     lines, picture = ipywidgets.HTML(), ipywidgets.Image(format="png")
 
+    @cache
+    def drawn(*ids: str) -> bytes:
+        return png(figures.verdicts(ledger.loc[list(ids)]))
+
     def refresh(_: object = None) -> None:
         shown = matching(ledger, **{name: control.value for name, control in controls.items()})
-        plain = shown.round(3).astype(object).where(shown.notna(), "")
-        with pd.option_context("display.max_colwidth", None):
-            lines.value = plain.to_html(border=0, escape=True)
-        picture.value = png(figures.verdicts(shown))
+        lines.value = shown.round(3).astype(object).where(shown.notna(), "").to_html(border=0, escape=True)
+        picture.value = drawn(*shown.index)
 
     for control in controls.values():
         control.observe(refresh, "value")
