@@ -101,7 +101,8 @@ class Training:
     def __init__(self, measure: Callable[[nn.Module], float | None] = lambda model: None, every: int | None = None):
         if every is not None and every < 1:
             raise ValueError(f"every is {every}: a look needs at least 1 step")
-        self.measure, self.every, self.last = measure, every, ("", 0)  # what called last, and how many steps it had done
+        self.measure, self.every, self.dev = measure, every, {}  # dev: steps done -> what was measured
+        self.last = "", 0  # what called last, and how many steps it had done
         self.picture = ipywidgets.Image(format="png")
         self.widget = ipywidgets.VBox([self.picture])
         self.widget.add_class("leadkit")
