@@ -327,7 +327,8 @@ def test_choices_mark_the_step_and_its_distances():
 def test_every_move_of_the_slider_draws_another_picture(monkeypatch):
     far = np.array([[1.0, 4.0, 2.0], [3.0, 2.0, 2.5]])
     root, picture, _ = shown(monkeypatch, lambda: widgets.explore(
-        lambda step: experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""), "words", step=ipywidgets.IntSlider(1, 1, 3)))
+        lambda step: experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""), "words",
+        step=ipywidgets.IntSlider(1, 1, 3)))
     slider, image = root.children[0].children[0], root.children[1]
     pictures = [picture]
     for step in (2, 3):
