@@ -31,6 +31,8 @@ SETTINGS = {  # without news from the network, and with all cells in the page, a
 }
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TEXT = ("text", "textarea")
+KIND = "node => node.matches('.noUi-handle') ? 'slider' : node.type"
 CONTROLS = ".noUi-handle, select, input, textarea, button"
 
 # When a widget has changed, apart from its controls: milliseconds from the next key, click or choice to the new picture or text.
@@ -106,7 +108,7 @@ def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
 
 @pytest.fixture
 def page(chromium) -> Iterator:
-    page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+    page = chromium.new_page(viewport={"width": 1400, "height": 1600})
     page.set_default_timeout(120_000)
     yield page
     page.evaluate("window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()")
@@ -157,9 +159,8 @@ def bundles(notebook: nbformat.NotebookNode) -> int:
     return sum("application/vnd.jupyter.widget-view+json" in kinds and "image/png" in kinds for kinds in data)
 
 
-def move(control) -> None:
+def move(control, kind: str) -> None:
     """Give a control another value, as a reader would, with the keyboard where it has one."""
-    kind = control.evaluate("node => node.matches('.noUi-handle') ? 'slider' : node.type")
     if kind == "slider":
         last = control.evaluate("node => node.ariaValueNow == node.ariaValueMax")
         control.press("ArrowLeft" if last else "ArrowRight")
@@ -167,9 +168,10 @@ def move(control) -> None:
         control.select_option(index=control.evaluate("node => (node.selectedIndex + 1) % node.options.length"))
     elif kind == "number":
         control.press("ArrowUp")
-    elif kind in ("text", "textarea"):  # another of its suggestions, or any words
+    elif kind in TEXT:  # another of its suggestions, else words more and words less
         others = control.evaluate("node => [...node.list?.options ?? []].map(o => o.value).filter(value => value != node.value)")
-        control.fill(others[0] if others else f"{control.input_value()} sort a list".strip())
+        value, words = control.input_value(), " sort a list"
+        control.fill(others[0] if others else value.removesuffix(words) if value.endswith(words) else value + words)
         control.press("Enter")
     else:
         control.click()
@@ -191,17 +193,17 @@ def move_all(page, name: str, seconds: float = 20) -> list[dict]:
     found = []
     for w, root in enumerate(page.locator(".leadkit").all(), 1):
         root.scroll_into_view_if_needed()
-        entries = [(control, {"notebook": name, "widget": w, "control": label(control), "ms": []})
+        entries = [(control, control.evaluate(KIND), {"notebook": name, "widget": w, "control": label(control), "ms": []})
                    for control in root.locator(CONTROLS).all() if control.is_visible()]
-        for control, entry in [*entries, *entries]:
-            for _ in range(0 if entry["ms"] else MOVES):
+        for control, kind, entry in [*entries, *entries]:
+            for _ in range(0 if entry["ms"] else 2 if kind in TEXT else MOVES):  # words that may match nothing are taken back
                 root.evaluate(WATCH)
-                move(control)
+                move(control, kind)
                 latency = root.evaluate(LATENCY, seconds * 1000)
                 entry["ms"] += [] if latency is None else [round(latency, 1)]
                 page.wait_for_timeout(200)  # a second drawing of the same move must not be taken for the next one's
                 page.wait_for_function(IDLE)
-        found += [entry for _, entry in entries]
+        found += [entry for *_, entry in entries]
         root.screenshot(path=OUT / f"{name}-{w}.png")
     return found
 
