@@ -308,7 +308,7 @@ def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tm
     print(f"{kind}: {hits} of {KILLS} times interrupted before the end")
 
 
-def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch):
+def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
     stage, seed_step = chain(name).miner, train.seed_step
 
     def ctrl_c_at_five(seed, step):
@@ -317,6 +317,8 @@ def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(train, "seed_step", ctrl_c_at_five)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt, match="warm-up-.* is not finished: ask for it again and it goes on, a training"):
         stage.done()
     assert sorted(path.name for path in stage.folder.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
