@@ -1,14 +1,14 @@
-"""Execute the numbered notebooks in order, write them as HTML, print the main table."""
+"""Execute the numbered notebooks in order, write them as pages, print the main table."""
 
 import json
 from pathlib import Path
 
 import nbformat
 import papermill
-from nbconvert import HTMLExporter
 
+from leadkit import site
 from leadkit.config import RUNS, Scale
-from leadkit.files import alone, digest, fingerprint, write
+from leadkit.files import alone, digest, fingerprint
 from leadkit.recipes import Pipeline, main_table
 from leadkit.stages import collection
 
@@ -37,7 +37,7 @@ def execute(notebook: Path, out: Path, parameters: dict[str, object]) -> bool:
                 return False
         except (OSError, ValueError, KeyError, TypeError):  # not there, or not what was written
             pass
-        partial = out.with_suffix(".partial.ipynb")
+        partial = out.with_name(f"unfinished-{out.name}")
         papermill.execute_notebook(notebook, partial, parameters, kernel_name="python3", cwd=str(notebook.parent))
         done = nbformat.read(partial, as_version=4)
         done.metadata["leadkit"] = key
@@ -55,9 +55,7 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     for notebook in notebooks(only):
         out = folder / notebook.name
         ran = execute(notebook, out, {"SCALE": scale.name, "SEED": seed})
-        html, _ = HTMLExporter().from_filename(str(out))
-        write(out.with_suffix(".html"), lambda temporary, html=html: temporary.write_text(html, encoding="utf-8"))
         print(f"{notebook.name}: {'executed' if ran else 'stands from before'}", flush=True)
     print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
     print(main_table([Pipeline(scale, seed)]).round(2).to_string(na_rep=""))
-    print(f"\nnotebooks and HTML report: {folder}")
+    print(f"\nnotebooks and their pages: {site.build(folder, folder)[-1]}")

@@ -27,7 +27,7 @@ def test_executed_once_for_the_same_parameters(tmp_path):
     assert not reproduce.execute(tmp_path / "a.ipynb", out, {"SEED": 41})
     assert nbformat.read(out, as_version=4).cells[-1].outputs[0].text == "42\n"
     assert reproduce.execute(tmp_path / "a.ipynb", out, {"SEED": 1})
-    assert not list(out.parent.glob("*.partial.ipynb"))
+    assert not list(out.parent.glob("unfinished-*"))
 
 
 @pytest.fixture
