@@ -104,6 +104,8 @@ def retrieve(retriever: DualEncoder, queries: Tokenised, passages: Tokenised, de
     vectors = encode(retriever, queries, "encoding queries")
     rows, own = encode_share(retriever, passages, "encoding passages")
     found = search(vectors, own, depth)
+    if processes.count() == 1:
+        return found
     run = Run(processes.side_by_side(rows[found.rows]), processes.side_by_side(found.scores))  # (Q, W * depth)
     best = np.lexsort((run.rows, -run.scores))[:, :depth]  # of equals, the lower row first
     return Run(np.take_along_axis(run.rows, best, 1), np.take_along_axis(run.scores, best, 1))

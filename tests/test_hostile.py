@@ -517,7 +517,7 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
             "display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": SCRIPT}, metadata={"image/png": {"alt": f'">{SCRIPT}'}}
         ),
     ]
-    made = nbformat.v4.new_notebook(cells=[cell])
+    made = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_markdown_cell(f"*In the figure*: {SCRIPT}")])
     state = {"abc": {"model_name": "TextModel", "model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0",
                      "state": {"value": SCRIPT}}}
     made.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}}
@@ -530,10 +530,8 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame({"x": [1.0]}))
     reproduce.reproduce(small)
     report = (tmp_path / "notebooks-toy" / "01_hostile.html").read_text(encoding="utf-8")
-    assert report.count("alert(") >= 8  # it is all there
-    shown = re.sub(r'<script type="application/vnd.jupyter.widget-state\+json">.*?</script>', "", report, flags=re.DOTALL)
-    assert len(shown) < len(report) and "alert(" not in "".join(re.findall(r"<script.*?</script>", shown, re.DOTALL))
-    assert "<script>alert" not in shown and not re.search(r"<img[^>]*onerror", shown)
+    assert report.count("alert(") >= 6  # it is all there
+    assert "<script" not in report and not re.search(r"<img[^>]*onerror=", re.sub(r'alt="[^"]*"', "", report))
 
 
 # --- fuzz: each of these six runs 100 times in `make test`, 2,000 times with the profile "fuzz"
