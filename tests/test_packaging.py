@@ -107,7 +107,7 @@ def test_faiss_and_torch_live_in_one_process(first):
 
 
 def test_ci_calls_make_test():
-    assert "\nmake test\nmake test-browser\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
