@@ -131,11 +131,15 @@ def latencies() -> Iterator[list[dict]]:
 
 
 def run(page, address: str) -> nbformat.NotebookNode:
-    """The notebook after all of its cells have been run in the page."""
+    """The notebook after all of its cells have been run in the page; window.raised lists the errors of its kernel from then on."""
     page.goto(address)
     page.wait_for_selector("#jupyterlab-splash", state="detached")
     page.wait_for_function(IDLE)
     page.evaluate("""() => {
+        window.raised = [];
+        jupyterapp.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect((kernel, {msg}) => {
+            if (msg.header.msg_type == "error") window.raised.push(`${msg.content.ename}: ${msg.content.evalue}`);
+        });
         window.ran = false;
         jupyterapp.commands.execute("notebook:run-all-cells").finally(() => window.ran = true);
     }""")
@@ -195,6 +199,7 @@ def move_all(page, name: str, seconds: float = 20) -> list[dict]:
         root.scroll_into_view_if_needed()
         entries = [(control, control.evaluate(KIND), {"notebook": name, "widget": w, "control": label(control), "ms": []})
                    for control in root.locator(CONTROLS).all() if control.is_visible()]
+        entries.sort(key=lambda entry: entry[1] not in TEXT)  # words first: once another filter shows nothing, they change nothing
         for control, kind, entry in [*entries, *entries]:
             for _ in range(0 if entry["ms"] else 2 if kind in TEXT else MOVES):  # words that may match nothing are taken back
                 root.evaluate(WATCH)
@@ -218,6 +223,7 @@ def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
     assert page.locator(".jupyter-widgets-error-widget").count() == 0, "a widget is shown as an error"
     moved = move_all(page, name)
     latencies += moved
+    assert page.evaluate("window.raised") == [], "what the controls raise, which a reader does not see"
     assert [entry["control"] for entry in moved if not entry["ms"]] == [], "controls that do not change the picture"
 
 
@@ -235,15 +241,23 @@ explore(draw, "a bar", height=ipywidgets.IntSlider(4, 0, 5, description="height"
         colour=ipywidgets.Dropdown(options=["red", "blue", "green"], description="colour"),
         on=ipywidgets.Checkbox(value=False, description="on"))
 """
+BROKEN = """
+def draw_broken(broken):
+    assert not broken, "broken"
+    return draw(1, "red", True, 0)
+explore(draw_broken, "a bar", broken=ipywidgets.Checkbox(value=False, description="broken"))
+"""
 
 
 def test_what_goes_wrong_is_found(page, lab):
-    """A control that changes nothing is reported, one behind a switch is not; so is a cell that raises, and the cell after it."""
-    cells = [nbformat.v4.new_code_cell(source) for source in (TOY, "1 / 0", "1")]
+    """A control that changes nothing is reported, one behind a switch is not; so is what raises, and a cell after such a cell."""
+    cells = [nbformat.v4.new_code_cell(source) for source in (TOY, BROKEN, "1 / 0", "1")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab[0] / "toy.ipynb")
     notebook = run(page, lab[1].format("toy.ipynb"))
-    assert problems(notebook) == ["cell 2: ZeroDivisionError: division by zero", "cell 3 was not run"]
-    assert bundles(notebook) == 1
+    assert problems(notebook) == ["cell 3: ZeroDivisionError: division by zero", "cell 4 was not run"]
+    assert bundles(notebook) == 2
     moved = move_all(page, "toy", seconds=10)
-    assert {entry["control"]: len(entry["ms"]) for entry in moved} == {"height": MOVES, "dead": 0, "colour": MOVES, "on": MOVES}
+    found = {entry["control"]: len(entry["ms"]) for entry in moved}
+    assert found == {"height": MOVES, "dead": 0, "colour": MOVES, "on": MOVES, "broken": 0}
+    assert page.evaluate("window.raised") == ["ZeroDivisionError: division by zero", *["AssertionError: broken"] * MOVES]

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import symtable
 import sys
 import tomllib
 from pathlib import Path
@@ -107,7 +108,7 @@ def test_faiss_and_torch_live_in_one_process(first):
 
 
 def test_ci_calls_make_test():
-    assert "\nmake test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "\nmake test\nmake test-browser\n" in (ROOT / ".ci" / "run").read_text()
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
@@ -168,3 +169,14 @@ def test_notebook_can_be_compared(path):
             assert tags[id(cell)] & IGNORED_OUTPUT, f"says no reason to ignore its output:\n{source[id(cell)]}"
         assert not re.search("NBVAL_(IGNORE_OUTPUT|SKIP|CHECK_OUTPUT)", source[id(cell)]), "use a tag"
     assert any(cell["outputs"] and "nbval-ignore-output" not in tags[id(cell)] for cell in cells), "nothing is compared"
+
+
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name == "notebooks"], ids=lambda path: path.stem)
+def test_exercises_leave_the_names_of_the_lesson_alone(path):
+    """A widget goes on calling the lesson's functions, and they look up their names when they are called."""
+    def bound(source: str) -> set[str]:
+        return {symbol.get_name() for symbol in symtable.symtable(source, path.name, "exec").get_symbols() if symbol.is_assigned()}
+
+    sources = ["".join(cell["source"]) for cell in code_cells(path)]
+    first = next(i for i, source in enumerate(sources) if "your turn" in source)
+    assert set().union(*map(bound, sources[:first])) & set().union(*map(bound, sources[first:])) == set()
