@@ -61,13 +61,24 @@ def chains(todo: list[Stage], seconds: dict[str, float]) -> dict[str, float]:
     return total
 
 
+def _tower(described: dict | None, part: str) -> dict | None:
+    """The tower of the model that a stage makes, of a distillation its student's or its teacher's; None: BM25."""
+    while described and "tower" not in described:
+        described = described.get(part)
+    return described and described["tower"]
+
+
 def likenesses(described: dict) -> list[tuple[str, int]]:
     """(what the stage has in common with those that take as long, its units of work), the closest first: the same but for the
-    seeds; the same kind, method and schedule; the same kind, by the step. The data are always the same."""
+    seeds; the same kind, method, schedule and towers; the same kind, by the step. The data are always the same."""
     def unseeded(value: object) -> object:
         return {k: unseeded(v) for k, v in value.items() if k != "seed"} if isinstance(value, dict) else value
 
-    own = [described.get(name) for name in ("kind", "data", "method", "tower", "schedule", "rerank")]
+    if "retriever" in described:
+        models = [_tower(described["retriever"], "teacher" if described.get("teacher") else "student")]
+    else:
+        models = [_tower(described, part) for part in ("student", "teacher")]
+    own = [described.get(name) for name in ("kind", "data", "method", "schedule", "rerank")] + models
     return [(fingerprint(unseeded(described)), 1), (fingerprint(own), 1),
             (fingerprint(own[:2]), described.get("schedule", {}).get("steps", 1))]
 

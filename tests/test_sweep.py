@@ -161,6 +161,18 @@ def test_estimate_prefers_the_same_inputs_to_the_same_settings(name):
     assert sweep.Estimates()(Step(data(name), 5, first=replace(slow, seed=1), seed=1)) == 30.0
 
 
+def test_estimate_knows_which_model_is_evaluated(name):
+    """Re-ranking takes as long as its model needs: with another teacher another time, before and after LEAD the same."""
+    cb, ce = recipes.Pipeline(scale(name), 0, "CB"), recipes.Pipeline(scale(name), 0, "CE")
+    seal(cb.evaluate(cb.teacher, "test", rerank=True), 50.0)
+    seal(ce.evaluate(ce.teacher, "test", rerank=True), 800.0)
+    seal(ce.evaluate(ce.student, "test"), 20.0)
+    estimates = sweep.Estimates()
+    assert estimates(cb.evaluate(cb.distil("LEAD"), "test", rerank=True, teacher=True)) == 50.0
+    assert estimates(ce.evaluate(ce.distil("LEAD"), "test", rerank=True, teacher=True)) == 800.0
+    assert estimates(ce.evaluate(ce.distil("LEAD"), "test")) == 20.0
+
+
 def test_time_left_by_hand(name):
     a, b, c = (Step(data(name), n) for n in (1, 2, 3))
     d = Step(data(name), 4, first=a)
