@@ -17,7 +17,8 @@ TEACHER, STUDENT = PALETTE[1], PALETTE[0]
 def style() -> None:
     """Set the style of every figure: call it once, at the top of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=1.1,
-                  rc={"figure.figsize": (8, 4), "figure.dpi": 90, "savefig.bbox": "tight", "axes.titleweight": "bold"})
+                  rc={"figure.figsize": (8, 4), "figure.dpi": 90, "savefig.bbox": "tight", "axes.titleweight": "bold",
+                      "axes.titley": 1})  # where it is anyway: matplotlib need not look for room at every drawing
 
 
 def _axes(axes: Axes | None) -> Axes:

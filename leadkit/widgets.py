@@ -15,6 +15,7 @@ import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 from traitlets import Unicode
 
@@ -38,7 +39,7 @@ class Picture(ipywidgets.Image):
 def png(axes: Axes) -> bytes:
     """The figure of these axes as a picture, as large as the figure; the figure is closed."""
     file = io.BytesIO()
-    axes.figure.canvas.print_png(file, pil_kwargs={"compress_level": 1})  # savefig would draw twice, to trim the margins
+    FigureCanvasAgg(axes.figure).print_png(file, pil_kwargs={"compress_level": 1})  # savefig would draw twice, to trim the margins
     plt.close(axes.figure)
     return file.getvalue()
 

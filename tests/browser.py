@@ -1,7 +1,8 @@
 """Every notebook in JupyterLab, in a headless Chromium: it runs without an error, and each control changes the picture under it.
 
 `make test-browser` names this file; `make test` does not collect it. Screenshots and latencies (from the key press to the new
-picture, in the page) stay in build/browser. Copies of the notebooks are run, with the stages that `make test` has left in runs/.
+picture, in the page) stay in build/browser. Copies of the notebooks are run, with the stages that `make test` has left in runs/;
+`make test-browser SCALE=classroom` runs them at another scale, with the stages of `make reproduce`.
 """
 
 import json
@@ -23,6 +24,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 OUT = ROOT / "build" / "browser"
+SCALE = os.environ.get("SCALE", "smoke")
 MINUTES = 10  # at most, for all cells of a notebook
 MOVES = 3  # of each control; an odd number leaves a checkbox in its other state
 SETTINGS = {  # without news from the network, and with all cells in the page, also those out of sight
@@ -75,6 +77,8 @@ def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     """JupyterLab over copies of the notebooks, with settings of its own: (folder, address with {} for a notebook's path)."""
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for path in (home / "notebooks").glob("0*.ipynb"):
+        path.write_text(path.read_text().replace('SCALE: str = \\"smoke\\"', f'SCALE: str = \\"{SCALE}\\"'))
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
