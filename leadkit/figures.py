@@ -70,10 +70,10 @@ def heat(matrix: np.ndarray, title: str, x: str, y: str, xticks: Sequence | None
     return axes
 
 
-def frame(axes: Axes, cells: Iterable[tuple[int, int]]) -> None:
-    """Frame cells of a `heat`: pairs of row and column, from 0."""
+def frame(axes: Axes, cells: Iterable[tuple[int, int]]) -> PatchCollection:
+    """Frame cells of a `heat`: pairs of row and column, from 0. Returns the frames."""
     squares = [Rectangle((column, row), 1, 1) for row, column in cells]
-    axes.add_collection(PatchCollection(squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False))
+    return axes.add_collection(PatchCollection(squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False))
 
 
 def token_map(products: np.ndarray, query: Sequence[str], passage: Sequence[str], title: str, axes: Axes | None = None) -> Axes:

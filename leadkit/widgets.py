@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from html import escape
+from weakref import WeakKeyDictionary
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -36,11 +37,26 @@ class Picture(ipywidgets.Image):
     description = Unicode("").tag(sync=True)
 
 
+_STILL = WeakKeyDictionary()  # figure -> (its canvas, what does not move)
+
+
 def png(axes: Axes) -> bytes:
-    """The figure of these axes as a picture, as large as the figure; the figure is closed."""
-    file = io.BytesIO()
-    FigureCanvasAgg(axes.figure).print_png(file, pil_kwargs={"compress_level": 1})  # savefig would draw twice, to trim the margins
-    plt.close(axes.figure)
+    """The figure of these axes as a picture, as large as the figure; the figure is closed.
+
+    Of a figure that is drawn again, with artists that are animated, the rest is kept as it was: most of the time goes into text.
+    """
+    figure, file = axes.figure, io.BytesIO()
+    moving = [artist for panel in figure.axes for artist in panel.get_children() if artist.get_animated()]
+    if figure not in _STILL or not moving:
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # without them; savefig would draw twice, to trim the margins
+        _STILL[figure] = canvas, canvas.copy_from_bbox(figure.bbox)
+    canvas, still = _STILL[figure]
+    canvas.restore_region(still)
+    for artist in moving:
+        artist.draw(canvas.get_renderer())
+    plt.imsave(file, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
+    plt.close(figure)
     return file.getvalue()
 
 

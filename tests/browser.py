@@ -121,12 +121,11 @@ def page(chromium) -> Iterator:
 
 @pytest.fixture(scope="module")
 def latencies() -> Iterator[list[dict]]:
-    """One entry per control; in the end they are written and printed."""
+    """One entry per control; in the end they are printed."""
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     found: list[dict] = []
     yield found
-    (OUT / "latencies.json").write_text(json.dumps(found, indent=1) + "\n")
     if found:
         table = pd.DataFrame(found)
         ms = pd.DataFrame(table.pop("ms").tolist())
@@ -227,6 +226,7 @@ def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
     assert page.locator(".jupyter-widgets-error-widget").count() == 0, "a widget is shown as an error"
     moved = move_all(page, name)
     latencies += moved
+    (OUT / "latencies.json").write_text(json.dumps(latencies, indent=1) + "\n")
     assert page.evaluate("window.raised") == [], "what the controls raise, which a reader does not see"
     assert [entry["control"] for entry in moved if not entry["ms"]] == [], "controls that do not change the picture"
 

@@ -98,6 +98,20 @@ TEXTS = {"a": "first text", "b": EVIL, "<b>c</b>": "third"}
 FOUND = {"one": ["a", "b"], "two": ["b", "<b>c</b>"], "three": ["a"]}
 
 
+def test_what_moves_is_drawn_as_in_a_new_figure():
+    def bar(height: float, moves: bool):
+        axes = plt.subplots(figsize=(3, 2))[1]
+        patch, = axes.bar([0], [height], zorder=3)
+        axes.set_ylim(0, 5)
+        patch.set_animated(moves)
+        return axes, patch
+
+    (axes, patch), still = bar(4, moves=True), {height: widgets.png(bar(height, moves=False)[0]) for height in (1, 3, 4)}
+    for height in (4, 1, 3, 1):  # higher and lower: nothing of the last picture is left
+        patch.set_height(height)
+        assert widgets.png(axes) == still[height]
+
+
 @pytest.fixture
 def box(shown, root):
     draw = Drawn()
