@@ -17,7 +17,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def _sources() -> list[str]:
-    return [digest(path) for path in sorted((ROOT / "leadkit").glob("*.py"))]
+    return [digest(path) for path in sorted((ROOT / "leadkit").rglob("*.py"))]
 
 
 def notebooks(only: str = "") -> list[Path]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, tensor
 
 from leadkit import exercises, losses, selection
+from leadkit.exercises.answers import NOT_YET
 
 # --- answers, right and wrong, that do not come from the checks --------------------------------------------------------
 
@@ -186,8 +187,9 @@ def verdict(capsys, check: str, *answers: object) -> str:
 
 
 def test_every_check_of_notebooks_01_to_05_is_here():
-    documented = [name for name, x in vars(exercises).items() if (getattr(x, "__doc__", None) or "").startswith("Notebook 0")]
-    assert [name for name in documented if exercises.__dict__[name].__doc__[10] in "12345"] == list(CASES)
+    documented = {name: vars(exercises)[name].__doc__ for name in exercises.__all__}
+    assert all(re.match("Notebook 0[1-9], exercise [123]: ", doc) for doc in documented.values())
+    assert [name for name, doc in documented.items() if doc[10] in "12345"] == list(CASES)
 
 
 @pytest.mark.parametrize("check", CASES)
@@ -201,7 +203,7 @@ def test_unanswered(capsys, check):
     answers = CASES[check][2]
     for place in range(len(answers)):
         for nothing in (None, ..., *((lambda *x: None, lambda *x: ...) if callable(answers[place]) else ())):
-            assert verdict(capsys, check, *answers[:place], nothing, *answers[place + 1:]) == exercises.NOT_YET
+            assert verdict(capsys, check, *answers[:place], nothing, *answers[place + 1:]) == NOT_YET
 
 
 JUNK = ["text", "", [], {}, {1, 2}, object(), True, -1, 0, 0.5, 10**400, -1e308, math.nan, math.inf, 1j, [[1], [2, 3]], [None], "3",
@@ -350,7 +352,7 @@ WAYS = [  # of lead_total
 ]
 MISTAKES += [("lead_total", (lambda *x, way=way: lead(*x, **way),), sentence) for way, sentence in WAYS]
 MISTAKES += [("lead_total", (lambda *x: lead(*x).item(),), "no gradient can be taken"),
-             ("lead_total", (lambda *x: lead(*x).backward(),), exercises.NOT_YET),
+             ("lead_total", (lambda *x: lead(*x).backward(),), NOT_YET),
              ("lead_total", (lambda student: 0,), "lead_total(...) raises TypeError")]
 
 

@@ -14,7 +14,7 @@ from toys import scale
 
 from leadkit import claims, losses, mta4dpr, prod, recipes
 from leadkit.distil import batches
-from leadkit.experiment_exercises import (
+from leadkit.exercises import (
     equal_things,
     farther_together,
     ignorant_loss,

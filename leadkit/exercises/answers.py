@@ -1,0 +1,105 @@
+"""What the checks have in common: reading a learner's answer, and finding the mistake that leads to it."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NOT_YET = "no answer yet"
+
+
+def say(number: int, wrong: str | None) -> None:
+    """Print the verdict on an exercise: what is wrong, or nothing."""
+    print(f"exercise {number}: " + (wrong or "right"))
+
+
+def result(function: Callable, *inputs: object) -> object:
+    """What a learner's function returns, or the error that it raises; None as long as there is no function."""
+    try:
+        return None if function is None or function is ... else function(*inputs)
+    except Exception as error:  # whatever the learner wrote
+        return error
+
+
+def numbers(name: str, answer: object, shape: Sequence[int | None]) -> np.ndarray | str:
+    """The answer as finite numbers of this shape (None: any length but 0), or the sentence that says why it is not."""
+    if answer is None or answer is ...:
+        return NOT_YET
+    if isinstance(answer, Exception):
+        return f"{name} raises {type(answer).__name__}: {answer}"
+    try:
+        found = np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer).astype(float, casting="same_kind")
+    except Exception:  # whatever the learner wrote
+        return f"{name} is of type {type(answer).__name__} and cannot be read as numbers of one shape"
+    if found.ndim != len(shape) or any(n != m if m else n == 0 for n, m in zip(found.shape, shape, strict=True)):
+        wanted = f"({', '.join(str(m or 'any') for m in shape)}{',' * (len(shape) == 1)})" if shape else "one number"
+        return f"{name} has shape {found.shape}: it must be {wanted}"
+    return found if np.isfinite(found).all() else f"{name} holds a value that is not a finite number"
+
+
+def compare(name: str, answer: object, right: object, mistakes: Mapping[str, object], otherwise: str) -> str | None:
+    """None for the right numbers, else a sentence: that of the first mistake that leads to the answer, or `otherwise`."""
+    found = numbers(name, answer, np.shape(right))
+    for sentence, value in ((None, right), *mistakes.items()):
+        if not isinstance(shaped := numbers(name, answer, np.shape(value)), str) and np.allclose(shaped, value, 1e-3, 1e-6):
+            return sentence
+    return found if isinstance(found, str) else otherwise
+
+
+def normal(*shapes: tuple[int, ...]) -> list[Tensor]:
+    """Standard normal tensors in float64, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+
+
+def judge(
+    answer: object, right: Callable, mistakes: Mapping[str, Callable], otherwise: str, cases: Sequence[tuple] = (),
+    rtol: float = 1e-3, atol: float = 1e-6,
+) -> str | None:
+    """What is wrong with an answer in numbers, or with a function of the learner's, asked at every case; None where it is right.
+
+    right: what that function should be; without cases, what gives the numbers. mistakes: sentence -> the function that it is about;
+    the first that gives the learner's numbers is said (a NaN stands for any number). otherwise: said where none does.
+    """
+    if answer is None or answer is ...:
+        return NOT_YET
+    if bool(cases) != callable(answer):
+        return f"{'a function is' if cases else 'numbers are'} wanted, not {type(answer).__name__}"
+    cases, given = cases or [()], []
+    for case in cases:
+        try:
+            value = answer(*deepcopy(case)) if case else answer
+        except Exception as error:
+            return f"your function stops with {type(error).__name__}: {error}"
+        if value is None or value is ...:
+            return NOT_YET
+        try:
+            given.append(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, float))
+        except Exception:
+            return f"numbers are wanted, not {type(value).__name__}"
+
+    def same(function: Callable) -> bool:
+        pairs = [(value, np.asarray(function(*case), float)) for value, case in zip(given, cases, strict=True)]
+        return all(g.shape == w.shape and (np.isclose(g, w, rtol, atol) | np.isnan(w)).all() for g, w in pairs)
+
+    if same(right):
+        return None
+    if found := next((sentence for sentence, mistake in mistakes.items() if same(mistake)), None):
+        return found
+    for value, case in zip(given, cases, strict=True):
+        if value.shape != (shape := np.shape(right(*case))):
+            return f"the shape {value.shape} is not the one wanted, {shape}"
+        if not np.isfinite(value).all():
+            return "a value is not finite"
+    return otherwise
+
+
+def no_names(answer: object, names: Collection[str]) -> str | None:
+    """What keeps an answer from being a set of some of these names."""
+    if isinstance(answer, str) or not isinstance(answer, Collection) or not all(isinstance(name, str) for name in answer):
+        return f"a set of names is wanted, out of {', '.join(names)}"
+    if unknown := [name for name in answer if name not in names]:
+        return f"{unknown[0]!r} is not among the names: {', '.join(names)}"
+    return None
