@@ -77,11 +77,12 @@ def results(folder: Positional[Path]) -> None:
 
 
 @app.command
-def claims(scale: str = "classroom") -> None:
+def claims(scale: str = "classroom", out: Path | None = None) -> None:
     """Judge the paper's claims by committed result records: verdicts, differences with intervals, corrected p.
 
     Args:
         scale: the folder of records under data/results.
+        out: a file that receives the ledger as CSV.
     """
     from leadkit import claims, recipes
 
@@ -89,6 +90,8 @@ def claims(scale: str = "classroom") -> None:
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
     ledger = claims.ledger(recipes.read_records(folder))
+    if out:
+        ledger.to_csv(out, float_format="%.4g", index_label="id")
     ledger["p"] = ledger["p"].map(lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore")
     print(ledger.to_string(float_format="%.2f", na_rep=""))
     print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()))

@@ -7,6 +7,7 @@ from itertools import permutations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from leadkit import claims, paper, recipes
@@ -18,6 +19,13 @@ RESULTS = ROOT / "data" / "results"
 def test_readme_table_is_that_of_the_records():
     table = recipes.markdown(recipes.summarise(recipes.main_rows(recipes.read_records(RESULTS / "classroom"))))
     assert table in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("folder", ["classroom", "classroom-nq-qed"])
+def test_ledger_is_that_of_the_records(folder):
+    ledger = claims.ledger(recipes.read_records(RESULTS / folder)).astype({"table": str})
+    committed = pd.read_csv(RESULTS / folder / "ledger.csv", index_col="id", dtype={"table": str})
+    pd.testing.assert_frame_equal(committed, ledger, rtol=1e-3, check_names=False)
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: f"{path.parent.name}/{path.stem}")
