@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from leadkit import processes
+from leadkit import processes, retrievers
 from leadkit.files import digest, read_tensors, write_json, write_tensors
 
 # Who looks on: `fit` calls it after every step with its label, the model, the log so far and the number of steps. It leaves them
@@ -95,6 +95,34 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
     return step, log
 
 
+def _fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a step's gradients fit into memory, beside the moments that AdamW will have."""
+    optimizer.zero_grad()
+    torch.cuda.empty_cache()
+    try:
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if not optimizer.state]
+        _moments = [torch.empty_like(p) for p in (*parameters, *parameters)]
+        loss_at(step)["total"].backward()
+    except torch.OutOfMemoryError:
+        return False
+    return True
+
+
+def _what_fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer) -> str:
+    """What to do about a step that does not fit into memory: the largest at_once, a power of two, with which it does, by trying."""
+    asked, how = retrievers.AT_ONCE, "fewer texts pass through an encoder at a time, with the same result"
+    if processes.count() > 1:
+        return f"try --at-once 16, or a smaller one: {how}"
+    try:
+        for at_once in (size for size in (2**i for i in range(9, -1, -1)) if asked is None or size < asked):
+            retrievers.AT_ONCE = at_once
+            if _fits(loss_at, step, optimizer):
+                return f"with --at-once {at_once} it does: {how}"
+    finally:
+        retrievers.AT_ONCE = asked
+    return "nor does one text at a time: take smaller batches or a smaller encoder"
+
+
 def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule: Schedule, seed: int, folder: Path,
         label: str, describe: Callable[[int], str] = lambda step: "") -> list[dict]:
     """Train `model` in place; return the log, one row of loss parts per step.
@@ -118,9 +146,11 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
         try:
             parts = loss_at(step)
             accelerator.backward(parts["total"])
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(f"{label}: step {step} does not fit into the memory of {accelerator.device}; with a smaller at_once "
-                              "fewer texts pass through an encoder at a time, with the same result") from error
+        except torch.OutOfMemoryError:
+            parts = None
+        if parts is None:  # out here, where no traceback keeps the step's tensors
+            raise OutOfMemory(f"{label}: step {step} does not fit into the memory of {accelerator.device}; "
+                              + _what_fits(loss_at, step, optimizer))
         values = {name: float(processes.mean(value)) for name, value in parts.items()}
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from leadkit import train
+from leadkit import retrievers, train
 from leadkit.train import NotFinite, OutOfMemory, Schedule, fit
 
 ROOT = Path(__file__).parent.parent
@@ -274,9 +274,20 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed)
     assert same(run(tmp_path)[0], undisturbed[0])
 
 
-def test_a_step_that_does_not_fit_says_what_would(tmp_path):
-    def loss_at(step):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+@pytest.mark.parametrize("asked, room, says", [
+    (None, 40, "with --at-once 32 it does"), (16, 8, "with --at-once 8 it does"), (4, 0, "nor does one text at a time")])
+def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(retrievers, "AT_ONCE", asked)
+    net, tried = model(), []
 
-    with pytest.raises(OutOfMemory, match="^toy: step 0 does not fit into the memory of cpu; with a smaller at_once"):
-        fit(model(), loss_at, Schedule(STEPS), 0, tmp_path, "toy")
+    def loss_at(step):
+        tried.append(retrievers.AT_ONCE)
+        if retrievers.AT_ONCE is None or retrievers.AT_ONCE > room:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return {"total": net(torch.ones(2, 6)).sum()}
+
+    before = [parameter.clone() for parameter in net.parameters()]
+    with pytest.raises(OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"):
+        fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy")
+    assert retrievers.AT_ONCE == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
+    assert all(map(torch.equal, before, net.parameters())), "nothing was trained"
