@@ -13,6 +13,7 @@ from leadkit import paper
 from leadkit.batches import Batches
 from leadkit.config import Scale
 from leadkit.distil import Distil, Mine, WarmUp, batches
+from leadkit.encoders import MODELS
 from leadkit.evaluate import paired_t_test
 from leadkit.files import write_json
 from leadkit.retrievers import Tower
@@ -26,6 +27,7 @@ ABLATIONS = {f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)} | {
     "Weighted": {"strategy": "weighted"}, "Last": {"strategy": "last"}, "Skip": {"strategy": "skip"},
     "without joint training": {"joint": False}, "without re-weighting": {"reweight": False}}
 LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
+STARTS = {"masked LM start": "-masked-lm", "bottlenecked start": "-bottlenecked"}  # behind the encoder's name, by `pretrain`
 
 
 class Pipeline:
@@ -91,17 +93,25 @@ TABLES = {
     "5": ("CB LEAD", "Weighted", "Last", "Skip"),
     "6": ("CB RD", "CB LEAD", "without joint training", "without re-weighting"),
     "7": ("CB RD", "CB FD", "CB LEAD", *LINEAR),
+    "8": (*STARTS, "CB LEAD"),
     "10": tuple(f"{teacher} {row}" for teacher in TEACHERS for row in ("teacher", "teacher after LEAD")),
 }
 
 
 def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
-    """Every row of the paper's tables by name, each an evaluation that runs when asked. `TABLES` says which table has which."""
+    """Every row of the paper's tables by name, each an evaluation that runs when asked. `TABLES` says which table has which.
+
+    The starts of Table 8 are there where their encoders are: `python -m leadkit pretrain --objective ... --layers 6`.
+    """
     every = {experiment(row, teacher): evaluation for teacher in TEACHERS
              for row, evaluation in Pipeline(scale, seed, teacher).rows(split).items()}
     plain, linear = Pipeline(scale, seed, ABLATED), Pipeline(scale, seed, ABLATED, linear=128)
     every |= {name: plain.evaluate(plain.distil("LEAD", **changes), split) for name, changes in ABLATIONS.items()}
     every |= {name: linear.evaluate(linear.distil(method), split) for name, method in LINEAR.items()}
+    starts = {name: start for name, suffix in STARTS.items() if (MODELS / (start := scale.student_encoder + suffix)).is_dir()}
+    for name, start in starts.items():
+        other = Pipeline(replace(scale, student_encoder=start), seed, ABLATED)
+        every[name] = other.evaluate(other.distil("LEAD"), split)
     larger = Pipeline(scale, seed, ABLATED, larger=True)
     return every | {"larger LEAD": larger.evaluate(larger.distil("LEAD"), split)}
 

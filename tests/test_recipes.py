@@ -1,13 +1,14 @@
 """The chains of stages and the main table, end to end with untrained encoders."""
 
 import re
+import shutil
 from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config, recipes, stages
+from leadkit import config, encoders, recipes, stages
 from leadkit.distil import Distil
 from leadkit.recipes import (
     ROWS,
@@ -101,7 +102,7 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
     tiny = replace(tiny, student_encoder="random:6x32", teacher_encoder="random:12x32", larger_encoder="random:24x32",
                    lead=config.Lead())
     every = experiments(tiny, 1)
-    assert {name for names in TABLES.values() for name in names} == set(every)
+    assert {name for names in TABLES.values() for name in names} == set(every) | set(recipes.STARTS)
     keys = [stage.key for stage in every.values()]
     assert len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3 + 1  # five rows per teacher, four without, Tables 4, 5, 6, 7, 1
     for teacher in recipes.TEACHERS:
@@ -115,6 +116,18 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
     larger = every["larger LEAD"].retriever
     assert (larger.teacher.tower.encoder, larger.student.tower.encoder) == ("random:24x32", "random:12x32")
     assert larger.negatives == base.negatives and larger.lead == base.lead  # the same miner, the same settings
+
+
+def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, monkeypatch):
+    for name in ("bert-6x128", "bert-6x128-masked-lm"):
+        shutil.copytree(encoders.MODELS / "bert-6x128", tmp_path / "models" / name)
+    monkeypatch.setattr(encoders, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(recipes, "MODELS", tmp_path / "models")
+    every = experiments(replace(tiny, student_encoder="bert-6x128", teacher_encoder="random:12x32", larger_encoder="random:24x32"))
+    assert set(recipes.STARTS) & set(every) == {"masked LM start"}
+    base, start = every["CB LEAD"].retriever, every["masked LM start"].retriever
+    tower = replace(base.student.tower, encoder="bert-6x128-masked-lm")
+    assert start == replace(base, student=replace(base.student, tower=tower))  # and nothing else
 
 
 # --- the chain

@@ -232,7 +232,7 @@ def test_estimates_decide_which_chain_is_longest(name):
 def command(name, monkeypatch, tmp_path, capsys):
     """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
     monkeypatch.setitem(config.SCALES, "toy", scale(name))
-    tables = {"1": ("one", "two"), "2": ("two", "three")}
+    tables = {"1": ("one", "two"), "2": ("two", "three"), "8": ("one", "a start")}
     monkeypatch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES=tables, experiments=experiments),))
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
 
@@ -312,7 +312,13 @@ def test_methods_share_no_name_of_a_table_or_an_experiment(name):
     for names in (every, [method.TABLES for method in sweep.METHODS]):
         assert sum(map(len, names)) == len({key for found in names for key in found})
     known = {key for found in every for key in found}
-    assert all({*row} <= known for method in sweep.METHODS for row in method.TABLES.values())
+    assert all({*row} <= known | {*recipes.STARTS} for method in sweep.METHODS for row in method.TABLES.values())
+
+
+def test_what_has_no_encoder_is_left_out_and_named(command, tmp_path):
+    code, out, _ = command("--table", 8, "--seeds", 1)
+    assert code == 0 and out.splitlines()[0].startswith("left out") and ": a start; python -m leadkit pretrain --objective" in out
+    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
 
 
 def test_failure_stops_only_what_needs_it(command, tmp_path):
@@ -398,7 +404,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("--table", "9"), "table '9' is unknown: use one of 1, 2 or all"),
+    (("--table", "9"), "table '9' is unknown: use one of 1, 2, 8 or all"),
     (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
     (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
     (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
