@@ -145,6 +145,7 @@ def begin(folder):
 
 def _process(ready, work, name, folder, said):
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all that it starts, ignores it
     sys.stdout = sys.stderr = open(said, "a", buffering=1)
     begin(folder)
     ready.set()
