@@ -140,10 +140,15 @@ def build(variant: Variant, folder: Path) -> None:
     files = _sources(variant)
     chunks = [files[i::64] for i in range(64)]
     kept, filtered = [], Counter()
-    with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
-        for part, counts in tqdm(pool.map(_extract, chunks), total=len(chunks), desc="reading docstrings", unit="chunk"):
-            kept += part
-            filtered += counts
+    try:
+        with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
+            for part, counts in tqdm(pool.map(_extract, chunks), total=len(chunks), desc="reading docstrings", unit="chunk"):
+                kept += part
+                filtered += counts
+    except RuntimeError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # ctrl-C before the pool had started: it cannot be shut down either
+            raise error.__context__ from None
+        raise
     # A name that is defined twice (a property and its setter) counts once; the shortest name represents its near-duplicates.
     kept.sort(key=lambda row: (len(row[0]), row[:3]))
     kept = list({row[0]: row for row in reversed(kept)}.values())[::-1]

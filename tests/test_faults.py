@@ -4,6 +4,7 @@ Work is done in processes of its own, in a folder of its own. Moments are drawn 
 LEADKIT_KILLS=20 python -m pytest -q -rP tests/test_faults.py tries 20 moments of each kind instead of one, and prints how many hit.
 """
 
+import concurrent.futures.process
 import copy
 import ctypes
 import json
@@ -309,6 +310,15 @@ def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tm
         hits += any(line.startswith("interrupted:") for line in said(folder))
         shutil.rmtree(folder)
     print(f"{kind}: {hits} of {KILLS} times interrupted before the end")
+
+
+def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
+    def start(thread):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(concurrent.futures.process._ExecutorManagerThread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        python_docs.build(python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path)
 
 
 def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
