@@ -192,7 +192,7 @@ def label(control) -> str:
     }""")
 
 
-def move_all(page, name: str, seconds: float = 20) -> list[dict]:
+def move_all(page, name: str, seconds: float = 6) -> list[dict]:
     """Move each control of each widget; the latencies of those moves that changed the picture: [] for a control that never does.
 
     A control may wait for another one (a switch), so those that changed nothing are moved again when all have been.
@@ -261,7 +261,7 @@ def test_what_goes_wrong_is_found(page, lab):
     notebook = run(page, lab[1].format("toy.ipynb"))
     assert problems(notebook) == ["cell 3: ZeroDivisionError: division by zero", "cell 4 was not run"]
     assert bundles(notebook) == 2
-    moved = move_all(page, "toy", seconds=10)
+    moved = move_all(page, "toy", seconds=3)
     found = {entry["control"]: len(entry["ms"]) for entry in moved}
     assert found == {"height": MOVES, "dead": 0, "colour": MOVES, "on": MOVES, "broken": 0}
     assert page.evaluate("window.raised") == ["ZeroDivisionError: division by zero", *["AssertionError: broken"] * MOVES]
