@@ -3,6 +3,7 @@
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from tyro.conf import Positional
@@ -84,14 +85,14 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
         scale: the folder of records under data/results.
         out: a file that receives the ledger as CSV.
     """
-    from leadkit import claims, recipes
+    from leadkit import claims, files, recipes
 
     folder = claims.RESULTS / scale
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
     ledger = claims.ledger(recipes.read_records(folder))
     if out:
-        ledger.to_csv(out, float_format="%.4g", index_label="id")
+        files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
     ledger["p"] = ledger["p"].map(lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore")
     print(ledger.to_string(float_format="%.2f", na_rep=""))
     print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()))

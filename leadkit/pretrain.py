@@ -30,7 +30,7 @@ from leadkit.encoders import grow, set_attention
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.train import Schedule, fit
 
-OBJECTIVES = ("contrastive", "masked LM", "bottlenecked")
+OBJECTIVES = {"contrastive": "", "masked LM": "-masked-lm", "bottlenecked": "-bottlenecked"}  # what an encoder's name ends in
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class Pretraining:
 
     def name(self, layers: int) -> str:
         """The folder of the encoder of so many layers."""
-        suffix = {"contrastive": "", "masked LM": "-masked-lm", "bottlenecked": "-bottlenecked"}[self.objective]
-        return f"bert-{layers}x{self.hidden}{suffix}"
+        return f"bert-{layers}x{self.hidden}{OBJECTIVES[self.objective]}"
 
 
 def texts(collection: Collection) -> list[str]:

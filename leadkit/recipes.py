@@ -16,6 +16,7 @@ from leadkit.distil import Distil, Mine, WarmUp, batches
 from leadkit.encoders import MODELS
 from leadkit.evaluate import paired_t_test
 from leadkit.files import write_json
+from leadkit.pretrain import OBJECTIVES
 from leadkit.retrievers import Tower
 from leadkit.stages import Evaluate
 
@@ -27,7 +28,7 @@ ABLATIONS = {f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)} | {
     "Weighted": {"strategy": "weighted"}, "Last": {"strategy": "last"}, "Skip": {"strategy": "skip"},
     "without joint training": {"joint": False}, "without re-weighting": {"reweight": False}}
 LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
-STARTS = {"masked LM start": "-masked-lm", "bottlenecked start": "-bottlenecked"}  # behind the encoder's name, by `pretrain`
+STARTS = {f"{objective} start": suffix for objective, suffix in OBJECTIVES.items() if suffix}  # contrastive is the usual one
 
 
 class Pipeline:
@@ -108,10 +109,11 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
     plain, linear = Pipeline(scale, seed, ABLATED), Pipeline(scale, seed, ABLATED, linear=128)
     every |= {name: plain.evaluate(plain.distil("LEAD", **changes), split) for name, changes in ABLATIONS.items()}
     every |= {name: linear.evaluate(linear.distil(method), split) for name, method in LINEAR.items()}
-    starts = {name: start for name, suffix in STARTS.items() if (MODELS / (start := scale.student_encoder + suffix)).is_dir()}
-    for name, start in starts.items():
-        other = Pipeline(replace(scale, student_encoder=start), seed, ABLATED)
-        every[name] = other.evaluate(other.distil("LEAD"), split)
+    for name, suffix in STARTS.items():
+        encoder = scale.student_encoder + suffix
+        if (MODELS / encoder).is_dir():
+            other = Pipeline(replace(scale, student_encoder=encoder), seed, ABLATED)
+            every[name] = other.evaluate(other.distil("LEAD"), split)
     larger = Pipeline(scale, seed, ABLATED, larger=True)
     return every | {"larger LEAD": larger.evaluate(larger.distil("LEAD"), split)}
 

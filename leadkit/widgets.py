@@ -37,7 +37,7 @@ class Picture(ipywidgets.Image):
     description = Unicode("").tag(sync=True)
 
 
-_STILL = WeakKeyDictionary()  # figure -> (its canvas, what does not move)
+_STILL = WeakKeyDictionary()  # figure -> what does not move; no canvas, which would keep its figure
 
 
 def png(axes: Axes) -> bytes:
@@ -47,12 +47,12 @@ def png(axes: Axes) -> bytes:
     """
     figure, file = axes.figure, io.BytesIO()
     moving = [artist for panel in figure.axes for artist in panel.get_children() if artist.get_animated()]
-    if figure not in _STILL or not moving:
-        canvas = FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
+    if moving and figure in _STILL:
+        canvas.restore_region(_STILL[figure])
+    else:
         canvas.draw()  # without them; savefig would draw twice, to trim the margins
-        _STILL[figure] = canvas, canvas.copy_from_bbox(figure.bbox)
-    canvas, still = _STILL[figure]
-    canvas.restore_region(still)
+        _STILL[figure] = canvas.copy_from_bbox(figure.bbox)
     for artist in moving:
         artist.draw(canvas.get_renderer())
     plt.imsave(file, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})

@@ -78,7 +78,9 @@ def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for path in (home / "notebooks").glob("0*.ipynb"):
-        path.write_text(path.read_text().replace('SCALE: str = \\"smoke\\"', f'SCALE: str = \\"{SCALE}\\"'))
+        before, smoke, after = path.read_text().partition('SCALE: str = \\"smoke\\"')
+        assert smoke, f"{path.name} has another parameter cell"
+        path.write_text(before + smoke.replace("smoke", SCALE) + after)
     for name, values in SETTINGS.items():
         path = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)

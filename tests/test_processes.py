@@ -1,9 +1,10 @@
-"""Two and four processes (gloo) are one process with the whole batch: losses, gradients and rankings."""
+"""Two and four processes (gloo) are one process with the whole batch: losses, gradients, negatives and rankings."""
 
 import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def work(folder: Path) -> None:
     from toys import scale
 
     from leadkit import search, stages
-    from leadkit.distil import METHODS
+    from leadkit.distil import METHODS, Mine
     from leadkit.files import write_json, write_tensors
     from leadkit.recipes import Pipeline
     from leadkit.train import Schedule
@@ -54,6 +55,8 @@ def work(folder: Path) -> None:
             found["logs"][label] = stage.log()
         torch.nn.utils.clip_grad_norm_ = clip
         found["runs"][teacher] = ordered(chain.rows("test")["teacher"].ranking())
+    mined = Mine(replace(tiny.data, negatives=48), chain.miner)  # not given: mined by these processes
+    found["negatives"] = [sorted(group.negatives) for group in mined.groups()]
     found["runs"]["12DE"] = ordered(chain.evaluate(chain.miner, "test").ranking())
     write_json(folder / "found.json", found)
     write_tensors(folder / "gradients.safetensors", gradients)
@@ -78,7 +81,7 @@ def test_processes_together_do_what_one_does(tmp_path):
         for name in set(alone["given"]):  # so that each stage starts from the same
             shutil.copytree(tmp_path / "1" / "runs" / name, tmp_path / f"{count}" / "runs" / name)
         together = run(tmp_path / f"{count}", count)
-        assert together["runs"] == alone["runs"]
+        assert together["negatives"] == alone["negatives"] and together["runs"] == alone["runs"]
         gradients = load_file(tmp_path / f"{count}" / "gradients.safetensors")
         assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():

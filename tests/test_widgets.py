@@ -1,5 +1,7 @@
 """Controls that redraw when they are moved and not otherwise, and pictures that say what the numbers do."""
 
+import gc
+import weakref
 from base64 import b64decode
 from io import BytesIO
 
@@ -110,6 +112,16 @@ def test_what_moves_is_drawn_as_in_a_new_figure():
     for height in (4, 1, 3, 1):  # higher and lower: nothing of the last picture is left
         patch.set_height(height)
         assert widgets.png(axes) == still[height]
+
+
+def test_a_figure_is_not_kept_for_its_picture():
+    axes = plt.subplots(figsize=(3, 2))[1]
+    axes.bar([0], [1])[0].set_animated(True)
+    widgets.png(axes)
+    kept = weakref.ref(axes.figure)
+    del axes
+    gc.collect()
+    assert kept() is None
 
 
 @pytest.fixture
