@@ -139,7 +139,7 @@ def build(variant: Variant, folder: Path) -> None:
     """Extract, filter, merge, split, and write the folder in BEIR layout with `filters.json`, the count of each filter."""
     files = _sources(variant)
     chunks = [files[i::64] for i in range(64)]
-    kept, filtered = [], Counter()
+    kept, filtered, others = [], Counter(), multiprocessing.active_children()
     try:
         with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
             for part, counts in tqdm(pool.map(_extract, chunks), total=len(chunks), desc="reading docstrings", unit="chunk"):
@@ -147,6 +147,9 @@ def build(variant: Variant, folder: Path) -> None:
                 filtered += counts
     except RuntimeError as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # ctrl-C before the pool had started: it cannot be shut down either
+            for worker in set(multiprocessing.active_children()).difference(others):
+                worker.kill()
+                worker.join()
             raise error.__context__ from None
         raise
     # A name that is defined twice (a property and its setter) counts once; the shortest name represents its near-duplicates.

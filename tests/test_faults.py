@@ -319,6 +319,7 @@ def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
     monkeypatch.setattr(concurrent.futures.process._ExecutorManagerThread, "start", start)
     with pytest.raises(KeyboardInterrupt):
         python_docs.build(python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path)
+    assert multiprocessing.active_children() == []  # its readers are gone
 
 
 def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
