@@ -3,10 +3,10 @@
 import io
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from html import escape
-from weakref import WeakKeyDictionary
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
@@ -37,27 +38,54 @@ class Picture(ipywidgets.Image):
     description = Unicode("").tag(sync=True)
 
 
-_STILL = WeakKeyDictionary()  # figure -> what does not move; no canvas, which would keep its figure
+_BARE: dict[tuple, object] = {}  # what axes look like -> the picture of a figure with nothing in them; the last few
+
+
+def _look(panel: Axes) -> tuple:
+    """All that changes the picture of axes with nothing in them, but for matplotlib's settings."""
+    sides = []
+    for axis in (panel.xaxis, panel.yaxis):
+        ticks = axis.get_majorticklocs()
+        sides += [axis.get_visible(), axis.get_scale(), *axis.get_view_interval(), *ticks, *axis.get_minor_locator()(),
+                  *axis.get_major_formatter().format_ticks(ticks), axis.get_label_text(), str(axis.get_tick_params())]
+    return panel.get_position().bounds, panel.axison, panel.get_frame_on(), panel.get_facecolor(), tuple(sides)
 
 
 def png(axes: Axes) -> bytes:
     """The figure of these axes as a picture, as large as the figure; the figure is closed.
 
-    Of a figure that is drawn again, with artists that are animated, the rest is kept as it was: most of the time goes into text.
+    Ticks, their words and the grid take most of the time: figures whose axes look the same draw them once.
     """
     figure, file = axes.figure, io.BytesIO()
-    moving = [artist for panel in figure.axes for artist in panel.get_children() if artist.get_animated()]
-    canvas = FigureCanvasAgg(figure)
-    if moving and figure in _STILL:
-        canvas.restore_region(_STILL[figure])
+    canvas, panels = FigureCanvasAgg(figure), figure.axes
+    bare = [figure.patch, *(part for panel in panels for part in (panel.patch, panel.xaxis, panel.yaxis))]
+    others = [artist for box in (figure, *panels) for artist in box.get_children() if artist not in (*bare, *panels)]
+    look = str(plt.rcParams), figure.bbox.bounds, figure.dpi, figure.get_facecolor(), *map(_look, panels)
+    if look in _BARE:
+        canvas.restore_region(_BARE[look])
     else:
-        canvas.draw()  # without them; savefig would draw twice, to trim the margins
-        _STILL[figure] = canvas.copy_from_bbox(figure.bbox)
-    for artist in moving:
-        artist.draw(canvas.get_renderer())
+        with _hidden(others):
+            canvas.draw()
+        _BARE[look] = canvas.copy_from_bbox(figure.bbox)
+        if len(_BARE) > 16:
+            del _BARE[next(iter(_BARE))]
+    with _hidden(bare):
+        figure.draw(canvas.get_renderer())  # savefig would draw twice, to trim the margins
     plt.imsave(file, canvas.buffer_rgba(), format="png", pil_kwargs={"compress_level": 1})
     plt.close(figure)
     return file.getvalue()
+
+
+@contextmanager
+def _hidden(artists: Sequence[Artist]) -> Iterator[None]:
+    visible = [artist for artist in artists if artist.get_visible()]
+    for artist in visible:
+        artist.set_visible(False)
+    try:
+        yield
+    finally:
+        for artist in visible:
+            artist.set_visible(True)
 
 
 def _frames(draw: Callable[..., Axes]) -> Callable[..., bytes]:

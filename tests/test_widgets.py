@@ -100,23 +100,59 @@ TEXTS = {"a": "first text", "b": EVIL, "<b>c</b>": "third"}
 FOUND = {"one": ["a", "b"], "two": ["b", "<b>c</b>"], "three": ["a"]}
 
 
-def test_what_moves_is_drawn_as_in_a_new_figure():
-    def bar(height: float, moves: bool):
-        axes = plt.subplots(figsize=(3, 2))[1]
-        patch, = axes.bar([0], [height], zorder=3)
-        axes.set_ylim(0, 5)
-        patch.set_animated(moves)
-        return axes, patch
+LOOKS = {"as before": {}, "limits": {"ylim": (0, 9)}, "words": {"xlabel": "another"}, "scale": {"yscale": "log"},
+         "ticks": {"xticks": [0]}, "tick words": {"xticks": [0], "xticklabels": ["?"]},
+         "place": {"position": (0.2, 0.2, 0.5, 0.5)}, "ground": {"facecolor": "0.9"}, "neither": {"frame_on": False}}
 
-    (axes, patch), still = bar(4, moves=True), {height: widgets.png(bar(height, moves=False)[0]) for height in (1, 3, 4)}
-    for height in (4, 1, 3, 1):  # higher and lower: nothing of the last picture is left
-        patch.set_height(height)
-        assert widgets.png(axes) == still[height]
+
+def look(figsize=(3, 2), height=2.0, tick_size=9, **changes):
+    axes = plt.subplots(figsize=figsize)[1]
+    axes.bar([0], [height], label="one")
+    axes.legend()
+    axes.tick_params(labelsize=tick_size)
+    axes.set(**{"title": f"height {height}", "ylim": (0.1, 5), "xlabel": "one"} | changes)
+    return axes
+
+
+@pytest.mark.parametrize("changes", [*LOOKS.values(), {"figsize": (4, 2)}, {"tick_size": 14}], ids=[*LOOKS, "size", "tick size"])
+def test_a_picture_over_kept_axes_is_that_of_a_new_figure(changes, monkeypatch):
+    monkeypatch.setattr(widgets, "_BARE", {})
+    new = {}
+    for height in (4, 1):
+        new[height] = widgets.png(look(height=height, **changes))
+        widgets._BARE.clear()
+    widgets.png(look(height=3))  # other axes, which must not be taken for these
+    widgets.png(look(height=3, **changes))
+    before = len(widgets._BARE)
+    for height in (4, 1, 4):  # higher and lower: nothing of the last picture is left
+        assert widgets.png(look(height=height, **changes)) == new[height]
+    assert len(widgets._BARE) == before == 1 + bool(changes)
+
+
+def test_settings_of_matplotlib_are_seen():
+    before = widgets.png(look())
+    with plt.rc_context({"xtick.color": "red"}):
+        assert widgets.png(look()) != before
+    assert widgets.png(look()) == before
+
+
+def test_a_figure_drawn_again_shows_what_changed():
+    axes = look()
+    first = widgets.png(axes)
+    axes.patches[0].set_height(1)
+    axes.set_title("height 1.0")
+    assert widgets.png(axes) == widgets.png(look(height=1.0)) != first
+
+
+def test_only_the_last_few_axes_are_kept(monkeypatch):
+    monkeypatch.setattr(widgets, "_BARE", {})
+    for top in range(1, 30):
+        widgets.png(look(ylim=(0, top)))
+    assert len(widgets._BARE) == 16
 
 
 def test_a_figure_is_not_kept_for_its_picture():
-    axes = plt.subplots(figsize=(3, 2))[1]
-    axes.bar([0], [1])[0].set_animated(True)
+    axes = look()
     widgets.png(axes)
     kept = weakref.ref(axes.figure)
     del axes
