@@ -93,6 +93,29 @@ def test_a_picture_is_as_large_as_its_figure_whatever_the_style():
     assert Image.open(BytesIO(picture)).size == (200, 100)
 
 
+def test_collections_pass_over_what_was_there_before_a_widget_and_keep_no_garbage(shown):
+    class Node:
+        pass
+
+    def cycle():
+        node = Node()
+        node.self = node
+        return weakref.ref(node)
+
+    garbage = []
+    for _ in range(2):  # the second time it was frozen
+        garbage.append(cycle())
+        widgets.explore(Drawn(), "words", layer=ipywidgets.IntSlider())
+        assert gc.get_freeze_count() > 0.9 * (gc.get_freeze_count() + len(gc.get_objects()))
+        assert [node() for node in garbage] == [None] * len(garbage)
+        kept = Node()
+        kept.self, frozen = kept, weakref.ref(kept)
+        gc.freeze()
+        del kept
+        garbage.append(frozen)
+    gc.unfreeze()
+
+
 # --- the search box
 
 EVIL = "<script>alert('x')</script> & <img src=x onerror=alert(1)>"
