@@ -65,15 +65,14 @@ class _MaxOverPassageTokens(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, p: Tensor, p_mask: Tensor) -> Tensor:
         (K, B, X, _), (N, Y) = q.shape, p_mask.shape
-        best, winner = [], []
+        # Made before the chunks: what a chunk leaves behind would keep the next from the memory that it has freed.
+        best, winner = q.new_empty(K, B, X, N), torch.empty(K, B, X, N, dtype=torch.long, device=q.device)
         for c in _chunks(N, K * B * X * Y * q.element_size(), q.device):
             scores = q.flatten(1, 2) @ p[:, c].flatten(1, 2).mT  # (K, B * X, chunk * Y)
             scores = scores.view(K, B, X, -1, Y).masked_fill_(~p_mask[c], -torch.inf)  # (K, B, X, chunk, Y)
-            values, indices = scores.max(-1)  # (K, B, X, chunk)
-            best.append(values)
-            winner.append(indices)
-        ctx.save_for_backward(q, p, torch.cat(winner, -1))
-        return torch.cat(best, -1)  # (K, B, X, N)
+            best[..., c], winner[..., c] = scores.max(-1)  # (K, B, X, chunk)
+        ctx.save_for_backward(q, p, winner)
+        return best  # (K, B, X, N)
 
     @staticmethod
     @once_differentiable
