@@ -52,11 +52,12 @@ lab: $(READY) ## open the notebooks in JupyterLab
 site: $(READY) ## write the committed notebooks as HTML that needs no network: build/site/index.html
 	$(BIN)/python -m leadkit site --out build/site
 
-bench: $(READY) ## measure speed and memory
+bench: $(READY) ## measure speed and memory; records in data/results/bench
 	$(BIN)/python bench/maxsim.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/lead_step.py
 	$(BIN)/python bench/collection.py
+	-$(BIN)/python bench/gpu.py
 
 notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke scale
 	@set -e; for notebook in $(NOTEBOOKS); do \

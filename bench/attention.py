@@ -2,6 +2,7 @@
 
 import time
 
+import records
 import torch
 
 from leadkit.batches import Batch, Tokens
@@ -31,6 +32,9 @@ def seconds(attention: str, bf16: bool) -> float:
 
 if __name__ == "__main__":
     print(f"step of the 6DE, B {B}, N {N}, X {X}, Y {Y}; threads {torch.get_num_threads()}")
-    for bf16 in (False, True):
-        fused, plain = seconds("sdpa", bf16), seconds("eager", bf16)
-        print(f"{'bfloat16' if bf16 else 'float32':8}  fused {fused:.3f} s  plain {plain:.3f} s  ratio {plain / fused:.3f}")
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        row = {name: seconds(name, precision == "bfloat16") for name in ("sdpa", "eager")}
+        found[precision] = row | {"ratio": row["eager"] / row["sdpa"]}
+        print(f"{precision:8}  fused {row['sdpa']:.3f} s  plain {row['eager']:.3f} s  ratio {found[precision]['ratio']:.3f}")
+    records.write(found)

@@ -12,6 +12,8 @@ import sys
 import tempfile
 import time
 
+import records
+
 PASSAGES, MS_MARCO = 1_000_000, 8_841_823
 TOKENS = 80  # of an MS MARCO passage of about 56 words, assumed
 WORDS = "the of and to in is that for it was on as with be by are this from at or an have not which number people water".split()
@@ -76,6 +78,7 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         print(json.dumps(measure(sys.argv[1], int(sys.argv[2]))))
     else:
+        found = {}
         with tempfile.TemporaryDirectory() as folder:
             for phase in ("prepare", "train"):
                 small, large = (run(phase, count, folder) for count in (PASSAGES // 10, PASSAGES))
@@ -83,6 +86,7 @@ if __name__ == "__main__":
                 each = (grown - mapped) / (0.9 * PASSAGES)  # bytes a passage, tokens aside
                 base = small["bytes"] - small["mapped"] - each * PASSAGES / 10
                 whole = base + MS_MARCO * (each + (2 * TOKENS if mapped else 0))
+                found[phase] = {"small": small, "large": large, "bytes a passage": each, "bytes for MS MARCO": whole}
                 print(f"{phase}: {PASSAGES:,} passages, peak memory {large['bytes'] / 2**20:,.0f} MiB "
                       f"({large['mapped'] / 2**20:,.0f} of them mapped tokens): {base / 2**20:,.0f} MiB and {each:.0f} bytes a "
                       f"passage; MS MARCO's {MS_MARCO:,} passages: {whole / 2**30:.2f} GiB")
@@ -92,3 +96,4 @@ if __name__ == "__main__":
                 else:
                     print(f"  from the cache: loaded in {large['loading']:.1f} s, tokens mapped in {large['tokenising']:.1f} s, "
                           f"200 batches of 64 x 8 in {large['batches']:.1f} s, grouping included")
+        records.write(found)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import records
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,10 +23,11 @@ from transformers import AutoModel
 
 from leadkit import distil, selection
 from leadkit.batches import Batch
-from leadkit.config import scale
+from leadkit.config import Scale, scale
 from leadkit.encoders import MODELS
 from leadkit.recipes import Pipeline
 from leadkit.retrievers import build
+from leadkit.stages import DEVICE
 from leadkit.sweep import MEMORY
 from leadkit.train import Schedule, fit
 
@@ -41,14 +43,15 @@ def fixed(ids: Tensor, mask: Tensor, length: int) -> dict[str, Tensor]:
 class Plain(nn.Module):
     """A student and a teacher of Hugging Face, and LEAD's loss as one would write it down."""
 
-    def __init__(self) -> None:
+    def __init__(self, chosen: Scale) -> None:
         super().__init__()
         none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "dtype": torch.float32}
-        self.student = AutoModel.from_pretrained(MODELS / CHOSEN.student_encoder, **none)
-        self.teacher = AutoModel.from_pretrained(MODELS / CHOSEN.teacher_encoder, **none)
+        self.student = AutoModel.from_pretrained(MODELS / chosen.student_encoder, **none)
+        self.teacher = AutoModel.from_pretrained(MODELS / chosen.teacher_encoder, **none)
+        self.chosen = chosen
 
     def loss(self, batch: Batch, step: int) -> Tensor:
-        data = CHOSEN.data
+        data, scaled, tau_l = self.chosen.data, self.chosen.score_scale, self.chosen.lead.tau_l
         queries = fixed(batch.queries.ids, batch.queries.mask, data.query_tokens)
         passages = fixed(batch.passages.ids, batch.passages.mask, data.passage_tokens)
         own, taught = selection.random_layers(K, 6, 12, torch.Generator().manual_seed(step))
@@ -57,37 +60,38 @@ class Plain(nn.Module):
         q_mask, p_mask = queries["attention_mask"], passages["attention_mask"]
 
         def dot(layer: int) -> Tensor:
-            return CHOSEN.score_scale["DE"] * sq[layer][:, 0] @ sp[layer][:, 0].T  # (B, N)
+            return scaled["DE"] * sq[layer][:, 0] @ sp[layer][:, 0].T  # (B, N)
 
         def maxsim(layer: int) -> Tensor:
             pairs = torch.einsum("bxh,nyh->bnxy", tq[layer], tp[layer])  # (B, N, X, Y)
             best = pairs.masked_fill(p_mask[None, :, None] == 0, -torch.inf).amax(-1)  # (B, N, X)
-            return CHOSEN.score_scale["CB"] * (best * q_mask[:, None]).sum(-1)  # (B, N)
+            return scaled["CB"] * (best * q_mask[:, None]).sum(-1)  # (B, N)
 
         def kl(target: Tensor, other: Tensor) -> Tensor:
             return F.kl_div(other.log_softmax(-1), target.log_softmax(-1), reduction="none", log_target=True).sum(-1)  # (B,)
 
         student, teacher = dot(6), maxsim(12)
         taught_scores = [maxsim(layer).detach() for layer in taught]
-        weights = torch.stack([-F.cross_entropy(t, batch.positive, reduction="none") / CHOSEN.lead.tau_l for t in taught_scores])
+        weights = torch.stack([-F.cross_entropy(t, batch.positive, reduction="none") / tau_l for t in taught_scores])
         each = torch.stack([kl(t, dot(layer)) for t, layer in zip(taught_scores, own, strict=True)])  # (K, B)
         layers = (weights.softmax(0) * each).sum(0).mean()
         response = kl(teacher, student).mean() + kl(student, teacher).mean()
         return layers + response + F.cross_entropy(student, batch.positive) + F.cross_entropy(teacher, batch.positive)
 
 
-def plain() -> Callable[[int, dict], list[float]]:
-    """The reference in a plain loop: (steps, batches of student and teacher) -> losses."""
-    model = Plain().train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=CHOSEN.distil.learning_rate)
+def plain(chosen: Scale = CHOSEN, bf16: bool = False) -> Callable[[int, dict], list[float]]:
+    """The reference in a plain loop: (steps, batches of student and teacher) -> losses. bf16: all of it under autocast."""
+    model = Plain(chosen).to(DEVICE).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=chosen.distil.learning_rate)
 
     def run(steps: int, at: dict) -> list[float]:
         losses = []
         for step in range(steps):
-            loss = model.loss(at["student"](step), step)
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=bf16):
+                loss = model.loss(at["student"](step), step)
             optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), CHOSEN.distil.clip)
+            nn.utils.clip_grad_norm_(model.parameters(), chosen.distil.clip)
             optimizer.step()
             losses.append(loss.item())
         return losses
@@ -97,15 +101,15 @@ def plain() -> Callable[[int, dict], list[float]]:
 
 def leadkit(pipeline: Pipeline) -> Callable[[int, dict], list[float]]:
     """The same of leadkit's models in leadkit's loop."""
-    models = nn.ModuleDict({"student": build(pipeline.student.tower), "teacher": build(pipeline.teacher.tower)})
+    models = nn.ModuleDict({"student": build(pipeline.student.tower), "teacher": build(pipeline.teacher.tower)}).to(DEVICE)
 
     def run(steps: int, at: dict) -> list[float]:
         def loss_at(step: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(step)
-            return {"total": distil._lead(CHOSEN.lead, generator, models, {name: at[name](step) for name in models}).total}
+            return {"total": distil._lead(pipeline.scale.lead, generator, models, {name: at[name](step) for name in models}).total}
 
         with tempfile.TemporaryDirectory() as folder:
-            log = fit(models, loss_at, Schedule(steps, CHOSEN.distil.learning_rate), 0, Path(folder), "LEAD")
+            log = fit(models, loss_at, Schedule(steps, pipeline.scale.distil.learning_rate), 0, Path(folder), "LEAD")
         return [row["total"] for row in log]
 
     return run
@@ -138,5 +142,7 @@ if __name__ == "__main__":
         print(f"LEAD step, 12CB -> 6DE, K {K}, B {CHOSEN.data.batch}, {CHOSEN.data.passages} passages each; bf16 {CHOSEN.bf16}; "
               f"threads {torch.get_num_threads()}")
         for version, row in found.items():
+            row["ratio"] = {key: row[key] / found["reference"][key] for key in ("seconds", "mib")}
             print(f"{version:12} {row['seconds']:6.3f} s  {row['mib']:6.0f} MiB above start  first loss {row['loss']:.3f}  ratios "
-                  f"{row['seconds'] / found['reference']['seconds']:.3f} {row['mib'] / found['reference']['mib']:.3f}")
+                  f"{row['ratio']['seconds']:.3f} {row['ratio']['mib']:.3f}")
+        records.write(found)

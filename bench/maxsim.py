@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import records
 import torch
 
 B, N, X, Y, H = 64, 128, 32, 144, 128
@@ -45,3 +46,4 @@ if __name__ == "__main__":
         for name, row in found.items():
             print(f"{name:8}  {row['seconds']:7.3f} s  {row['mib']:7.0f} MiB above start")
         print(f"ratio     {ratio['seconds']:7.3f}    {ratio['mib']:7.3f}")
+        records.write(found | {"ratio": ratio})

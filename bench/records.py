@@ -1,0 +1,20 @@
+"""What a benchmark measured, with the machine it ran on: data/results/bench/{name}.json."""
+
+import sys
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from leadkit.files import write_json
+from leadkit.stages import device_name, versions
+
+FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
+
+
+def write(found: dict, folder: Path = FOLDER) -> None:
+    """The record of the benchmark that runs, in the place of the one before."""
+    path = folder / f"{Path(sys.argv[0]).stem}.json"
+    machine = {"device": device_name(), "threads": torch.get_num_threads(), "date": str(date.today()), "versions": versions()}
+    write_json(path, found | machine)
+    print(f"record: {path}")
