@@ -127,8 +127,8 @@ def encoding(chosen: Scale, size: Size) -> float:
 
 def search(size: Size) -> float:
     """Seconds of the exact search over random vectors in float16, from and to the host."""
-    draw = np.random.default_rng(0)
-    queries, passages = (draw.standard_normal((n, size.hidden), np.float32).astype(np.float16) for n in (size.asked, size.vectors))
+    queries, passages = (torch.randn(n, size.hidden, device=DEVICE, dtype=torch.float16).cpu().numpy()
+                         for n in (size.asked, size.vectors))
     return seconds(lambda: torch_search(queries, passages, size.depth, DEVICE), 3)
 
 
