@@ -49,7 +49,7 @@ def _look(panel: Axes) -> tuple:
         ticks = axis.get_majorticklocs()
         sides += [axis.get_visible(), axis.get_scale(), *axis.get_view_interval(), *ticks, *axis.get_minor_locator()(),
                   *axis.get_major_formatter().format_ticks(ticks), axis.get_label_text(), str(axis.get_tick_params())]
-    return panel.get_position().bounds, panel.axison, panel.get_frame_on(), panel.get_facecolor(), tuple(sides)
+    return panel.get_position(original=True).bounds, panel.axison, panel.get_frame_on(), panel.get_facecolor(), tuple(sides)
 
 
 def png(axes: Axes) -> bytes:

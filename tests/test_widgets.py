@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from leadkit import widgets
+from leadkit import figures, widgets
 from leadkit.batches import tokenise
 from leadkit.encoders import load_tokenizer
 from leadkit.retrievers import Tower, build
@@ -165,6 +165,13 @@ def test_a_figure_drawn_again_shows_what_changed():
     axes.patches[0].set_height(1)
     axes.set_title("height 1.0")
     assert widgets.png(axes) == widgets.png(look(height=1.0)) != first
+
+
+def test_a_figure_drawn_again_finds_its_axes(monkeypatch):
+    monkeypatch.setattr(widgets, "_BARE", {})
+    axes = figures.heat(np.eye(3), "one", "x", "y", digits=None)  # a colour bar takes its place when it is drawn
+    first = widgets.png(axes)
+    assert widgets.png(axes) == first and len(widgets._BARE) == 1
 
 
 def test_only_the_last_few_axes_are_kept(monkeypatch):
