@@ -54,7 +54,8 @@ class Plain(nn.Module):
         data, scaled, tau_l = self.chosen.data, self.chosen.score_scale, self.chosen.lead.tau_l
         queries = fixed(batch.queries.ids, batch.queries.mask, data.query_tokens)
         passages = fixed(batch.passages.ids, batch.passages.mask, data.passage_tokens)
-        own, taught = selection.random_layers(K, 6, 12, torch.Generator().manual_seed(step))
+        depths = [model.config.num_hidden_layers for model in (self.student, self.teacher)]
+        own, taught = selection.random_layers(K, *depths, torch.Generator().manual_seed(step))
         sq, sp = (self.student(**x, output_hidden_states=True).hidden_states for x in (queries, passages))
         tq, tp = (self.teacher(**x, output_hidden_states=True).hidden_states for x in (queries, passages))
         q_mask, p_mask = queries["attention_mask"], passages["attention_mask"]
@@ -70,7 +71,7 @@ class Plain(nn.Module):
         def kl(target: Tensor, other: Tensor) -> Tensor:
             return F.kl_div(other.log_softmax(-1), target.log_softmax(-1), reduction="none", log_target=True).sum(-1)  # (B,)
 
-        student, teacher = dot(6), maxsim(12)
+        student, teacher = dot(depths[0]), maxsim(depths[1])
         taught_scores = [maxsim(layer).detach() for layer in taught]
         weights = torch.stack([-F.cross_entropy(t, batch.positive, reduction="none") / tau_l for t in taught_scores])
         each = torch.stack([kl(t, dot(layer)) for t, layer in zip(taught_scores, own, strict=True)])  # (K, B)

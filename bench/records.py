@@ -12,9 +12,13 @@ from leadkit.stages import device_name, versions
 FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
 
 
-def write(found: dict, folder: Path = FOLDER) -> None:
+def path() -> Path:
+    """Where the record of the benchmark that runs stands."""
+    return FOLDER / f"{Path(sys.argv[0]).stem}.json"
+
+
+def write(found: dict) -> None:
     """The record of the benchmark that runs, in the place of the one before."""
-    path = folder / f"{Path(sys.argv[0]).stem}.json"
     machine = {"device": device_name(), "threads": torch.get_num_threads(), "date": str(date.today()), "versions": versions()}
-    write_json(path, found | machine)
-    print(f"record: {path}")
+    write_json(path(), found | machine)
+    print(f"record: {path()}")
