@@ -1,12 +1,13 @@
-"""Execute the numbered notebooks in order, write them as pages, print the main table."""
+"""Train and evaluate the main table, execute the numbered notebooks in order, write them as pages, print the table."""
 
 import json
+import sys
 from pathlib import Path
 
 import nbformat
 import papermill
 
-from leadkit import site
+from leadkit import site, sweep
 from leadkit.config import RUNS, Scale
 from leadkit.files import alone, digest, fingerprint
 from leadkit.recipes import Pipeline, main_table
@@ -48,14 +49,17 @@ def execute(notebook: Path, out: Path, parameters: dict[str, object]) -> bool:
 
 def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     """Everything that `make reproduce` shows. only: run just the notebooks whose name contains this."""
-    found = collection(scale.data.collection)
+    lessons, found = notebooks(only), collection(scale.data.collection)
     print(f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
           + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items())) + " queries", flush=True)
-    folder = RUNS / f"notebooks-{scale.name}"
-    for notebook in notebooks(only):
+    pipeline, folder = Pipeline(scale, seed), RUNS / f"notebooks-{scale.name}"
+    # One thread per process, as for the committed records: their digits, and less time than with all cores for one process.
+    if sweep.finish(f"main table, scale {scale.name}, seed {seed}", [pipeline.rows()], sweep.jobs_by_default()):
+        sys.exit(1)
+    for notebook in lessons:
         out = folder / notebook.name
         ran = execute(notebook, out, {"SCALE": scale.name, "SEED": seed})
         print(f"{notebook.name}: {'executed' if ran else 'stands from before'}", flush=True)
     print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
-    print(main_table([Pipeline(scale, seed)]).round(2).to_string(na_rep=""))
+    print(main_table([pipeline]).round(2).to_string(na_rep=""))
     print(f"\nnotebooks and their pages: {site.build(folder, folder)[-1]}")

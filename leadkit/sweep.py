@@ -174,15 +174,24 @@ def _signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def _environment(threads: int) -> Iterator[None]:
+    """What the processes of stages inherit: libraries read it once, when they are loaded."""
+    before = dict(os.environ)
+    os.environ |= {"GLIBC_TUNABLES": MEMORY} | before | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str]) -> dict[str, str]:
     """Run the stages (inputs first), `jobs` at a time, the longest remaining chain first. SIGINT, SIGTERM: SystemExit 130, 143.
 
     Returns key -> why the stage failed; "" for a stage that did not run because it needs one that failed.
     """
     threads = int(DEVICE.type == "cpu" and jobs > 1)  # 0: as many as there are
-    if threads:
-        os.environ["OMP_NUM_THREADS"] = "1"  # inherited, as the next: libraries read them once, when they are loaded
-    os.environ.setdefault("GLIBC_TUNABLES", MEMORY)
     waiting, running, failed = {stage.key: stage for stage in todo}, {}, {}
     unfinished = set(waiting)
 
@@ -193,7 +202,7 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
         return time_left(going, {k: s and max(0.0, s - spent.get(k, 0.0)) for k, s in whole.items()}, jobs) + " left"
 
     bar = tqdm(total=len(todo), disable=None, bar_format="{n_fmt}/{total_fmt} stages |{bar}| {elapsed}, {desc}")
-    with bar, _signals() as stopped:
+    with bar, _environment(threads), _signals() as stopped:
         try:
             while not stopped:
                 ahead = chains(todo, {stage.key: estimates(stage) or 1.0 for stage in todo})
@@ -235,6 +244,27 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
     return failed
 
 
+def jobs_by_default() -> int:
+    """Processes at a time: one per core, or four on a GPU."""
+    return os.cpu_count() or 1 if DEVICE.type == "cpu" else 4
+
+
+def finish(label: str, every: list[dict[str, Stage]], jobs: int) -> set[str]:
+    """Run what is missing of the experiments of each seed, `jobs` stages at a time, after saying what and how long; say what
+    failed. Returns the keys of the stages that failed or need one that did."""
+    todo, estimates = missing([stage for experiments in every for stage in experiments.values()]), Estimates()
+    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(stage.kind for stage in todo).items())
+    print(f"{label}: " + (
+        f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
+        f"jobs = {jobs}" if todo else "everything is finished"), flush=True)
+    named = titles(todo, every)
+    failed = run(todo, jobs, estimates, named) if todo else {}
+    for stage in todo:
+        if failed.get(stage.key):
+            print(f"{named[stage.key]} failed: {failed[stage.key]}; see {log_of(stage)}", file=sys.stderr)
+    return set(failed)
+
+
 def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: str = "test", out: Path | None = None) -> int:
     """Run what is missing of one of the METHODS' tables, or of "all", for seeds 0 to seeds - 1, and write its records.
 
@@ -245,7 +275,7 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
     tables = {key: names for method in METHODS for key, names in method.TABLES.items()}
     if table not in (*tables, "all"):
         raise ValueError(f"table {table!r} is unknown: use one of {', '.join(tables)} or all")
-    jobs = jobs if jobs is not None else os.cpu_count() if DEVICE.type == "cpu" else 4
+    jobs = jobs_by_default() if jobs is None else jobs
     for name, value in {"seeds": seeds, "jobs": jobs}.items():
         if value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
@@ -257,20 +287,11 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
         print(f"left out, as {MODELS} lacks their encoders: {', '.join(absent)}; python -m leadkit pretrain --objective makes them")
         names = {name: None for name in names if name in every[0]}
     wanted = [{name: evaluations[name] for name in names} for evaluations in every]
-    todo, estimates = missing([stage for evaluations in wanted for stage in evaluations.values()]), Estimates()
-    kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(stage.kind for stage in todo).items())
-    print(f"table {table}, scale {scale.name}, seeds 0 to {seeds - 1}, split {split}: " + (
-        f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
-        f"jobs = {jobs}" if todo else "everything is finished"), flush=True)
-    named = titles(todo, every)
-    failed = run(todo, jobs, estimates, named) if todo else {}
+    failed = finish(f"table {table}, scale {scale.name}, seeds 0 to {seeds - 1}, split {split}", wanted, jobs)
     source, _, name = scale.data.collection.partition(":")
     another, off = [Path(name).name] if source in ("beir", "irds") else [], [split] if split != "test" else []
     out = out or RESULTS / "-".join([scale.name, *another, *off])
     for seed, evaluations in enumerate(wanted):
         recipes.save_records({name: stage for name, stage in evaluations.items() if stage.key not in failed}, seed, out)
     print(f"result records: {out}")
-    for stage in todo:
-        if failed.get(stage.key):
-            print(f"{named[stage.key]} failed: {failed[stage.key]}; see {log_of(stage)}", file=sys.stderr)
     return int(bool(failed))

@@ -1,14 +1,19 @@
 """The notebooks are executed in order, once, and again only when something they depend on changed."""
 
+import multiprocessing
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
+from toys import isolate, scale, toy
 
-from leadkit import reproduce
+from leadkit import reproduce, sweep
+from leadkit.distil import Distil
+from leadkit.recipes import ROWS, Pipeline
 
 
 def test_all_numbered_notebooks_in_order():
@@ -61,3 +66,39 @@ def test_executed_once_where_two_want_it(copied):
     for thread in both:
         thread.join()
     assert len(ran) == 1 and nbformat.read(out, as_version=4).metadata.leadkit
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A toy scale and one lesson; processes are forked, which is fast."""
+    isolate(monkeypatch, tmp_path)
+    monkeypatch.setattr(sweep, "PROCESSES", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(reproduce, "RUNS", tmp_path)
+    monkeypatch.setattr(reproduce, "notebooks", lambda only: [Path("01_lesson.ipynb")])
+    (tmp_path / "notebooks-toy").mkdir()
+    return scale(toy(tmp_path / "toy"))
+
+
+def test_main_table_is_run_in_processes_before_the_lessons(small, monkeypatch, capsys):
+    def execute(notebook, out, parameters):
+        assert sweep.missing([*Pipeline(small, 1).rows().values()]) == [] and parameters == {"SCALE": "toy", "SEED": 1}
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A lesson")]), out)
+        return True
+
+    monkeypatch.setattr(reproduce, "execute", execute)
+    monkeypatch.setattr(Distil, "run", lambda self, run=Distil.run: print("in the log") or run(self))
+    reproduce.reproduce(small, seed=1)
+    out = capsys.readouterr().out
+    assert "main table, scale toy, seed 1: 17 stages to run (" in out and "01_lesson.ipynb: executed" in out
+    assert "in the log" not in out and all(row in out.rsplit("Main table", 1)[1] for row in ROWS)
+
+
+def test_no_lesson_where_the_main_table_fails(small, monkeypatch, capsys):
+    def fails(self):
+        raise ValueError("learning_rate is 7: too much")
+
+    monkeypatch.setattr(Distil, "run", fails)
+    monkeypatch.setattr(reproduce, "execute", lambda *_: pytest.fail("a lesson was executed"))
+    with pytest.raises(SystemExit, match="1"):
+        reproduce.reproduce(small)
+    assert "failed: ValueError: learning_rate is 7: too much" in capsys.readouterr().err

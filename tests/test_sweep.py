@@ -125,6 +125,16 @@ def test_longest_chain_by_hand(name):
     assert sweep.chains([a, b, c, d], seconds) == {a.key: 10.0, b.key: 9.0, c.key: 6.0, d.key: 4.0}
 
 
+# --- what the processes inherit
+
+
+def test_what_the_processes_inherit_is_not_the_callers(name, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    before = dict(os.environ)
+    go([Step(data(name), 1)], jobs=2)
+    assert events()[0][3:5] == ["1", "1"] and dict(os.environ) == before
+
+
 # --- how long it takes
 
 
