@@ -44,7 +44,7 @@ test-browser: $(READY) ## open every notebook in JupyterLab in a headless Chromi
 	$(BIN)/python -m pytest -q -s -rs tests/browser.py
 
 check: $(READY) ## lint the code and the notebooks
-	$(BIN)/ruff check leadkit tests $(wildcard notebooks)
+	$(BIN)/ruff check leadkit tests bench notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
