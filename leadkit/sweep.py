@@ -114,11 +114,11 @@ def time_left(todo: list[Stage], seconds: dict[str, float | None], jobs: int) ->
     return " and ".join(parts + ([f"an unknown time ({', '.join(f'{n} {k}' for k, n in unknown.items())})"] if unknown else []))
 
 
-def titles(todo: list[Stage], every: list[dict[str, Stage]]) -> dict[str, str]:
-    """Key -> folder and, for an evaluation and what it evaluates, the experiment. every: the experiments of each seed."""
+def titles(todo: list[Stage], every: dict[int, dict[str, Stage]]) -> dict[str, str]:
+    """Key -> folder and, for an evaluation and what it evaluates, the experiment. every: seed -> its experiments."""
     found = {stage.key: stage.folder.name for stage in todo}
-    for seed in reversed(range(len(every))):  # of several the first has the last word
-        for name, evaluation in reversed(every[seed].items()):
+    for seed, experiments in reversed(every.items()):  # of several the first has the last word
+        for name, evaluation in reversed(experiments.items()):
             for stage in (evaluation, *evaluation.inputs()):
                 found[stage.key] = f"{stage.folder.name} ({name}, seed {seed})"
     return found
@@ -249,10 +249,10 @@ def jobs_by_default() -> int:
     return os.cpu_count() or 1 if DEVICE.type == "cpu" else 4
 
 
-def finish(label: str, every: list[dict[str, Stage]], jobs: int) -> set[str]:
-    """Run what is missing of the experiments of each seed, `jobs` stages at a time, after saying what and how long; say what
-    failed. Returns the keys of the stages that failed or need one that did."""
-    todo, estimates = missing([stage for experiments in every for stage in experiments.values()]), Estimates()
+def finish(label: str, every: dict[int, dict[str, Stage]], jobs: int) -> set[str]:
+    """Run what is missing of each seed's experiments, `jobs` stages at a time, after saying what and how long; say what failed.
+    Returns the keys of the stages that failed or need one that did."""
+    todo, estimates = missing([stage for experiments in every.values() for stage in experiments.values()]), Estimates()
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(stage.kind for stage in todo).items())
     print(f"{label}: " + (
         f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
@@ -280,18 +280,18 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
         if value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
     stages.collection(scale.data.collection).split(split)  # says whether it exists
-    every = [{name: stage for method in METHODS for name, stage in method.experiments(scale, seed, split).items()}
-             for seed in range(seeds)]
+    every = {seed: {name: stage for method in METHODS for name, stage in method.experiments(scale, seed, split).items()}
+             for seed in range(seeds)}
     names = dict.fromkeys(name for key, row in tables.items() if table in (key, "all") for name in row)
     if absent := [name for name in names if name not in every[0]]:
         print(f"left out, as {MODELS} lacks their encoders: {', '.join(absent)}; python -m leadkit pretrain --objective makes them")
         names = {name: None for name in names if name in every[0]}
-    wanted = [{name: evaluations[name] for name in names} for evaluations in every]
+    wanted = {seed: {name: experiments[name] for name in names} for seed, experiments in every.items()}
     failed = finish(f"table {table}, scale {scale.name}, seeds 0 to {seeds - 1}, split {split}", wanted, jobs)
     source, _, name = scale.data.collection.partition(":")
     another, off = [Path(name).name] if source in ("beir", "irds") else [], [split] if split != "test" else []
     out = out or RESULTS / "-".join([scale.name, *another, *off])
-    for seed, evaluations in enumerate(wanted):
+    for seed, evaluations in wanted.items():
         recipes.save_records({name: stage for name, stage in evaluations.items() if stage.key not in failed}, seed, out)
     print(f"result records: {out}")
     return int(bool(failed))

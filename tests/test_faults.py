@@ -82,14 +82,15 @@ def sweeping(name, folder):
     sys.exit(sweep.sweep("1", toy_scale(name), 1, 2, out=folder / "results"))
 
 
-CELL = """import os, sys, pathlib, pytest, torch
-sys.path.insert(0, TESTS)
+CELL = f"""import os, sys, pathlib, pytest, torch
+sys.path.insert(0, {str(TESTS)!r})
 import toys
 from leadkit.recipes import Pipeline
 toys.isolate(pytest.MonkeyPatch(), pathlib.Path(os.environ["TOYS"]))
 torch.set_num_threads(1)
 often = toys.Schedule(12, 1e-3, save_seconds=0.0)
-sum(row["total"] for row in Pipeline(toys.scale(NAME, warm_up=often)).miner.log())"""
+name = os.environ["TOY"]
+SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often)).miner.log())"""
 
 
 def executing(name, folder):
@@ -97,10 +98,11 @@ def executing(name, folder):
 
     kernel, cell = {"name": "python3", "display_name": "Python 3", "language": "python"}, nbformat.v4.new_code_cell
     made = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-    made.cells = [cell("NAME = ''", metadata={"tags": ["parameters"]}, id="a"), cell(CELL, id="b")]
-    nbformat.write(made, folder / "toy.ipynb")
-    os.environ["TOYS"] = str(folder)
-    reproduce.execute(folder / "toy.ipynb", folder / "runs" / "toy.ipynb", {"NAME": name, "TESTS": str(TESTS)})
+    made.cells = [cell("SCALE = ''\nSEED = 0", metadata={"tags": ["parameters"]}, id="a"), cell(CELL, id="b")]
+    nbformat.write(made, folder / "01_toy.ipynb")
+    os.environ |= {"TOYS": str(folder), "TOY": name}
+    reproduce.NOTEBOOKS, reproduce.Lesson.inputs = folder, lambda self: []
+    reproduce.lessons(toy_scale(name), 0)[0].done()
 
 
 def commanding(name, folder):

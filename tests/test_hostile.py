@@ -521,10 +521,11 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
     state = {"abc": {"model_name": "TextModel", "model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0",
                      "state": {"value": SCRIPT}}}
     made.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}}
-    monkeypatch.setattr(reproduce, "notebooks", lambda only: [Path("01_hostile.ipynb")])
+    nbformat.write(made, tmp_path / "01_hostile.ipynb")
+    lesson = SimpleNamespace(notebook="01_hostile.ipynb", done=lambda: tmp_path)
+    monkeypatch.setattr(reproduce, "lessons", lambda *_: [lesson])
     monkeypatch.setattr(reproduce, "RUNS", tmp_path)
-    (tmp_path / "notebooks-toy").mkdir()
-    monkeypatch.setattr(reproduce, "execute", lambda notebook, out, parameters: nbformat.write(made, out) or True)
+    monkeypatch.setattr(sweep, "finish", lambda *_: set())
     isolate(monkeypatch, tmp_path)
     small = scale(toy(tmp_path / "toy"))
     monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame({"x": [1.0]}))

@@ -95,7 +95,7 @@ def name(monkeypatch, tmp_path):
 
 
 def go(todo, jobs=1):
-    return sweep.run(todo, jobs, sweep.Estimates(), sweep.titles(todo, []))
+    return sweep.run(todo, jobs, sweep.Estimates(), sweep.titles(todo, {}))
 
 
 # --- what is missing
