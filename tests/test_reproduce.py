@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import time
 from dataclasses import replace
 
 import nbformat
@@ -97,3 +98,25 @@ def test_no_lesson_where_the_main_table_fails(small, notebooks, monkeypatch, tmp
         reproduce.reproduce(small)
     assert "failed: ValueError: learning_rate is 7: too much" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("lesson-*"))
+
+
+def test_no_kernel_is_left_where_a_lesson_is_stopped(small, notebooks, monkeypatch):
+    lesson = nbformat.read(notebooks / "01_says.ipynb", as_version=4)
+    lesson.cells[-1].source = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+    nbformat.write(lesson, notebooks / "01_says.ipynb")
+    monkeypatch.setattr(reproduce.Lesson, "inputs", lambda self: [])
+    process, pid = sweep._start(reproduce.lessons(small, 0, "01")[0], 1), notebooks / "pid"
+    wait_for(lambda: pid.exists() and pid.read_text())
+    os.kill(int(pid.read_text()), 0)  # it is there
+    process.terminate()
+    process.join(60)
+    assert process.exitcode != 0
+    wait_for(lambda: not os.path.exists(f"/proc/{pid.read_text()}"))
+
+
+def wait_for(what):
+    for _ in range(1200):
+        if what():
+            return
+        time.sleep(0.05)
+    raise AssertionError("a minute was not enough")
