@@ -24,7 +24,8 @@ ROOT = Path(__file__).parent.parent
 NEEDS = {"smoke": (2, 1), "classroom": (4, 1), "gpu": (8, 2), "paper": (40, 30)}
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # Encoder of data/models -> fingerprint of the digests of its FILES.
-SHIPPED = {"bert-12x128": "b57f2171e5ce", "bert-6x128": "9e07463f9dd3"}
+SHIPPED = {"bert-12x128": "b57f2171e5ce", "bert-6x128": "9e07463f9dd3", "bert-6x128-masked-lm": "5940b449094a",
+           "bert-6x128-bottlenecked": "a0358e05981c"}
 SMALL = 2**20  # bytes; larger files are not read whole
 
 
@@ -186,8 +187,8 @@ def models() -> Finding:
                 return Finding(" ".join(str(error).split()), restore, problem=True)
             others.append(name)
     if others:
-        return Finding(f"{' and '.join(others)}: not as shipped, results will differ from the committed ones", restore)
-    return Finding(f"{' and '.join(SHIPPED)}, as shipped")
+        return Finding(f"{', '.join(others)}: not as shipped, results will differ from the committed ones", restore)
+    return Finding(f"{', '.join(SHIPPED)}: as shipped")
 
 
 def collections() -> Finding:

@@ -22,6 +22,7 @@ from leadkit.files import digest, write_json
 from leadkit.python_docs import Variant
 
 REPOSITORY = doctor.ROOT
+SHIPPED = "bert-12x128, bert-6x128, bert-6x128-masked-lm, bert-6x128-bottlenecked: as shipped"
 CHECKS = ["packages", "faiss", "device", "memory", "disk", "models", "collections", "stages", "scales"]
 
 
@@ -115,7 +116,7 @@ def test_a_healthy_setup(see, root):
     assert "Python 3." in found["packages"][1] and f"torch {doctor._installed('torch')}" in found["packages"][1]
     assert found["faiss"][1].startswith("faiss-cpu 1.")
     assert found["memory"][1].startswith("16.0 GiB, 8.0 available; needed: smoke 2, classroom 4")
-    assert found["disk"][1].startswith("50.0 GB free; ") and found["models"][1] == "bert-12x128 and bert-6x128, as shipped"
+    assert found["disk"][1].startswith("50.0 GB free; ") and found["models"][1] == SHIPPED
     assert re.search(r": 1 collections, .*; python-docs is [0-9a-f]{16}, as in the committed records$", found["collections"][1])
     assert "4 MB; 2 stages finished, 0 not" in found["stages"][1]
     can = r"smoke and classroom can be run; (classroom takes longer in float32; )?gpu lacks a GPU; paper lacks "
@@ -341,4 +342,4 @@ def test_the_command_exits_with_its_code(monkeypatch, code):
 
 
 def test_the_shipped_models_are_the_committed_ones():
-    assert doctor.models() == doctor.Finding("bert-12x128 and bert-6x128, as shipped")
+    assert doctor.models() == doctor.Finding(SHIPPED)
