@@ -64,6 +64,11 @@ def test_a_lesson_is_another_where_what_it_depends_on_changed(small, notebooks, 
     assert not set(before) & {*keys()}
 
 
+def test_what_a_lesson_needs_is_made_once(small):
+    lesson = reproduce.lessons(small, 0)[0]
+    assert all(a is b for a, b in zip(lesson.inputs(), lesson.inputs(), strict=True)) and len(lesson.inputs()) == len(ROWS)
+
+
 def test_the_main_table_the_lessons_and_their_pages(small, notebooks, monkeypatch, tmp_path, capsys):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(Distil, "run", lambda self, run=Distil.run: print("in the log") or run(self))
