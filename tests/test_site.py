@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from leadkit import site
+from leadkit import reproduce, site
 
 TITLE = """# 02 Second: which one?
 
@@ -140,6 +140,11 @@ def test_what_cannot_be_shown_is_refused(folder, tmp_path, cell, message):
         site.build(folder, tmp_path / "site")
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
     assert not (tmp_path / "site").exists()
+
+
+def test_the_committed_notebooks_have_pages(tmp_path):
+    numbered = [path.stem for path in reproduce.NOTEBOOKS.glob("0*.ipynb")]
+    assert {f"{name}.html" for name in numbered} < {path.name for path in site.build(reproduce.NOTEBOOKS, tmp_path)}
 
 
 def test_no_notebooks(tmp_path):
