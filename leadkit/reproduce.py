@@ -60,7 +60,7 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     print(f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
           + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items())) + " queries", flush=True)
     pipeline, executed = Pipeline(scale, seed), {lesson.notebook: lesson for lesson in lessons(scale, seed, only)}
-    # One thread per process: less time than with all cores for one stage after the other, and the committed records' digits.
+    # One thread per process, as for the committed records: their digits.
     jobs = min(4, sweep.jobs_by_default())  # a lesson takes memory
     if sweep.finish(f"scale {scale.name}, seed {seed}", {seed: pipeline.rows() | executed}, jobs):
         sys.exit(1)
