@@ -54,7 +54,7 @@ def measured() -> set[float]:
         records = recipes.read_records(RESULTS / folder)
         table = recipes.summarise(recipes.main_rows(records))
         values += [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel()]
-        values += [*recipes.summarise(records)[["MRR@10", "sd", "R@100"]].to_numpy().ravel()]
+        values += [*recipes.summarise(records)[["MRR@10", "sd"]].to_numpy().ravel()]
         own.append([*table["MRR@10"]])
     values += [abs(a - b) for found in own for a, b in permutations(found, 2)]
     values += [x for t in paper.TABLES.values() for x in t.to_numpy().ravel()]
