@@ -346,8 +346,18 @@ def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
 # --- twice at once
 
 
+class Slow(Count):
+    """Goes on when another process has said that it waits, or a minute after."""
+
+    def run(self) -> None:
+        until = time.monotonic() + 60
+        while "waiting" not in Path(f"{stages.RUNS.parent}.txt").read_text() and time.monotonic() < until:
+            time.sleep(0.1)
+        super().run()
+
+
 def slow(name, folder):
-    Count(data(name), wait=3.0).done()
+    Slow(data(name)).done()
 
 
 def test_second_process_says_what_it_waits_for(name, tmp_path):
@@ -356,7 +366,7 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
     isolate(pytest.MonkeyPatch(), tmp_path / "two")
-    stage = Count(data(name), wait=3.0)
+    stage = Slow(data(name))
     assert said(tmp_path / "two") == [f"{stage.folder} is being made by another process or notebook: waiting for it"]
     assert stage.finished() and (stages.RUNS / "runs.txt").read_text() == "1\n"
 
