@@ -99,14 +99,15 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
 
 
 @app.command
-def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None = None, split: str = "test",
+def sweep(table: str, scale: str = "classroom", seeds: int = 5, first: int = 0, jobs: int | None = None, split: str = "test",
           collection: str = "", out: Path | None = None) -> None:
     """Run what is missing of a table of the paper, several stages at a time, and write its result records. Ctrl-C loses nothing.
 
     Args:
         table: main for the README's, 3, 4, ... as in the paper, prod, mta4dpr, or all.
         scale: smoke, classroom or gpu.
-        seeds: number of seeds, 0 to seeds - 1.
+        seeds: number of seeds.
+        first: the first of them; several machines can share a table by its seeds.
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
         collection: another than the scale's: beir:PATH or irds:NAME.
@@ -118,7 +119,7 @@ def sweep(table: str, scale: str = "classroom", seeds: int = 5, jobs: int | None
     chosen = config.scale(scale)
     if collection:
         chosen = replace(chosen, data=replace(chosen.data, collection=collection))
-    sys.exit(sweep.sweep(table, chosen, seeds, jobs, split, out))
+    sys.exit(sweep.sweep(table, chosen, seeds, jobs, split, out, first))
 
 
 @app.command

@@ -154,8 +154,9 @@ def rerank(retriever: Retriever, queries: Tokenised, passages: Tokenised, first:
     elif isinstance(retriever, ColBERT):
         values = _score_tokens(retriever, queries, passages, rows, label)
     else:
-        q, p = encode(retriever, queries, label), encode(retriever, passages, label)
-        values = np.einsum("qh,qkh->qk", q, p[rows])
+        needed, at = np.unique(rows, return_inverse=True)
+        q, p = encode(retriever, queries, label), encode(retriever, passages.take(needed), label)
+        values = np.einsum("qh,qkh->qk", q, p[at.reshape(rows.shape)])
     top = sort(rows, values)
     below = np.broadcast_to(top.scores[:, -1:] - 1, first.rows[:, depth:].shape)
     return Run(np.concatenate([top.rows, first.rows[:, depth:]], 1), np.concatenate([top.scores, below], 1))

@@ -121,6 +121,14 @@ def test_rerank_orders_by_slow_scores_and_keeps_the_tail(architecture, released,
     assert any(not np.array_equal(got.rows[i, :6], rows[i, :6]) for i in range(4))
 
 
+@pytest.mark.parametrize("architecture", ["DE", "CB"])
+def test_rerank_encodes_each_candidate_once_and_no_other_passage(architecture, texts, monkeypatch):
+    encoded, real = [], searching._encode
+    monkeypatch.setattr(searching, "_encode", lambda model, some, *rest: encoded.append(len(some)) or real(model, some, *rest))
+    rerank(retriever(architecture), *texts, Run(np.tile([7, 2, 5], (4, 1)), np.zeros((4, 3), np.float32)), 2)
+    assert encoded[-1] == 2
+
+
 def test_passage_padding_never_wins_where_every_product_is_negative(texts):
     """Query states are negated, so that the product with padding, 0, would be the largest."""
     model, rows = retriever("CB"), np.tile(np.arange(9), (4, 1))

@@ -288,6 +288,13 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
 
 
+def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
+    assert "seeds 1 to 2, " in command("--table", 2, "--seeds", 2, "--first", 1)[1]
+    assert sorted(started()) == [21, 22, 31, 32, 100]
+    assert command("--table", 2, "--seeds", 1)[0] == 0 and sorted(started()) == [20, 21, 22, 30, 31, 32, 100]
+    assert list(records(tmp_path / "results" / "toy-toy")) == [f"{seed}-{name}.json" for seed in range(3) for name in ("three", "two")]
+
+
 @pytest.mark.parametrize("collection, split, folder", [
     ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"),
     ("python-docs", "test", "toy")])
@@ -416,6 +423,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (("--table", "9"), "table '9' is unknown: use one of 1, 2, 8 or all"),
     (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
+    (("--table", "1", "--first", -1), "first is -1: a seed must not be negative"),
     (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
     (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
     (("--table", "1", "--split", "validation"), "split 'validation' is not in collection"),
