@@ -147,7 +147,8 @@ def grow(encoder: PreTrainedModel, layers: int) -> None:
     """Repeat an encoder's pile of layers, in place, until there are `layers` of them (Gong et al. 2019)."""
     depth = encoder.config.num_hidden_layers
     pile = next(m for m in encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-    pile.extend(copy.deepcopy(pile[i % depth]) for i in range(depth, layers))
+    shared = {id(encoder.config): encoder.config}  # which says how all blocks attend
+    pile.extend(copy.deepcopy(pile[i % depth], dict(shared)) for i in range(depth, layers))
     encoder.config.num_hidden_layers = layers
 
 

@@ -264,6 +264,15 @@ def test_interactions_leave_the_attention_as_it_was(tokenizer):
         assert model.encoder.config._attn_implementation == usual
 
 
+def test_every_block_of_a_stacked_cross_encoder_says_how_it_attends(tokenizer):
+    """Blocks that were copied with a configuration of their own would go on with the fused attention, which returns no weights."""
+    model = build(Tower("CE", "stacked:8:bert-6x128", dropout=0.0)).eval()
+    with torch.no_grad():
+        maps, final = model.interactions(made := batch(tokenizer, own=True), (1, 7, 8))
+        torch.testing.assert_close(final, model(made)[1], atol=1e-5, rtol=1e-5)
+    assert (maps.sum(-1) > 0.99).any() and not torch.equal(maps[1], maps[2])
+
+
 def test_interactions_do_not_change_later_scores(tokenizer):
     model, made = retriever("CE"), batch(tokenizer, own=True)
     with torch.no_grad():
