@@ -67,11 +67,11 @@ def results(folder: Positional[Path]) -> None:
     Args:
         folder: where the records are, e.g. data/results/classroom.
     """
-    from leadkit import figures, recipes
+    from leadkit import claims, figures, recipes
 
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    table = recipes.summarise(recipes.main_rows(recipes.read_records(folder)))
+    table = recipes.summarise(recipes.main_rows(claims.read_records(folder)))
     figures.style()
     figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
     print(recipes.markdown(table))
@@ -85,13 +85,15 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
         scale: the folder of records under data/results.
         out: a file that receives the ledger as CSV.
     """
-    from leadkit import claims, files, recipes
+    from leadkit import claims
 
     folder = claims.RESULTS / scale
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    ledger = claims.ledger(recipes.read_records(folder))
+    ledger = claims.ledger(claims.read_records(folder))
     if out:
+        from leadkit import files  # and torch with it, which takes seconds
+
         files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
     ledger["p"] = ledger["p"].map(lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore")
     print(ledger.to_string(float_format="%.2f", na_rep=""))

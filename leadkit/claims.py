@@ -4,6 +4,7 @@ A claim is about differences of MRR@10 over the same queries. Two things in them
 seeds that were trained, so both are random in the intervals and in the tests. S seeds, Q queries, R records.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,65 @@ CLAIMS = (
     _claim("assistants-lead", "MTA4DPR", "layer features add", _beats("MTA4DPR + LEAD", "MTA4DPR iteration 3")),
 )
 
+# --- records
+
+
+def read_records(folder: Path) -> dict[str, list[dict]]:
+    """Experiment -> its records, seed by seed, of a folder that `recipes.save_records` wrote."""
+    found: dict[str, list[dict]] = {}
+    for record in sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["seed"]):
+        found.setdefault(record["experiment"], []).append(record)
+    return found
+
+
+def settings(described: object, path: str = "") -> dict[str, object]:
+    """Every field of a record's stage that is no seed, by its path, e.g. "retriever.student.tower.bf16"."""
+    if not isinstance(described, dict):
+        return {path: described}
+    found = (settings(value, f"{path}.{name}".strip(".")) for name, value in described.items() if name != "seed")
+    return {name: value for part in found for name, value in part.items()}
+
+
+def _same_settings(name: str, records: list[dict]) -> None:
+    """ValueError where the records of one experiment differ in more than their seeds."""
+    first, *others = records
+    ours = settings(first.get("stage"))
+    for other in others:
+        theirs = settings(other.get("stage"))
+        for field in sorted(ours.keys() | theirs.keys()):
+            if ours.get(field) != theirs.get(field):
+                raise ValueError(f"the records of {name!r} differ in more than their seeds: {field} is {ours.get(field)!r} with "
+                                 f"seed {first['seed']}, {theirs.get(field)!r} with seed {other['seed']}")
+
+
+def points(records: dict[str, list[dict]]) -> dict[tuple[str, int], np.ndarray]:
+    """(experiment, seed) -> MRR@10 of each query (Q,) in points. ValueError where the records cannot be judged together."""
+    values, kinds, precisions = {}, {}, {}
+    for name, record in ((name, record) for name, found in records.items() for record in found):
+        which = f"the record of {name!r}, seed {record.get('seed', 'unknown')},"
+        missing = [key for key in ("seed", "collection", "fingerprint", "split", "per_query") if key not in record]
+        if missing or MEASURE not in record["per_query"]:
+            raise ValueError(f"{which} lacks {(missing or [MEASURE])[0]}")
+        if (name, record["seed"]) in values:
+            raise ValueError(f"{which} is there twice: one record per experiment and seed is wanted")
+        values[name, record["seed"]] = found = 100 * np.array(record["per_query"][MEASURE], float)
+        if not np.isfinite(found).all():
+            raise ValueError(f"{which} has a {MEASURE} that is no number")
+        kind = (record["collection"], f"fingerprint {record['fingerprint']}", f"split {record['split']}", f"{len(found)} queries")
+        kinds.setdefault(kind, f"{', '.join(kind)} ({name}, seed {record['seed']})")
+        for bf16 in {value for field, value in settings(record.get("stage")).items() if field.endswith(".bf16")}:
+            precisions.setdefault(bf16, f"{'bfloat16' if bf16 else 'float32'} ({name}, seed {record['seed']})")
+    if len(kinds) > 1:
+        raise ValueError(f"records of different collections or splits cannot be judged together: {'; '.join(kinds.values())}")
+    if len(precisions) > 1:  # a scale computes in bfloat16 where the processor can: this one was run on two kinds of machine
+        raise ValueError(f"records of different precision cannot be judged together: {'; '.join(precisions.values())}")
+    for name, found in records.items():
+        _same_settings(name, found)
+    if len(seeds := {seed for _, seed in values}) < 2:
+        raise ValueError(f"the records are of {len(seeds)} seed(s): a ledger needs at least two")
+    return values
+
+
 # --- verdicts
 
 
@@ -152,28 +212,6 @@ def resample_queries(values: np.ndarray, draws: int, seed: int = 0, chunk: int =
         counts = np.bincount(drawn.ravel(), minlength=n * queries).reshape(n, queries)  # (n, Q): how often each query was drawn
         means.append(counts.astype(float) @ values.T / queries)  # (n, R)
     return np.concatenate(means)
-
-
-def points(records: dict[str, list[dict]]) -> dict[tuple[str, int], np.ndarray]:
-    """(experiment, seed) -> MRR@10 of each query (Q,) in points. ValueError where the records cannot be judged together."""
-    values, kinds = {}, {}
-    for name, record in ((name, record) for name, found in records.items() for record in found):
-        which = f"the record of {name!r}, seed {record.get('seed', 'unknown')},"
-        missing = [key for key in ("seed", "collection", "fingerprint", "split", "per_query") if key not in record]
-        if missing or MEASURE not in record["per_query"]:
-            raise ValueError(f"{which} lacks {(missing or [MEASURE])[0]}")
-        if (name, record["seed"]) in values:
-            raise ValueError(f"{which} is there twice: one record per experiment and seed is wanted")
-        values[name, record["seed"]] = found = 100 * np.array(record["per_query"][MEASURE], float)
-        if not np.isfinite(found).all():
-            raise ValueError(f"{which} has a {MEASURE} that is no number")
-        kind = (record["collection"], f"fingerprint {record['fingerprint']}", f"split {record['split']}", f"{len(found)} queries")
-        kinds.setdefault(kind, f"{', '.join(kind)} ({name}, seed {record['seed']})")
-    if len(kinds) > 1:
-        raise ValueError(f"records of different collections or splits cannot be judged together: {'; '.join(kinds.values())}")
-    if len(seeds := {seed for _, seed in values}) < 2:
-        raise ValueError(f"the records are of {len(seeds)} seed(s): a ledger needs at least two")
-    return values
 
 
 def ledger(records: dict[str, list[dict]], draws: int = 10_000, seed: int = 0, claims: tuple[Claim, ...] = CLAIMS) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Named chains of stages: the paper's pipeline and its tables, as rows that can be evaluated."""
 
-import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -119,7 +118,7 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
 
 
 def main_rows(records: dict[str, list[dict]], teacher: str = "CB") -> dict[str, list[dict]]:
-    """The rows of the main table among the records of `read_records`."""
+    """The rows of the main table among the records of `claims.read_records`."""
     return {row: records[name] for row in ROWS if (name := experiment(row, teacher)) in records}
 
 
@@ -156,14 +155,6 @@ def save_records(evaluations: dict[str, Evaluate], seed: int, folder: Path) -> N
     for name, stage in evaluations.items():
         slug = re.sub(r"\W+", "-", name.lower()).strip("-")
         write_json(folder / f"{seed}-{slug}.json", {"experiment": name, "seed": seed, "cost": stage.cost()} | stage.record())
-
-
-def read_records(folder: Path) -> dict[str, list[dict]]:
-    """Experiment -> its records, seed by seed, of a folder that `save_records` wrote."""
-    found: dict[str, list[dict]] = {}
-    for record in sorted((json.loads(path.read_text()) for path in folder.glob("*.json")), key=lambda r: r["seed"]):
-        found.setdefault(record["experiment"], []).append(record)
-    return found
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import subprocess
 import sys
 
 import numpy as np
@@ -19,7 +20,7 @@ A_OVER_B = Claim("a-b", 3, "A > B", ((("CB LEAD", "CB RD"),),))
 
 
 def records(values):
-    """{experiment: (S, Q) in points} -> records as `recipes.read_records` gives them."""
+    """{experiment: (S, Q) in points} -> records as `claims.read_records` gives them."""
     what = {"collection": "toy", "fingerprint": "f", "split": "test"}
     return {name: [what | {"experiment": name, "seed": seed, "per_query": {"RR@10": (row / 100).tolist()}}
                    for seed, row in enumerate(rows)] for name, rows in values.items()}
@@ -292,6 +293,10 @@ def change(found, **changes):
     found[1] = {key: value for key, value in (found[1] | changes).items() if value is not None}
 
 
+def tower(**fields):
+    return {"student": {"tower": fields, "seed": 0}}
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda r: change(r["CB RD"], fingerprint="g"),
      r"together: toy, fingerprint f, .* \(CB LEAD, seed 0\); toy, fingerprint g, split test, 9 queries \(CB RD, seed 1\)"),
@@ -303,6 +308,11 @@ def change(found, **changes):
     (lambda r: change(r["CB RD"], seed=None), "the record of 'CB RD', seed unknown, lacks seed"),
     (lambda r: change(r["CB RD"], seed=0), "the record of 'CB RD', seed 0, is there twice"),
     (lambda r: change(r["CB RD"], per_query={"RR@10": [float("nan")] * 9}), "seed 1, has a RR@10 that is no number"),
+    (lambda r: [record.update(stage=tower(bf16=name == "CB RD")) for name, found in r.items() for record in found],
+     r"different precision cannot be judged together: float32 \(CB LEAD, seed 0\); bfloat16 \(CB RD, seed 0\)"),
+    (lambda r: [record.update(stage=tower(scale=record["seed"])) for record in r["CB RD"]],
+     "records of 'CB RD' differ in more than their seeds: student.tower.scale is 0 with seed 0, 1 with seed 1"),
+    (lambda r: change(r["CB RD"], stage={"kind": "evaluate"}), "'CB RD' .* seeds: kind is None with seed 0, 'evaluate' with"),
     (lambda r: [found.pop() for found in r.values()], r"the records are of 1 seed\(s\): a ledger needs at least two"),
     (lambda r: r.clear(), r"the records are of 0 seed\(s\)"),
 ])
@@ -311,6 +321,11 @@ def test_records_that_cannot_be_judged(damage, message):
     damage(broken)
     with pytest.raises(ValueError, match=message):
         ledger(broken, draws=10)
+
+
+def test_judging_does_not_load_torch():
+    """Which takes longer than all else that `python -m leadkit claims` does."""
+    subprocess.run([sys.executable, "-c", "import sys, leadkit.claims; sys.exit('torch' in sys.modules)"], check=True)
 
 
 def test_command_line(monkeypatch, capsys, tmp_path):

@@ -35,8 +35,8 @@ from test_irds import collection, home, register  # noqa: F401 (fixtures)
 from toys import data, isolate, scale, toy, write_beir
 from transformers import BertModel
 
+from leadkit import claims, encoders, export, irds, recipes, reproduce, stages, sweep
 from leadkit import collection as collections
-from leadkit import encoders, export, irds, recipes, reproduce, stages, sweep
 from leadkit.collection import load
 from leadkit.evaluate import per_query
 from leadkit.passages import Passages, write_passages
@@ -501,7 +501,7 @@ def test_a_card_of_a_folder_whose_name_is_no_unicode(tmp_path):
 
 def test_records_of_a_hostile_experiment_are_no_row(tmp_path):
     (tmp_path / "0-x.json").write_text(json.dumps({"experiment": f"{SCRIPT} | LEAD", "seed": 0}))
-    assert recipes.main_rows(recipes.read_records(tmp_path)) == {}
+    assert recipes.main_rows(claims.read_records(tmp_path)) == {}
 
 
 def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 CONDA_NAMES = {"pytorch-gpu": "torch"}  # the others differ in case, - and _ alone
 IMPORT_NAMES = {"bs4": "beautifulsoup4", "faiss": "faiss-cpu", "stemmer": "pystemmer"}
-IGNORED_OUTPUT = {"versions", "timing", "training-log", "widget", "processor"}  # one of these tags is the reason to ignore an output
+IGNORED_OUTPUT = {"versions", "timing", "training-log", "widget", "processor"}  # one of these is the reason to ignore an output
 
 
 def declared(*extras: str) -> dict[str, SpecifierSet]:

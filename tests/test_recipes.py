@@ -9,6 +9,7 @@ import pytest
 from toys import isolate, scale, toy
 
 from leadkit import config, encoders, recipes, stages
+from leadkit.claims import read_records
 from leadkit.distil import Distil
 from leadkit.recipes import (
     ROWS,
@@ -19,7 +20,6 @@ from leadkit.recipes import (
     main_rows,
     main_table,
     markdown,
-    read_records,
     save_records,
     summarise,
 )

@@ -17,13 +17,13 @@ RESULTS = ROOT / "data" / "results"
 
 
 def test_readme_table_is_that_of_the_records():
-    table = recipes.markdown(recipes.summarise(recipes.main_rows(recipes.read_records(RESULTS / "classroom"))))
+    table = recipes.markdown(recipes.summarise(recipes.main_rows(claims.read_records(RESULTS / "classroom"))))
     assert table in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("folder", ["classroom", "classroom-nq-qed"])
 def test_ledger_is_that_of_the_records(folder):
-    ledger = claims.ledger(recipes.read_records(RESULTS / folder)).astype({"table": str})
+    ledger = claims.ledger(claims.read_records(RESULTS / folder)).astype({"table": str})
     committed = pd.read_csv(RESULTS / folder / "ledger.csv", index_col="id", dtype={"table": str})
     pd.testing.assert_frame_equal(committed, ledger, rtol=1e-3, check_names=False)
 
@@ -48,10 +48,10 @@ def leaves(value: object) -> Iterator[float]:
 def measured() -> set[float]:
     """What may be quoted: main tables, ledgers, measures of the dev records, differences within each, single records."""
     dev = {name: [100 * m for m in found[0]["measures"].values()]
-           for name, found in recipes.read_records(RESULTS / "classroom-dev").items()}
+           for name, found in claims.read_records(RESULTS / "classroom-dev").items()}
     values, own = [*leaves(dev)], [[row[0] for row in dev.values()]]
     for folder in ("classroom", "classroom-nq-qed"):
-        records = recipes.read_records(RESULTS / folder)
+        records = claims.read_records(RESULTS / folder)
         table = recipes.summarise(recipes.main_rows(records))
         values += [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel()]
         values += [*recipes.summarise(records)[["MRR@10", "sd"]].to_numpy().ravel()]

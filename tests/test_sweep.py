@@ -292,7 +292,8 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     assert "seeds 1 to 2, " in command("--table", 2, "--seeds", 2, "--first", 1)[1]
     assert sorted(started()) == [21, 22, 31, 32, 100]
     assert command("--table", 2, "--seeds", 1)[0] == 0 and sorted(started()) == [20, 21, 22, 30, 31, 32, 100]
-    assert list(records(tmp_path / "results" / "toy-toy")) == [f"{seed}-{name}.json" for seed in range(3) for name in ("three", "two")]
+    written = [f"{seed}-{name}.json" for seed in range(3) for name in ("three", "two")]
+    assert list(records(tmp_path / "results" / "toy-toy")) == written
 
 
 @pytest.mark.parametrize("collection, split, folder", [

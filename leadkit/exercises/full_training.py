@@ -66,7 +66,7 @@ def paired_p(answer: Callable[[np.ndarray, np.ndarray], float] | None) -> None:
 @cache
 def points(row: str) -> np.ndarray:
     """MRR@10 of a row of the main table in points, (S, Q), from the committed records."""
-    found = recipes.main_rows(recipes.read_records(claims.RESULTS / "classroom"))[row]
+    found = recipes.main_rows(claims.read_records(claims.RESULTS / "classroom"))[row]
     return 100 * np.array([record["per_query"]["RR@10"] for record in found])
 
 
