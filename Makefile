@@ -56,6 +56,8 @@ bench: $(READY) ## measure speed and memory; records in data/results/bench
 	$(BIN)/python bench/maxsim.py
 	$(BIN)/python bench/attention.py
 	$(BIN)/python bench/lead_step.py
+	$(BIN)/python bench/passages.py
+	$(BIN)/python bench/encoding.py
 	$(BIN)/python bench/collection.py
 	-$(BIN)/python bench/gpu.py
 

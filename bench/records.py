@@ -1,11 +1,13 @@
-"""What a benchmark measured, with the machine it ran on: data/results/bench/{name}.json."""
+"""What a benchmark measured, with the machine it ran on: data/results/bench/{name}.json, an entry per kind of processor."""
 
+import json
 import sys
 from datetime import date
 from pathlib import Path
 
 import torch
 
+from leadkit.config import BF16
 from leadkit.files import write_json
 from leadkit.stages import device_name, versions
 
@@ -17,8 +19,16 @@ def path() -> Path:
     return FOLDER / f"{Path(sys.argv[0]).stem}.json"
 
 
+def processor() -> str:
+    """The GPU, or what the CPU computes with, e.g. "AVX2" or "AVX512 with AMX"."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return torch.backends.cpu.get_cpu_capability() + " with AMX" * BF16
+
+
 def write(found: dict) -> None:
-    """The record of the benchmark that runs, in the place of the one before."""
+    """The record of the benchmark that runs, in the place of the one before on such a processor."""
     machine = {"device": device_name(), "threads": torch.get_num_threads(), "date": str(date.today()), "versions": versions()}
-    write_json(path(), found | machine)
-    print(f"record: {path()}")
+    others = json.loads(path().read_text()) if path().exists() else {}
+    write_json(path(), others | {processor(): found | machine})
+    print(f"record: {path()}, {processor()}")
