@@ -12,7 +12,7 @@ import numpy as np
 import records
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from leadkit.batches import tokenise
 from leadkit.config import scale
@@ -26,10 +26,9 @@ from leadkit.stages import collection
 CHOSEN, TEXTS, BATCH = scale("classroom"), 1000, 32
 
 
-def reference(texts: list[str]) -> np.ndarray:
+def reference(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> np.ndarray:
     """The obvious way."""
-    tokenizer, vectors = load_tokenizer(CHOSEN.student_encoder), []
-    model = AutoModel.from_pretrained(MODELS / CHOSEN.student_encoder, dtype=torch.float32, add_pooling_layer=False)
+    vectors = []
     with torch.inference_mode():
         for start in range(0, len(texts), BATCH):
             tokens = tokenizer(texts[start : start + BATCH], padding="max_length", truncation=True,
@@ -43,16 +42,18 @@ def main() -> dict:
     passages = collection(CHOSEN.data.collection).passages
     chosen = dict(list(passages.items())[:: len(passages) // TEXTS][:TEXTS])
     model, texts = build(Pipeline(CHOSEN).student.tower).eval(), list(chosen.values())
+    tokenizer = load_tokenizer(CHOSEN.student_encoder)
+    plain = AutoModel.from_pretrained(MODELS / CHOSEN.student_encoder, dtype=torch.float32, add_pooling_layer=False)
     with tempfile.TemporaryDirectory() as folder:
         export(model, CHOSEN.data, "", Path(folder) / "exported")
         peer = SentenceTransformer(f"{folder}/exported", device="cpu")
 
         def leadkit() -> np.ndarray:
             with tempfile.TemporaryDirectory() as cache:
-                return encode(model, tokenise(chosen, load_tokenizer(model.tower.encoder), CHOSEN.data.passage_tokens, Path(cache)))
+                return encode(model, tokenise(chosen, tokenizer, CHOSEN.data.passage_tokens, Path(cache)))
 
         versions: dict[str, Callable[[], np.ndarray]] = {
-            "reference": lambda: reference(texts), "leadkit": leadkit,
+            "reference": lambda: reference(plain, tokenizer, texts), "leadkit": leadkit,
             "sentence-transformers": lambda: peer.encode_document(texts, batch_size=BATCH)}
         found, vectors = {}, {name: version() for name, version in versions.items()}
         for name, version in versions.items():

@@ -230,11 +230,12 @@ def test_scales_that_fit(see, monkeypatch, memory, disk, said):
     assert code == 0 and found["scales"][0] == "ok" and re.match(said, found["scales"][1])
 
 
-def test_a_machine_with_a_gpu(monkeypatch):
+@pytest.mark.parametrize("bf16, slow", [(True, ""), (False, "classroom takes longer in float32; ")])
+def test_a_machine_with_a_gpu(monkeypatch, bf16, slow):
     machine(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    can = r"smoke and classroom and gpu can be run; (classroom takes longer in float32; )?paper lacks 40 GiB of memory"
-    assert re.match(can, doctor.scales().said)
+    monkeypatch.setattr(config, "BF16", bf16)
+    assert f"smoke and classroom and gpu can be run; {slow}paper lacks 40 GiB of memory" in doctor.scales().said
 
 
 def test_every_scale_has_its_needs():
