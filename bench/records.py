@@ -20,10 +20,11 @@ def path() -> Path:
 
 
 def processor() -> str:
-    """The GPU, or what the CPU computes with, e.g. "AVX2" or "AVX512 with AMX"."""
+    """The GPU, or what the CPU computes with: "AVX2", "AVX512 with bfloat16" or "AVX512 with AMX", for example."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return torch.backends.cpu.get_cpu_capability() + " with AMX" * BF16
+    amx = torch.cpu.get_capabilities().get("amx_bf16")
+    return torch.backends.cpu.get_cpu_capability() + (" with AMX" if amx else " with bfloat16" * BF16)
 
 
 def write(found: dict) -> None:

@@ -10,7 +10,7 @@ from leadkit.train import Schedule
 
 # Whether this machine multiplies bfloat16 itself; elsewhere it would be slower than float32.
 BF16 = (torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available()
-        else bool(torch.cpu.get_capabilities().get("amx_bf16")))
+        else any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16")))
 RUNS = Path(__file__).parent.parent / "runs"
 
 
