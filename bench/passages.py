@@ -11,6 +11,7 @@ import torch
 from leadkit import distil, figures
 from leadkit.config import scale
 from leadkit.recipes import Pipeline
+from leadkit.stages import processor
 
 QUERIES, PER_QUERY, STEPS = 16, (2, 4, 8, 16), 3
 
@@ -39,8 +40,8 @@ if __name__ == "__main__":
     for n, each in zip(passages, found, strict=True):
         print(f"{n:4} passages  {each:6.2f} s")
     figures.style()
-    axes = figures.lines({"measured": found, "line": line}, f"A LEAD step of {QUERIES} queries on a CPU", "passages in the batch",
-                         "seconds", at=passages)
+    title = f"A LEAD step of {QUERIES} queries, {processor()}"
+    axes = figures.lines({"measured": found, "line": line}, title, "passages in the batch", "seconds", at=passages)
     axes.set(xlim=0, ylim=0)
     axes.figure.savefig(records.path().with_suffix(".png"), dpi=110)
     records.write({"seconds": dict(zip(passages, found, strict=True)), "a passage": slope, "start": start, "off the line": off})

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import torch
 
-from leadkit.config import BF16
 from leadkit.files import write_json
-from leadkit.stages import device_name, versions
+from leadkit.stages import device_name, processor, versions
 
 FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
 
@@ -17,14 +16,6 @@ FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
 def path() -> Path:
     """Where the record of the benchmark that runs stands."""
     return FOLDER / f"{Path(sys.argv[0]).stem}.json"
-
-
-def processor() -> str:
-    """The GPU, or what the CPU computes with: "AVX2", "AVX512 with bfloat16" or "AVX512 with AMX", for example."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    amx = torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.backends.cpu.get_cpu_capability() + (" with AMX" if amx else " with bfloat16" * BF16)
 
 
 def write(found: dict) -> None:

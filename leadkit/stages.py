@@ -227,9 +227,18 @@ class Evaluate(Stage):
         return np.array(self.record()["per_query"][measure])
 
 
+def processor() -> str:
+    """The GPU, or what the CPU computes with: "AVX2", "AVX512 with bfloat16" or "AVX512 with AMX", for example."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    can = torch.cpu.get_capabilities()
+    bf16 = " with AMX" if can.get("amx_bf16") else " with bfloat16" if can.get("avx512_bf16") else ""
+    return torch.backends.cpu.get_cpu_capability() + bf16
+
+
 def device_name() -> str:
     """The device that computes, in words."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+    return processor() if torch.cuda.is_available() else f"CPU, {processor()}, {torch.get_num_threads()} threads"
 
 
 def versions() -> dict[str, str]:

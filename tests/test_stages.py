@@ -410,12 +410,24 @@ def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, mon
 # --- evaluation
 
 
+@pytest.mark.parametrize("capability, named, bf16", [
+    ("avx2", "AVX2", False), ("avx512_bf16", "AVX2 with bfloat16", True), ("amx_bf16", "AVX2 with AMX", True)])
+def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor(capability, named, bf16):
+    code = (f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
+            "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
+            "from leadkit import config, stages\n"
+            "print(config.scale('smoke').bf16, config.scale('classroom').bf16, stages.device_name(), sep='; ')")
+    said = subprocess.check_output([sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert said.splitlines()[-1] == f"False; {bf16}; CPU, {named}, 1 threads"
+
+
 def test_record_says_what_was_run_and_gives_every_query(name):
     chain = Pipeline(scale(name))
     stage = chain.evaluate(chain.student, "test")
     record, collection = stage.record(), stages.collection(name)
     assert record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
     assert (record["fingerprint"], record["split"]) == (collection.fingerprint, "test")
+    assert stages.processor() in record["device"]
     assert {"device", "versions", "seconds", "training_seconds", "peak_memory_mib"} <= set(record)
     run = stage.ranking()
     assert run.rows.shape == (6, 20)
