@@ -228,11 +228,11 @@ class Evaluate(Stage):
 
 
 def processor() -> str:
-    """The GPU, or what the CPU computes with: "AVX2", "AVX512 with bfloat16" or "AVX512 with AMX", for example."""
+    """The GPU, or what the CPU computes with: "AVX2", "AVX512 with BF16" or "AVX512 with AMX", for example."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     can = torch.cpu.get_capabilities()
-    bf16 = " with AMX" if can.get("amx_bf16") else " with bfloat16" if can.get("avx512_bf16") else ""
+    bf16 = " with AMX" if can.get("amx_bf16") else " with BF16" if can.get("avx512_bf16") else ""
     return torch.backends.cpu.get_cpu_capability() + bf16
 
 

@@ -411,7 +411,7 @@ def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, mon
 
 
 @pytest.mark.parametrize("capability, named, bf16", [
-    ("avx2", "AVX2", False), ("avx512_bf16", "AVX2 with bfloat16", True), ("amx_bf16", "AVX2 with AMX", True)])
+    ("avx2", "AVX2", False), ("avx512_bf16", "AVX2 with BF16", True), ("amx_bf16", "AVX2 with AMX", True)])
 def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor(capability, named, bf16):
     code = (f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
             "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
