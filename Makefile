@@ -30,7 +30,7 @@ test test-browser notebooks: export HF_HUB_OFFLINE := 1
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-reproduce: $(READY) ## run every notebook and print the main table; SCALE=smoke, classroom (default) or gpu
+reproduce: $(READY) ## print the main table and run every notebook; SCALE=smoke, classroom (default) or gpu
 	$(BIN)/python -m leadkit reproduce --scale $(SCALE)
 
 test: $(READY) ## run the tests, and every notebook against its committed outputs

@@ -1,4 +1,4 @@
-"""The main table, then the numbered notebooks, several stages at a time; the notebooks as pages; the table."""
+"""The main table, then the numbered notebooks and their pages, several stages at a time."""
 
 import shutil
 import sys
@@ -62,11 +62,13 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     pipeline, executed = Pipeline(scale, seed), {lesson.notebook: lesson for lesson in lessons(scale, seed, only)}
     # One thread per process, as for the committed records: their digits.
     jobs = min(4, sweep.jobs_by_default())  # a lesson takes memory
-    if sweep.finish(f"scale {scale.name}, seed {seed}", {seed: pipeline.rows() | executed}, jobs):
+    if sweep.finish(f"main table, scale {scale.name}, seed {seed}", {seed: pipeline.rows()}, jobs):
+        sys.exit(1)
+    print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
+    print(main_table([pipeline]).round(2).to_string(na_rep="") + "\n", flush=True)
+    if sweep.finish(f"lessons, scale {scale.name}, seed {seed}", {seed: executed}, jobs):
         sys.exit(1)
     folder = RUNS / f"notebooks-{scale.name}"
     for name, lesson in executed.items():
         write(folder / name, partial(shutil.copyfile, lesson.done() / name))
-    print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
-    print(main_table([pipeline]).round(2).to_string(na_rep=""))
-    print(f"\nnotebooks and their pages: {site.build(folder, folder)[-1]}")
+    print(f"notebooks and their pages: {site.build(folder, folder)[-1]}")
