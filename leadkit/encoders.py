@@ -137,12 +137,6 @@ def check(encoder: str) -> None:
         raise ValueError(f"encoder {encoder!r}: it has {config.num_hidden_layers} layers already, stacking takes none away")
 
 
-def set_attention(model: PreTrainedModel, bf16: bool) -> None:
-    """The fused attention, which is the default, but on a CPU in bfloat16, where its backward pass is slow, the plain one."""
-    if bf16 and not torch.cuda.is_available():
-        model.set_attn_implementation("eager")
-
-
 def grow(encoder: PreTrainedModel, layers: int) -> None:
     """Repeat an encoder's pile of layers, in place, until there are `layers` of them (Gong et al. 2019)."""
     depth = encoder.config.num_hidden_layers

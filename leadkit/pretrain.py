@@ -25,8 +25,9 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
+from leadkit.attention import set_attention
 from leadkit.collection import Collection, load
-from leadkit.encoders import grow, set_attention
+from leadkit.encoders import grow
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.train import Schedule, fit
 

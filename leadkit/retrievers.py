@@ -18,8 +18,9 @@ from transformers import AutoModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import BaseModelOutput
 
 from leadkit import encoders, processes, scores
+from leadkit.attention import set_attention
 from leadkit.batches import Batch, Tokens, separators
-from leadkit.encoders import load_config, load_encoder, load_tokenizer, set_attention
+from leadkit.encoders import load_config, load_encoder, load_tokenizer
 from leadkit.files import read_tensors, write_folder, write_json, write_tensors
 
 # Texts that pass through an encoder at once in training, None for all. Their states alone are kept; the gradient computes the rest

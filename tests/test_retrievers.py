@@ -258,7 +258,7 @@ def test_appended_layer_of_a_cross_encoder_attends_as_its_last_block(tokenizer):
 
 
 def test_interactions_leave_the_attention_as_it_was(tokenizer):
-    for bf16, usual in ((False, "sdpa"), (True, "sdpa" if torch.cuda.is_available() else "eager")):
+    for bf16, usual in ((False, "sdpa"), (True, "sdpa" if torch.cuda.is_available() else "lean")):
         model = retriever("CE", bf16=bf16)
         model.interactions(batch(tokenizer, own=True), (1,))
         assert model.encoder.config._attn_implementation == usual

@@ -1,0 +1,89 @@
+"""The attention of bfloat16 on a CPU against the library's plain one, bit for bit, and against its gradient in float64."""
+
+import copy
+
+import pytest
+import torch
+from transformers import AutoModel, BertConfig, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig, RobertaConfig
+
+from leadkit.attention import _Attention, set_attention
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own attention")
+LENGTHS, WIDTH = (9, 5, 7), 9
+SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+CONFIGS = {
+    "bert": BertConfig(**SIZES), "roberta": RobertaConfig(**SIZES), "electra": ElectraConfig(**SIZES),
+    "distilbert": DistilBertConfig(vocab_size=100, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
+    "modernbert": ModernBertConfig(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
+    "mpnet": MPNetConfig(**SIZES)}
+
+
+def model(kind, dropout=0.0):
+    torch.manual_seed(0)
+    config = copy.deepcopy(CONFIGS[kind])
+    for field in ("attention_probs_dropout_prob", "hidden_dropout_prob", "attention_dropout", "dropout", "embedding_dropout"):
+        if hasattr(config, field):
+            setattr(config, field, dropout)
+    return AutoModel.from_config(config).train()
+
+
+def step(model, padded=True):
+    """The last states of a step in bfloat16, the gradients of all parameters, shapes and types of what was kept for them."""
+    ids, mask, kept = torch.arange(27).view(3, WIDTH) + 5, torch.ones(3, WIDTH, dtype=torch.bool), set()
+    if padded:
+        mask = torch.arange(WIDTH) < torch.tensor(LENGTHS)[:, None]
+    torch.manual_seed(1)
+    with (torch.autograd.graph.saved_tensors_hooks(lambda t: kept.add((tuple(t.shape), t.dtype)) or t, lambda t: t),
+          torch.autocast("cpu", torch.bfloat16)):
+        states = model(ids, attention_mask=mask).last_hidden_state.float()
+    (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
+    return states.detach(), [p.grad for p in model.parameters() if p.grad is not None], kept
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_states_and_gradients_are_those_of_the_plain_attention(kind, padded, dropout):
+    ours, plain = model(kind, dropout), model(kind, dropout)
+    set_attention(ours, bf16=True)
+    plain.set_attn_implementation("eager")
+    (states, gradients, _), (want, want_gradients, _) = step(ours, padded), step(plain, padded)
+    assert ours.config._attn_implementation == ("eager" if kind == "mpnet" else "lean") and len(gradients) > 10
+    torch.testing.assert_close((states, gradients), (want, want_gradients), rtol=0, atol=0)
+
+
+def test_of_the_maps_the_scores_alone_are_kept_in_bfloat16():
+    maps = {name: {dtype for shape, dtype in step(_set(model("bert"), name))[2] if shape[-2:] == (WIDTH, WIDTH) and shape[1] == 2}
+            for name in ("eager", "lean")}
+    assert maps["eager"] >= {torch.float32} and maps["lean"] == {torch.bfloat16}
+
+
+def _set(model, name):
+    model.set_attn_implementation(name)
+    return model
+
+
+def test_padding_changes_nothing():
+    """Other words in the place of the padding: the same states before it."""
+    found, attending = [], _set(model("bert").eval(), "lean")
+    for words in (50, 60):
+        ids = torch.where(torch.arange(WIDTH) < 5, torch.arange(WIDTH), words)[None]
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            found.append(attending(ids, attention_mask=(torch.arange(WIDTH) < 5)[None]).last_hidden_state[:, :5])
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_gradient_is_that_of_the_equation(masked):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 2, 5, 4, dtype=torch.double)
+    mask = torch.where(torch.rand(2, 1, 5, 5) < 0.3, -1e9, 0.0).double().index_fill(-1, torch.tensor(0), 0.0) if masked else None
+    want = torch.softmax(0.5 * torch.einsum("phxd,phyd->phxy", q, k) + (mask if masked else 0), -1) @ v
+    torch.testing.assert_close(_Attention.apply(q, k, v, mask, 0.5), want)
+    assert torch.autograd.gradcheck(lambda *x: _Attention.apply(*x, mask, 0.5), [t.requires_grad_() for t in (q, k, v)])
+
+
+def test_elsewhere_the_library_chooses():
+    usual = model("bert")
+    set_attention(usual, bf16=False)
+    assert usual.config._attn_implementation == "sdpa"
