@@ -1,5 +1,6 @@
 """How encoders attend: by torch's fused attention; in bfloat16 on a CPU, where its backward pass is slow, by a plain one."""
 
+import inspect
 import sys
 
 import torch
@@ -7,23 +8,23 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
-
-_PLAIN = "eager_attention_forward"  # attention written out, in the file of each model that can be told how to attend
+from transformers.models.bert.modeling_bert import eager_attention_forward as plain
 
 
 def set_attention(model: PreTrainedModel, bf16: bool) -> None:
     """Choose the attention of a model that computes in bfloat16, or not."""
     if bf16 and not torch.cuda.is_available():
-        model.set_attn_implementation("lean" if hasattr(sys.modules[type(model).__module__], _PLAIN) else "eager")
+        own = getattr(sys.modules[type(model).__module__], plain.__name__, None)  # most models repeat that of BERT word for word
+        same = own and inspect.getsource(own) == inspect.getsource(plain)
+        model.set_attn_implementation("lean" if same else "eager")
 
 
-def lean(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0,
-         scaling: float | None = None, **others: object) -> tuple[Tensor, Tensor | None]:
-    """The model's plain attention with the same numbers and less kept for its gradient: query, key, value (P, heads, T, d), mask
-    (P, 1, T, T) to be added or None -> (P, T, heads, d). What it does not know, dropout among it, the plain one does."""
-    if dropout or scaling is None or key.shape != query.shape or any(value is not None for value in others.values()):
-        return getattr(sys.modules[type(module).__module__], _PLAIN)(
-            module, query, key, value, mask, dropout=dropout, scaling=scaling, **others)
+def lean(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float,
+         dropout: float = 0.0, **_: object) -> tuple[Tensor, Tensor | None]:
+    """The plain attention with the same numbers and less kept for its gradient, but where there is dropout: query, key, value
+    (P, heads, T, d), mask (P, 1, T, T) to be added or None -> (P, T, heads, d)."""
+    if dropout:
+        return plain(module, query, key, value, mask, scaling, dropout)
     return _Attention.apply(query, key, value, mask, scaling).transpose(1, 2).contiguous(), None
 
 
@@ -37,7 +38,7 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-        scores = (q @ k.mT).mul_(scaling)  # (P, heads, T, T)
+        scores = (q.flatten(0, 1) @ k.flatten(0, 1).mT).mul_(scaling).unflatten(0, q.shape[:2])  # (P, heads, T, T)
         ctx.save_for_backward(q, k, v, mask, scores)
         ctx.scaling = scaling
         return _probabilities(scores, mask).to(v.dtype) @ v  # (P, heads, T, d)
@@ -45,12 +46,12 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, mask, scores = ctx.saved_tensors
-        A = _probabilities(scores, mask)  # (P, heads, T, T)
+        *inputs, mask, scores = ctx.saved_tensors
+        q, k, v, dO = (x.flatten(0, 1) for x in (*inputs, grad))  # (P * heads, T, d); a copy's transpose is free, a view's is not
+        A = _probabilities(scores, mask).flatten(0, 1)  # (P * heads, T, T)
         # dA = dO V^T, dS = A (dA - \sum_y dA_y A_y)
-        dA = (grad @ v.mT).to(A.dtype)
-        dS = torch.ops.aten._softmax_backward_data(dA, A, -1, A.dtype).to(q.dtype).mul_(ctx.scaling)
-        return dS @ k, (q.mT @ dS).mT, A.to(v.dtype).mT @ grad, None, None
+        dS = torch.ops.aten._softmax_backward_data((dO @ v.mT).to(A.dtype), A, -1, A.dtype).to(q.dtype).mul_(ctx.scaling)
+        return *(x.unflatten(0, grad.shape[:2]) for x in (dS @ k, dS.mT @ q, A.to(v.dtype).mT @ dO)), None, None
 
 
 def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,12 +1,16 @@
 """The attention of bfloat16 on a CPU against the library's plain one, bit for bit, and against its gradient in float64."""
 
 import copy
+from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from transformers import AutoModel, BertConfig, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig, RobertaConfig
 
 from leadkit.attention import _Attention, set_attention
+from leadkit.batches import Tokens
+from leadkit.retrievers import Tower, build
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own attention")
 LENGTHS, WIDTH = (9, 5, 7), 9
@@ -28,16 +32,15 @@ def model(kind, dropout=0.0):
 
 
 def step(model, padded=True):
-    """The last states of a step in bfloat16, the gradients of all parameters, shapes and types of what was kept for them."""
-    ids, mask, kept = torch.arange(27).view(3, WIDTH) + 5, torch.ones(3, WIDTH, dtype=torch.bool), set()
+    """The last states of a step in bfloat16, and the gradients of all parameters."""
+    ids, mask = torch.arange(27).view(3, WIDTH) + 5, torch.ones(3, WIDTH, dtype=torch.bool)
     if padded:
         mask = torch.arange(WIDTH) < torch.tensor(LENGTHS)[:, None]
     torch.manual_seed(1)
-    with (torch.autograd.graph.saved_tensors_hooks(lambda t: kept.add((tuple(t.shape), t.dtype)) or t, lambda t: t),
-          torch.autocast("cpu", torch.bfloat16)):
+    with torch.autocast("cpu", torch.bfloat16):
         states = model(ids, attention_mask=mask).last_hidden_state.float()
     (states * torch.linspace(-1, 1, states.numel()).view_as(states)).sum().backward()
-    return states.detach(), [p.grad for p in model.parameters() if p.grad is not None], kept
+    return states.detach(), [p.grad for p in model.parameters() if p.grad is not None]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
@@ -47,15 +50,28 @@ def test_states_and_gradients_are_those_of_the_plain_attention(kind, padded, dro
     ours, plain = model(kind, dropout), model(kind, dropout)
     set_attention(ours, bf16=True)
     plain.set_attn_implementation("eager")
-    (states, gradients, _), (want, want_gradients, _) = step(ours, padded), step(plain, padded)
-    assert ours.config._attn_implementation == ("eager" if kind == "mpnet" else "lean") and len(gradients) > 10
-    torch.testing.assert_close((states, gradients), (want, want_gradients), rtol=0, atol=0)
+    found, want = step(ours, padded), step(plain, padded)
+    assert ours.config._attn_implementation == ("eager" if kind in ("mpnet", "modernbert") else "lean") and len(found[1]) > 10
+    torch.testing.assert_close(found, want, rtol=0, atol=0)
 
 
-def test_of_the_maps_the_scores_alone_are_kept_in_bfloat16():
-    maps = {name: {dtype for shape, dtype in step(_set(model("bert"), name))[2] if shape[-2:] == (WIDTH, WIDTH) and shape[1] == 2}
-            for name in ("eager", "lean")}
-    assert maps["eager"] >= {torch.float32} and maps["lean"] == {torch.bfloat16}
+def test_of_the_maps_a_retriever_keeps_the_scores_alone_in_bfloat16():
+    tokens, kept = Tokens(torch.arange(27).view(3, WIDTH) + 5, torch.arange(WIDTH) < torch.tensor(LENGTHS)[:, None]), {}
+    for name in ("lean", "eager"):
+        retriever = build(Tower("CB", "random:2x32", dropout=0.0, bf16=True))
+        assert retriever.encoder.config._attn_implementation == "lean"
+        _set(retriever.encoder, name)
+        kept[name] = Counter()
+        with torch.autograd.graph.saved_tensors_hooks(partial(_count, kept[name]), lambda t: t):
+            retriever.states(tokens, (1, 2))
+    maps = 3 * 2 * WIDTH * WIDTH
+    assert [kept["lean"][dtype, maps] for dtype in (torch.bfloat16, torch.float32)] == [2, 0]
+    assert [kept["eager"][dtype, maps] for dtype in (torch.bfloat16, torch.float32)] == [2, 2]
+
+
+def _count(kept, tensor):
+    kept[tensor.dtype, tensor.numel()] += 1
+    return tensor
 
 
 def _set(model, name):
