@@ -1,5 +1,7 @@
 """Measures by ir_measures, significance by a paired t-test over queries (section 4.2.1)."""
 
+from collections import defaultdict
+
 import ir_measures
 import numpy as np
 from scipy.stats import ttest_rel
@@ -27,12 +29,15 @@ def per_query(run: Run, collection: Collection, split: str, measures: tuple[str,
     """
     measures = measures or MEASURES + MORE.get(collection.name, ())
     ids, queries, relevant = collection.passage_ids, list(collection.split(split)), collection.relevant.get(split, 1)
-    ranking = {qid: {ids[row]: float(-rank) for rank, row in enumerate(rows) if row >= 0}
-               for qid, rows in zip(queries, run.rows, strict=True)}
-    parsed = {measure(name, relevant): name for name in measures}
+    parsed, by_cutoff = {measure(name, relevant): name for name in measures}, defaultdict(list)
+    for metric in parsed:
+        by_cutoff[metric.params.get("cutoff")].append(metric)
     values = {name: dict.fromkeys(queries, 0.0) for name in measures}
-    for metric in ir_measures.iter_calc(list(parsed), collection.qrels[split], ranking):
-        values[parsed[metric.measure]][metric.query_id] = metric.value
+    for cutoff, some in by_cutoff.items():  # no measure is given what it would not look at
+        ranking = {qid: {ids[row]: float(-rank) for rank, row in enumerate(rows[:cutoff]) if row >= 0}
+                   for qid, rows in zip(queries, run.rows, strict=True)}
+        for metric in ir_measures.iter_calc(some, collection.qrels[split], ranking):
+            values[parsed[metric.measure]][metric.query_id] = metric.value
     return {name: np.array(list(by_query.values())) for name, by_query in values.items()}
 
 
