@@ -164,19 +164,19 @@ def main(size: Size) -> dict:
         sizes = {n: replace(chosen, data=replace(chosen.data, passages=n)) for n in size.passages}
         found = {n: step(one, "leadkit", size) for n, one in sizes.items()}
         plain = {version: step(sizes[8], version, size) for version in ("float32", "bfloat16")}
-        (encoded, each), ours, found_in = encoding(chosen, size), found[8], search(size)
+        (encoded, each), ours, searched = encoding(chosen, size), found[8], search(size)
     measured = {
         "queries a second, times the reference's in float32": ours["queries a second"] / plain["float32"]["queries a second"],
         "the same, in bfloat16": ours["queries a second"] / plain["bfloat16"]["queries a second"],
         "step, share of the matmul": ours["operations a second"] / ceiling,
         "encoding, share of the matmul": encoded / ceiling,
         "memory, share of the reference's in float32": ours["memory GiB"] / plain["float32"]["memory GiB"],
-        "search, seconds": found_in,
+        "search, seconds": searched,
         "loading, share of a step": ours["loading seconds"] / ours["seconds"]}
     targets = {name: (target, measured[name]) for name, target in TARGETS.items()}
     return {"matmul, operations a second": ceiling, "reference": plain, "leadkit, by passages a query": found,
             "encoding, operations a second": encoded, "targets and measured": targets,
-            "the paper's recipe, GPU hours": recipe(size, ours["seconds"], each, found_in / size.asked)}
+            "the paper's recipe, GPU hours": recipe(size, ours["seconds"], each, searched / size.asked)}
 
 
 if __name__ == "__main__":
