@@ -34,7 +34,7 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
     """Run what is missing of the main table and print it. Under torchrun several processes share every stage.
 
     Args:
-        scale: smoke, classroom, gpu or paper.
+        scale: smoke, classroom, classroom-short, gpu or paper.
         seeds: number of seeds, 0 to seeds - 1.
         teacher: DE, CB or CE.
         split: the split of the collection to evaluate on.
@@ -101,13 +101,13 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
 
 
 @app.command
-def sweep(table: str, scale: str = "classroom", seeds: int = 5, first: int = 0, jobs: int | None = None, split: str = "test",
-          collection: str = "", out: Path | None = None) -> None:
-    """Run what is missing of a table of the paper, several stages at a time, and write its result records. Ctrl-C loses nothing.
+def sweep(table: tuple[str, ...], scale: str = "classroom", seeds: int = 5, first: int = 0, jobs: int | None = None,
+          split: str = "test", collection: str = "", out: Path | None = None) -> None:
+    """Run what is missing of the paper's tables, several stages at a time, and write its result records. Ctrl-C loses nothing.
 
     Args:
-        table: main for the README's, 3, 4, ... as in the paper, prod, mta4dpr, or all.
-        scale: smoke, classroom or gpu.
+        table: one or more: main for the README's, 3, 4, ... as in the paper, prod, mta4dpr, or all.
+        scale: smoke, classroom, classroom-short or gpu.
         seeds: number of seeds.
         first: the first of them; several machines can share a table by its seeds.
         jobs: processes; by default one per core, or 4 on a GPU.

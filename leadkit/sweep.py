@@ -265,17 +265,17 @@ def finish(label: str, every: dict[int, dict[str, Stage]], jobs: int) -> set[str
     return set(failed)
 
 
-def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: str = "test", out: Path | None = None,
-          first: int = 0) -> int:
-    """Run what is missing of one of the METHODS' tables, or of "all", for so many seeds, and write its records.
+def sweep(tables: tuple[str, ...], scale: Scale, seeds: int, jobs: int | None = None, split: str = "test",
+          out: Path | None = None, first: int = 0) -> int:
+    """Run what is missing of some of the METHODS' tables, or of "all", for so many seeds, and write their records.
 
     first: the first seed: several machines can share a table by its seeds. jobs: processes; by default one per core, or 4 on a GPU.
     out: by default data/results/{scale}, for a collection of beir: or irds: {scale}-{its last part}, off the test split with the
     split behind it. Returns the exit code: 1 where a stage failed, after saying why; the records of the others are written.
     """
-    tables = {key: names for method in METHODS for key, names in method.TABLES.items()}
-    if table not in (*tables, "all"):
-        raise ValueError(f"table {table!r} is unknown: use one of {', '.join(tables)} or all")
+    rows = {table: names for method in METHODS for table, names in method.TABLES.items()}
+    if unknown := [table for table in tables or ("",) if table not in (*rows, "all")]:
+        raise ValueError(f"table {unknown[0]!r} is unknown: use one or more of {', '.join(rows)} or all")
     jobs = jobs_by_default() if jobs is None else jobs
     for name, value in {"seeds": seeds, "jobs": jobs}.items():
         if value < 1:
@@ -285,12 +285,13 @@ def sweep(table: str, scale: Scale, seeds: int, jobs: int | None = None, split: 
     stages.collection(scale.data.collection).split(split)  # says whether it exists
     every = {seed: {name: stage for method in METHODS for name, stage in method.experiments(scale, seed, split).items()}
              for seed in range(first, first + seeds)}
-    names = dict.fromkeys(name for key, row in tables.items() if table in (key, "all") for name in row)
+    names = dict.fromkeys(name for table, row in rows.items() if {table, "all"} & set(tables) for name in row)
     if absent := [name for name in names if name not in every[first]]:
         print(f"left out, as {MODELS} lacks their encoders: {', '.join(absent)}; python -m leadkit pretrain --objective makes them")
         names = {name: None for name in names if name in every[first]}
     wanted = {seed: {name: experiments[name] for name in names} for seed, experiments in every.items()}
-    failed = finish(f"table {table}, scale {scale.name}, seeds {first} to {first + seeds - 1}, split {split}", wanted, jobs)
+    label = f"{'tables' if len(tables) > 1 else 'table'} {', '.join(tables)}"
+    failed = finish(f"{label}, scale {scale.name}, seeds {first} to {first + seeds - 1}, split {split}", wanted, jobs)
     source, _, name = scale.data.collection.partition(":")
     another, off = [Path(name).name] if source in ("beir", "irds") else [], [split] if split != "test" else []
     out = out or RESULTS / "-".join([scale.name, *another, *off])

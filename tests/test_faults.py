@@ -79,7 +79,7 @@ def sweeping(name, folder):
 
     sweep.PROCESSES = multiprocessing.get_context("fork")
     sweep.METHODS = (SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),)
-    sys.exit(sweep.sweep("1", toy_scale(name), 1, 2, out=folder / "results"))
+    sys.exit(sweep.sweep(("1",), toy_scale(name), 1, 2, out=folder / "results"))
 
 
 CELL = f"""import os, sys, pathlib, pytest, torch

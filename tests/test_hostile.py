@@ -444,7 +444,7 @@ def test_records_of_a_sweep_stay_in_results(name, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.append(out))
     small = scale(f"beir:{name}")
-    assert sweep.sweep("main", small, 1, 1) == 0
+    assert sweep.sweep(("main",), small, 1, 1) == 0
     assert saved[0].resolve().parent == tmp_path / "results"
     log = sweep.log_of(stages.Evaluate(small.data, None, "test", 5))
     assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(r"evaluate-[0-9a-f]{12}\.log", log.name)

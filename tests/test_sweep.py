@@ -288,6 +288,11 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
 
 
+def test_several_tables_at_once(command, tmp_path):
+    assert command("--table", 1, 2, "--seeds", 1)[1].startswith("tables 1, 2, scale toy, seeds 0 to 0, split test: 4 stages to run")
+    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json", "0-three.json", "0-two.json"]
+
+
 def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     assert "seeds 1 to 2, " in command("--table", 2, "--seeds", 2, "--first", 1)[1]
     assert sorted(started()) == [21, 22, 31, 32, 100]
@@ -306,7 +311,7 @@ def test_records_of_another_collection_have_a_folder_of_their_own(collection, sp
     monkeypatch.setattr(sweep, "RESULTS", tmp_path)
     monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.append(out))
     shapes = scale(name, **SIZES)
-    assert sweep.sweep("main", replace(shapes, data=replace(shapes.data, collection=collection)), 1, 1, split) == 0
+    assert sweep.sweep(("main",), replace(shapes, data=replace(shapes.data, collection=collection)), 1, 1, split) == 0
     assert saved == [tmp_path / folder.replace("toy", shapes.name)]
 
 
@@ -319,7 +324,7 @@ def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, want
     shapes, saved = scale(name, **SIZES), {}
     monkeypatch.setattr(sweep, "missing", lambda stages: [])  # as if all were finished
     monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations}))
-    assert sweep.sweep(table, shapes, 2, 1, "dev") == 0
+    assert sweep.sweep((table,), shapes, 2, 1, "dev") == 0
     assert saved == {seed: {"student": recipes.experiments(shapes, seed, "dev")["student"]} | wanted(shapes, seed, "dev")
                      for seed in (0, 1)}
 
@@ -396,7 +401,7 @@ def experiments(scale, seed, split):
     steps = [test_sweep.Step(scale.data, n, 60.0, first=test_sweep.Step(scale.data, 1)) for n in (2, 3)]
     return dict(zip(("one", "two"), steps))
 patch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments),))
-sys.exit(sweep.sweep("1", toys.scale({name!r}), 1, 2, out=Path({folder!r}) / "out"))
+sys.exit(sweep.sweep(("1",), toys.scale({name!r}), 1, 2, out=Path({folder!r}) / "out"))
 """
 
 
@@ -422,7 +427,9 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("--table", "9"), "table '9' is unknown: use one of 1, 2, 8 or all"),
+    (("--table", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
+    (("--table", "1", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
+    (("--table",), "table '' is unknown: use one or more of 1, 2, 8 or all"),
     (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
     (("--table", "1", "--first", -1), "first is -1: a seed must not be negative"),
     (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
