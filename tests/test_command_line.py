@@ -65,7 +65,7 @@ def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, message", [
-    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, gpu, paper"),
+    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper"),
     (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
     (("table", "--scale", "toy", "--teacher", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
     (("table", "--scale", "toy", "--split", "validation"), "split 'validation' is not in collection"),
@@ -180,4 +180,4 @@ def test_process_exits_with_one_line_and_not_zero():
     done = subprocess.run([sys.executable, "-m", "leadkit", "table", "--scale", "tiny"], cwd=ROOT, capture_output=True, text=True,
                           env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, gpu, paper\n"
+    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper\n"

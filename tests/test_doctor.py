@@ -115,11 +115,11 @@ def test_a_healthy_setup(see, root):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before  # nothing is changed, built or locked
     assert "Python 3." in found["packages"][1] and f"torch {doctor._installed('torch')}" in found["packages"][1]
     assert found["faiss"][1].startswith("faiss-cpu 1.")
-    assert found["memory"][1].startswith("16.0 GiB, 8.0 available; needed: smoke 4, classroom 6")
+    assert found["memory"][1].startswith("16.0 GiB, 8.0 available; needed: smoke 4, classroom 6, classroom-short 6")
     assert found["disk"][1].startswith("50.0 GB free; ") and found["models"][1] == SHIPPED
     assert re.search(r": 1 collections, .*; python-docs is [0-9a-f]{16}, as in the committed records$", found["collections"][1])
     assert "4 MB; 2 stages finished, 0 not" in found["stages"][1]
-    can = r"smoke and classroom can be run; (classroom takes longer in float32; )?gpu lacks a GPU; paper lacks "
+    can = r"smoke and classroom and classroom-short can be run; (classroom takes longer in float32; )?gpu lacks a GPU; paper lacks "
     assert re.match(can, found["scales"][1])
 
 
@@ -206,7 +206,8 @@ def test_a_full_disk(see, monkeypatch):
     assert code == 1 and found["disk"][0] == "PROBLEM" and found["disk"][1].startswith("0.5 GB free; ")
     assert re.search(r"make room for 1 GB: what is in \S+cache and \S+runs is computed again", found["disk"][2])
     assert found["scales"][0] == "PROBLEM"
-    assert found["scales"][1].startswith("none can be run; smoke lacks 1 GB of disk; classroom lacks 1 GB of disk; gpu lacks 2 GB")
+    lacks = "; ".join(f"{name} lacks 1 GB of disk" for name in ("smoke", "classroom", "classroom-short"))
+    assert found["scales"][1].startswith(f"none can be run; {lacks}; gpu lacks 2 GB")
 
 
 def test_a_folder_that_cannot_be_written(see, root, monkeypatch):
@@ -222,8 +223,8 @@ def test_runs_that_are_not_there_yet(see, root):
 
 
 @pytest.mark.parametrize("memory, disk, said", [
-    ((5.0, 5.0), 50.0, "smoke can be run; classroom lacks 6 GiB of memory; gpu lacks 8 GiB of memory and a GPU"),
-    ((16.0, 8.0), 1.5, "smoke and classroom can be run; .*gpu lacks 2 GB of disk and a GPU")])
+    ((5.0, 5.0), 50.0, "smoke can be run; classroom lacks 6 GiB of memory; .*; gpu lacks 8 GiB of memory and a GPU"),
+    ((16.0, 8.0), 1.5, "smoke and classroom and classroom-short can be run; .*gpu lacks 2 GB of disk and a GPU")])
 def test_scales_that_fit(see, monkeypatch, memory, disk, said):
     machine(monkeypatch, memory=memory, disk=disk)
     code, found = see()
@@ -235,7 +236,7 @@ def test_a_machine_with_a_gpu(monkeypatch, bf16, slow):
     machine(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(config, "BF16", bf16)
-    assert f"smoke and classroom and gpu can be run; {slow}paper lacks 40 GiB of memory" in doctor.scales().said
+    assert f"smoke and classroom and classroom-short and gpu can be run; {slow}paper lacks 40 GiB of memory" in doctor.scales().said
 
 
 def test_every_scale_has_its_needs():

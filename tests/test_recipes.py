@@ -168,7 +168,7 @@ def test_batches_to_look_at_are_those_of_the_distillation(tiny):
 def test_unknown_teacher_and_scale():
     with pytest.raises(ValueError, match="teacher 'XE' is unknown: use one of DE, CB, CE"):
         Pipeline(config.scale("smoke"), teacher="XE")
-    with pytest.raises(ValueError, match="scale 'tiny' is unknown: use one of smoke, classroom, gpu, paper"):
+    with pytest.raises(ValueError, match="scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper"):
         config.scale("tiny")
     with pytest.raises(TypeError, match="nosuchfield"):
         config.scale("smoke", nosuchfield=1)
