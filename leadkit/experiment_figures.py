@@ -76,6 +76,26 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
     return axes
 
 
+def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> Axes:
+    """The claims that were run for both ledgers: our differences with their intervals in the one and in the other, in the colours
+    of the first one's verdicts. Dotted: where both say the same. names: of the two ledgers."""
+    axes = plt.subplots(figsize=(7, 6), layout="constrained")[1]
+    both = ledger.merge(other, left_index=True, right_index=True, suffixes=("", " other"))
+    both = both.dropna(subset=["difference", "difference other"])
+    for verdict, (colour, marker) in VERDICTS.items():
+        found = both[both["verdict"] == verdict]
+        across, up = ([np.maximum(found[f"difference{of}"] - found[f"low{of}"], 0),
+                       np.maximum(found[f"high{of}"] - found[f"difference{of}"], 0)] for of in ("", " other"))
+        axes.errorbar(found["difference"], found["difference other"], xerr=across, yerr=up, fmt=marker, color=colour, elinewidth=1,
+                      markersize=8, label=f"{names[0]}: {verdict}")
+    axes.axline((0, 0), slope=1, linestyle=":", color="black")
+    axes.axvline(0, color="black", linewidth=1)
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set(xlabel=f"{names[0]}: points of MRR@10", ylabel=f"{names[1]}: points of MRR@10", title=f"{len(both)} claims, twice")
+    axes.legend(loc="upper left", fontsize="small")
+    return axes
+
+
 def gaps(table: Mapping[str, Mapping[str, np.ndarray]], taught: Mapping[str, str], teacher: str, stage: str) -> Axes:
     """How far every student of a chain is from its teachers, and what one stage changed for one teacher, query by query.
 

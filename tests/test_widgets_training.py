@@ -283,6 +283,21 @@ def test_verdicts_draws_every_claim_that_was_run(ledger):
     assert experiment_figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [1.0]
 
 
+def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
+    other = ledger.assign(**{name: 2 * ledger[name] for name in ("difference", "low", "high")})
+    other.loc["joint", ["difference", "low", "high"]] = np.nan  # not run there
+    axes = experiment_figures.agreement(ledger, other, ("long", "short"))
+    known = ledger.dropna(subset=["difference"]).drop("joint", errors="ignore")
+    drawn = {container.get_label(): container for container in axes.containers}
+    for verdict, rows in known.groupby("verdict"):
+        points, _, (across, up) = drawn[f"long: {verdict}"].lines
+        assert points.get_xdata().tolist() == rows["difference"].tolist()
+        assert points.get_ydata().tolist() == (2 * rows["difference"]).tolist()
+        assert [[x for x, _ in line] for line in across.get_segments()] == pytest.approx(rows[["low", "high"]].to_numpy())
+        assert [[y for _, y in line] for line in up.get_segments()] == pytest.approx(2 * rows[["low", "high"]].to_numpy())
+    assert axes.get_title() == f"{len(known)} claims, twice"
+
+
 # --- what is drawn
 
 
