@@ -21,7 +21,10 @@ def test_readme_table_is_that_of_the_records():
     assert table in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("folder", ["classroom", "classroom-nq-qed"])
+LEDGERS = ("classroom", "classroom-nq-qed", "classroom-short")
+
+
+@pytest.mark.parametrize("folder", LEDGERS)
 def test_ledger_is_that_of_the_records(folder):
     ledger = claims.ledger(claims.read_records(RESULTS / folder)).astype({"table": str})
     committed = pd.read_csv(RESULTS / folder / "ledger.csv", index_col="id", dtype={"table": str})
@@ -50,7 +53,7 @@ def measured() -> set[float]:
     dev = {name: [100 * m for m in found[0]["measures"].values()]
            for name, found in claims.read_records(RESULTS / "classroom-dev").items()}
     values, own = [*leaves(dev)], [[row[0] for row in dev.values()]]
-    for folder in ("classroom", "classroom-nq-qed"):
+    for folder in LEDGERS:
         records = claims.read_records(RESULTS / folder)
         table = recipes.summarise(recipes.main_rows(records))
         values += [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel()]
