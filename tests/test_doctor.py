@@ -223,7 +223,8 @@ def test_runs_that_are_not_there_yet(see, root):
 
 
 @pytest.mark.parametrize("memory, disk, said", [
-    ((5.0, 5.0), 50.0, "smoke can be run; classroom lacks 6 GiB of memory; .*; gpu lacks 8 GiB of memory and a GPU"),
+    ((5.0, 5.0), 50.0, "smoke can be run; classroom lacks 6 GiB of memory; "
+     "classroom-short lacks 6 GiB of memory; gpu lacks 8 GiB of memory and a GPU"),
     ((16.0, 8.0), 1.5, "smoke and classroom and classroom-short can be run; .*gpu lacks 2 GB of disk and a GPU")])
 def test_scales_that_fit(see, monkeypatch, memory, disk, said):
     machine(monkeypatch, memory=memory, disk=disk)
