@@ -131,20 +131,20 @@ def settings(described: object, path: str = "") -> dict[str, object]:
 
 
 def _same_settings(name: str, records: list[dict]) -> None:
-    """ValueError where the records of one experiment differ in more than their seeds and their machines' precision."""
+    """ValueError where the records of one experiment differ in more than their seeds."""
     first, *others = records
     ours = settings(first.get("stage"))
     for other in others:
         theirs = settings(other.get("stage"))
         for field in sorted(ours.keys() | theirs.keys()):
-            if ours.get(field) != theirs.get(field) and not field.endswith(".bf16"):
+            if ours.get(field) != theirs.get(field):
                 raise ValueError(f"the records of {name!r} differ in more than their seeds: {field} is {ours.get(field)!r} with "
                                  f"seed {first['seed']}, {theirs.get(field)!r} with seed {other['seed']}")
 
 
 def points(records: dict[str, list[dict]]) -> dict[tuple[str, int], np.ndarray]:
     """(experiment, seed) -> MRR@10 of each query (Q,) in points. ValueError where the records cannot be judged together."""
-    values, kinds, precisions = {}, {}, {}  # precisions: seed -> {bf16: where it was found}
+    values, kinds, precisions = {}, {}, {}
     for name, record in ((name, record) for name, found in records.items() for record in found):
         which = f"the record of {name!r}, seed {record.get('seed', 'unknown')},"
         missing = [key for key in ("seed", "collection", "fingerprint", "split", "per_query") if key not in record]
@@ -158,13 +158,11 @@ def points(records: dict[str, list[dict]]) -> dict[tuple[str, int], np.ndarray]:
         kind = (record["collection"], f"fingerprint {record['fingerprint']}", f"split {record['split']}", f"{len(found)} queries")
         kinds.setdefault(kind, f"{', '.join(kind)} ({name}, seed {record['seed']})")
         for bf16 in {value for field, value in settings(record.get("stage")).items() if field.endswith(".bf16")}:
-            precisions.setdefault(record["seed"], {}).setdefault(bf16, f"{'bfloat16' if bf16 else 'float32'} ({name})")
+            precisions.setdefault(bf16, f"{'bfloat16' if bf16 else 'float32'} ({name}, seed {record['seed']})")
     if len(kinds) > 1:
         raise ValueError(f"records of different collections or splits cannot be judged together: {'; '.join(kinds.values())}")
-    for seed, found in precisions.items():  # a claim compares within seeds: those may be of different machines
-        if len(found) > 1:
-            raise ValueError(f"records of one seed in different precision cannot be judged together: seed {seed}, "
-                             f"{'; '.join(found.values())}")
+    if len(precisions) > 1:  # a scale computes in bfloat16 where the processor can: this one was run on two kinds of machine
+        raise ValueError(f"records of different precision cannot be judged together: {'; '.join(precisions.values())}")
     for name, found in records.items():
         _same_settings(name, found)
     if len(seeds := {seed for _, seed in values}) < 2:
