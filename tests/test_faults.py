@@ -271,10 +271,10 @@ def test_command_that_is_stopped_says_so_and_goes_on(number, undisturbed, tmp_pa
     (name, before, seconds, want), draw, hits = undisturbed("command"), random.Random(number), 0
     for trial in range(KILLS):
         folder = shutil.copytree(before, tmp_path / str(trial))
-        process = start(commanding, name, folder)
+        process, began = start(commanding, name, folder), time.monotonic()
         while not any((folder / "runs").glob("evaluate-*.lock")):  # the first stage
             time.sleep(0.02)
-        process.join(draw.uniform(0, 0.8 * seconds))
+        process.join(max(0.0, began + draw.uniform(0, 0.8 * seconds) - time.monotonic()))
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
         process.join()
