@@ -21,7 +21,7 @@ def test_readme_table_is_that_of_the_records():
     assert table in (ROOT / "README.md").read_text()
 
 
-LEDGERS = ("classroom", "classroom-nq-qed", "classroom-short")
+LEDGERS = ("classroom", "classroom-nq-qed", "classroom-short", "classroom-short-float32")
 
 
 @pytest.mark.parametrize("folder", LEDGERS)
