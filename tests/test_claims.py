@@ -147,6 +147,8 @@ def test_crossed_t_test_by_hand_and_its_two_limits():
     over_queries, over_seeds = crossed_t_test(np.repeat(queries, 5, axis=0)), crossed_t_test(np.repeat(seeds, 40, axis=1))
     assert over_queries[0] == pytest.approx(ttest_1samp(queries[0], 0, alternative="greater").pvalue)
     assert over_seeds[0] == pytest.approx(ttest_1samp(seeds[:, 0], 0, alternative="greater").pvalue)
+    agreeing = np.tile([[1.0, 1, 4], [0, 3, 3]], 20) - 1.8  # 0, 3.05, 1.02: seeds that agree add no certainty
+    assert crossed_t_test(agreeing)[0] == pytest.approx(ttest_1samp(agreeing.mean(0), 0, alternative="greater").pvalue)
     assert crossed_t_test(np.zeros((5, 4))) == (0.5, 0.5)
     assert crossed_t_test(np.ones((5, 4))) == (0, 1) and crossed_t_test(-np.ones((5, 4))) == (1, 0)
 
@@ -158,6 +160,7 @@ def test_crossed_t_test_rejects_a_true_null_as_often_as_it_says(seed_sd, query_s
     for _ in range(1500):
         x = rng.normal(0, seed_sd, (5, 1)) + rng.normal(0, query_sd, (1, 60)) + rng.normal(0, noise, (5, 60))
         p.append((2 * min(crossed_t_test(x)), ttest_1samp(x.mean(0), 0).pvalue))
+    assert all(crossed >= over_queries - 1e-12 for crossed, over_queries in p)
     ours, of_seed_means = (np.array(p) < 0.05).mean(0)
     assert 0.025 < ours < 0.075
     if seed_sd == 1:

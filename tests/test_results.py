@@ -40,6 +40,23 @@ def test_record_says_what_was_run_and_its_means_are_those_of_its_queries(path):
         assert mean == pytest.approx(sum(values) / len(values), abs=1e-5)
 
 
+def test_what_another_precision_changes_is_that_of_the_records():
+    said = json.loads((RESULTS / "precision.json").read_text())
+    found = {precision: {name: {record["seed"]: 100 * record["measures"]["RR@10"] for record in records}
+                         for name, records in claims.read_records(RESULTS / folder).items()}
+             for precision, folder in (("bfloat16", "classroom-short"), ("float32", "classroom-short-float32"))}
+    names = {"LEAD": "CB LEAD", "RD": "CB RD", "FD": "CB FD", "student": "student"}
+    for precision, pairs in found.items():
+        for pair, by_seed in said[precision].items():
+            a, b = (pairs[names[name]] for name in pair.split(" - "))
+            assert by_seed == {str(seed): pytest.approx(a[seed] - b[seed], abs=0.006) for seed in a}
+    trained = [name for name in found["float32"] if "CE" not in name and name not in ("BM25", "12DE (mines)")]
+    apart = [abs(found["float32"][name][seed] - found["bfloat16"][name][seed]) for name in trained for seed in (3, 4)]
+    assert said["experiments"] == len(trained)
+    assert said["float32 - bfloat16, mean of the absolute differences"] == pytest.approx(np.mean(apart), abs=0.006)
+    assert said["the largest"] == pytest.approx(max(apart), abs=0.006)
+
+
 def leaves(value: object) -> Iterator[float]:
     if isinstance(value, dict | list):
         for part in value.values() if isinstance(value, dict) else value:
