@@ -6,9 +6,9 @@ import time
 import records
 import torch
 
-from leadkit.batches import Batch, Tokens
+from leadkit.data.sampling import Batch, Tokens
 from leadkit.losses import student_loss
-from leadkit.retrievers import Tower, build
+from leadkit.models.retrievers import Tower, build
 
 B, N, X, Y = 32, 64, 24, 96
 

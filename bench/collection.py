@@ -25,7 +25,7 @@ def register(count: int) -> None:
     from ir_datasets.datasets.base import Dataset
     from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericDoc, GenericQrel, GenericQuery
 
-    from leadkit import irds
+    from leadkit.data import irds
 
     class Docs(BaseDocs):
         def docs_iter(self):
@@ -46,9 +46,9 @@ def register(count: int) -> None:
 
 def measure(phase: str, count: int) -> dict:
     """Seconds and peak memory of a phase, in this process."""
-    from leadkit.batches import Batches, Sampler, groups, tokenise
-    from leadkit.collection import load
-    from leadkit.encoders import load_tokenizer
+    from leadkit.data.sampling import Batches, Sampler, groups, tokenise
+    from leadkit.data.collections import load
+    from leadkit.models.encoders import load_tokenizer
 
     register(count)
     started = time.perf_counter()

@@ -14,14 +14,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from leadkit.batches import tokenise
+from leadkit.data.sampling import tokenise
 from leadkit.config import scale
-from leadkit.encoders import MODELS, load_tokenizer
+from leadkit.models.encoders import MODELS, load_tokenizer
 from leadkit.export import export
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import build
-from leadkit.search import encode
-from leadkit.stages import collection
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import build
+from leadkit.retrieval.dense import encode
+from leadkit.experiments.store import collection
 
 CHOSEN, TEXTS, BATCH = scale("classroom"), 1000, 32
 

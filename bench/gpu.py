@@ -17,13 +17,13 @@ import records
 import torch
 from transformers import AutoModel, BertConfig
 
-from leadkit import distil
+from leadkit.experiments import distillation
 from leadkit.config import Data, Scale, scale
-from leadkit.encoders import load_tokenizer
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import build
-from leadkit.search import encode_share, torch_search
-from leadkit.stages import DEVICE, passages_of
+from leadkit.models.encoders import load_tokenizer
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import build
+from leadkit.retrieval.dense import encode_share, torch_search
+from leadkit.experiments.store import DEVICE, passages_of
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def towers(size: Size, folder: Path) -> Scale:
 def step(chosen: Scale, version: str, size: Size) -> dict:
     """Seconds of a step of "leadkit" or of the reference in "float32" or "bfloat16", and what it takes at most."""
     pipeline = Pipeline(chosen)
-    at = {name: distil.batches(pipeline.miner, stage.tower) for name, stage in
+    at = {name: distillation.batches(pipeline.miner, stage.tower) for name, stage in
           {"student": pipeline.student, "teacher": pipeline.teacher}.items()}
     run = lead_step.leadkit(pipeline) if version == "leadkit" else lead_step.plain(chosen, version == "bfloat16")
     loaded = [{name: batches(i) for name, batches in at.items()} for i in range(size.steps)]

@@ -21,15 +21,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel
 
-from leadkit import distil, selection
-from leadkit.batches import Batch
+from leadkit import selection
+from leadkit.experiments import distillation
+from leadkit.data.sampling import Batch
 from leadkit.config import Scale, scale
-from leadkit.encoders import MODELS
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import build
-from leadkit.stages import DEVICE
-from leadkit.sweep import MEMORY
-from leadkit.train import Schedule, fit
+from leadkit.models.encoders import MODELS
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import build
+from leadkit.experiments.store import DEVICE
+from leadkit.experiments.sweep import MEMORY
+from leadkit.training.loop import Schedule, fit
 
 CHOSEN, K, STEPS = scale("classroom"), 5, 6
 
@@ -107,7 +108,7 @@ def leadkit(pipeline: Pipeline) -> Callable[[int, dict], list[float]]:
     def run(steps: int, at: dict) -> list[float]:
         def loss_at(step: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(step)
-            return {"total": distil._lead(pipeline.scale.lead, generator, models, {name: at[name](step) for name in models}).total}
+            return {"total": distillation._lead(pipeline.scale.lead, generator, models, {name: at[name](step) for name in models}).total}
 
         with tempfile.TemporaryDirectory() as folder:
             log = fit(models, loss_at, Schedule(steps, pipeline.scale.distil.learning_rate), 0, Path(folder), "LEAD")
@@ -119,7 +120,7 @@ def leadkit(pipeline: Pipeline) -> Callable[[int, dict], list[float]]:
 def measure(version: str) -> dict:
     """Seconds of a step, peak memory above what models and data take, the first loss."""
     pipeline = Pipeline(CHOSEN)
-    at = {name: distil.batches(pipeline.miner, stage.tower) for name, stage in
+    at = {name: distillation.batches(pipeline.miner, stage.tower) for name, stage in
           {"student": pipeline.student, "teacher": pipeline.teacher}.items()}
     run = plain() if version == "reference" else leadkit(pipeline)
     for batches in at.values():

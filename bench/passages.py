@@ -8,10 +8,11 @@ import numpy as np
 import records
 import torch
 
-from leadkit import distil, figures
+from leadkit.experiments import distillation
+from leadkit.lessons import figures
 from leadkit.config import scale
-from leadkit.recipes import Pipeline
-from leadkit.stages import processor
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.store import processor
 
 QUERIES, PER_QUERY, STEPS = 16, (2, 4, 8, 16), 3
 
@@ -20,7 +21,7 @@ def seconds(per_query: int) -> float:
     """A step, the mean of STEPS after one that is not counted."""
     chosen = scale("classroom")
     pipeline = Pipeline(replace(chosen, data=replace(chosen.data, batch=QUERIES, passages=per_query)))
-    at = {name: distil.batches(pipeline.miner, stage.tower) for name, stage in
+    at = {name: distillation.batches(pipeline.miner, stage.tower) for name, stage in
           {"student": pipeline.student, "teacher": pipeline.teacher}.items()}
     run = lead_step.leadkit(pipeline)
     run(1, at)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from leadkit.files import write_json
-from leadkit.stages import device_name, processor, versions
+from leadkit.experiments.store import device_name, processor, versions
 
 FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
 

@@ -21,7 +21,8 @@ def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
         seed: random seed of warm-ups and distillations.
         only: run just the notebooks whose name contains this.
     """
-    from leadkit import config, reproduce
+    from leadkit import config
+    from leadkit.lessons import reproduce
 
     if seed < 0:
         raise ValueError(f"seed is {seed}: it must not be negative")
@@ -42,22 +43,24 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
         at_once: texts that pass through an encoder at once in training; few take less memory and more time. By default all.
         out: folder for the result records.
     """
-    from leadkit import config, processes, recipes, retrievers, stages
+    from leadkit import config, processes
+    from leadkit.experiments import pipeline, store
+    from leadkit.models import retrievers
 
     for name, value in {"seeds": seeds, "at_once": at_once}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
-    if only and only not in recipes.ROWS:
-        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(recipes.ROWS)}")
+    if only and only not in pipeline.ROWS:
+        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(pipeline.ROWS)}")
     retrievers.AT_ONCE = at_once
-    pipelines = [recipes.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
-    stages.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
-    found = recipes.main_table(pipelines, split, (only,) if only else recipes.ROWS)
+    pipelines = [pipeline.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
+    store.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
+    found = pipeline.main_table(pipelines, split, (only,) if only else pipeline.ROWS)
     if processes.main():
         print(found.round(2).to_string(na_rep=""))
     for pipeline in pipelines if out else ():
-        rows = {recipes.experiment(row, teacher): stage for row, stage in pipeline.rows(split).items() if row in found.index}
-        recipes.save_records(rows, pipeline.seed, out)
+        rows = {pipeline.experiment(row, teacher): stage for row, stage in pipeline.rows(split).items() if row in found.index}
+        pipeline.save_records(rows, pipeline.seed, out)
 
 
 @app.command
@@ -67,14 +70,16 @@ def results(folder: Positional[Path]) -> None:
     Args:
         folder: where the records are, e.g. data/results/classroom.
     """
-    from leadkit import claims, figures, recipes
+    from leadkit.experiments import pipeline
+    from leadkit.lessons import figures
+    from leadkit.results import claims
 
     if not any(folder.glob("*.json")):
         raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    table = recipes.summarise(recipes.main_rows(claims.read_records(folder)))
+    table = pipeline.summarise(pipeline.main_rows(claims.read_records(folder)))
     figures.style()
     figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
-    print(recipes.markdown(table))
+    print(pipeline.markdown(table))
 
 
 @app.command
@@ -85,7 +90,7 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
         scale: the folder of records under data/results.
         out: a file that receives the ledger as CSV.
     """
-    from leadkit import claims
+    from leadkit.results import claims
 
     folder = claims.RESULTS / scale
     if not any(folder.glob("*.json")):
@@ -116,7 +121,8 @@ def sweep(table: tuple[str, ...], scale: str = "classroom", seeds: int = 5, firs
         out: folder for the result records; by default data/results/SCALE, behind it the other collection's last part and any split
             but test.
     """
-    from leadkit import config, sweep
+    from leadkit import config
+    from leadkit.experiments import sweep
 
     chosen = config.scale(scale)
     if collection:
@@ -174,9 +180,10 @@ def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None 
         bf16: bfloat16 autocast; faster where the processor multiplies it.
         seed: random seed.
     """
-    from leadkit import encoders, pretrain
+    from leadkit.models import encoders
+    from leadkit.training import pretraining
 
-    pretrain.pretrain(pretrain.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or encoders.MODELS)
+    pretraining.pretrain(pretraining.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or encoders.MODELS)
 
 
 @app.command
@@ -186,7 +193,7 @@ def site(out: Path = Path("build/site")) -> None:
     Args:
         out: folder that receives index.html and the pages.
     """
-    from leadkit import reproduce, site
+    from leadkit.lessons import reproduce, site
 
     print(f"{len(site.build(reproduce.NOTEBOOKS, out))} pages: {out / 'index.html'}")
 

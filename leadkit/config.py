@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from leadkit.losses import check_temperature, check_variant
-from leadkit.train import Schedule
+from leadkit.training.loop import Schedule
 
 # Whether this machine multiplies bfloat16 itself; elsewhere it would be slower than float32.
 BF16 = (torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available()

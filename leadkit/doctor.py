@@ -143,7 +143,7 @@ def memory() -> Finding:
 def _free() -> float:
     """GB of disk that are free where runs and caches are written; the lesser of the two."""
     from leadkit.config import RUNS
-    from leadkit.python_docs import CACHE
+    from leadkit.data.python_docs import CACHE
 
     return min(shutil.disk_usage(_parent(place)).free for place in (RUNS, CACHE)) / 1e9
 
@@ -156,7 +156,7 @@ def _parent(place: Path) -> Path:
 def disk() -> Finding:
     """Room where runs and caches are written, and the right to write there."""
     from leadkit.config import RUNS
-    from leadkit.python_docs import CACHE
+    from leadkit.data.python_docs import CACHE
 
     if closed := [place for place in (RUNS, CACHE) if not os.access(_parent(place), os.W_OK)]:
         return Finding(f"{closed[0]} cannot be written", f"chmod u+w {_parent(closed[0])}, or LEADKIT_CACHE for another cache",
@@ -179,7 +179,7 @@ def models() -> Finding:
         if lacks := [file for file in FILES if not (folder / file).is_file()]:
             return Finding(f"{name} lacks {', '.join(lacks)}", restore, problem=True)
         if fingerprint([digest(folder / file) for file in FILES]) != shipped:
-            from leadkit.encoders import check
+            from leadkit.models.encoders import check
 
             try:
                 check(str(folder))
@@ -193,8 +193,8 @@ def models() -> Finding:
 
 def collections() -> Finding:
     """What is in the cache, and whether python-docs is here the text that the committed records were made with."""
-    from leadkit import python_docs
-    from leadkit.collection import read_python_docs
+    from leadkit.data import python_docs
+    from leadkit.data.collections import read_python_docs
     from leadkit.files import digest
 
     sealed, damaged = {}, []

@@ -4,14 +4,14 @@ import json
 import re
 from pathlib import Path
 
-from leadkit.batches import Sampler, groups
+from leadkit.data.sampling import Sampler, groups
 from leadkit.config import Data, Scale
-from leadkit.distil import Distil, WarmUp
-from leadkit.encoders import load_tokenizer, without_pooling
+from leadkit.experiments.distillation import Distil, WarmUp
+from leadkit.models.encoders import load_tokenizer, without_pooling
 from leadkit.files import write_folder, write_json
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import DualEncoder, Tower, depth
-from leadkit.stages import Evaluate, collection
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import DualEncoder, Tower, depth
+from leadkit.experiments.store import Evaluate, collection
 
 MODULES = {"": "sentence_transformers.base.modules.transformer.Transformer",  # folder -> class
            "1_Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling"}

@@ -236,7 +236,7 @@ def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
 TOY = """
 import ipywidgets
 import matplotlib.pyplot as plt
-from leadkit.widgets import explore
+from leadkit.lessons.widgets import explore
 
 def draw(height, colour, on, dead):
     axes = plt.subplots(figsize=(3, 2))[1]

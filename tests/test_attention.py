@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModel, BertConfig, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig, RobertaConfig
 
-from leadkit.attention import _Attention, set_attention
-from leadkit.batches import Tokens
-from leadkit.retrievers import Tower, build
+from leadkit.models.attention import _Attention, set_attention
+from leadkit.data.sampling import Tokens
+from leadkit.models.retrievers import Tower, build
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own attention")
 LENGTHS, WIDTH = (9, 5, 7), 9

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy
 
-from leadkit import batches as batches_module
-from leadkit import stages
-from leadkit.batches import Batches, Group, Sampler, _portions, groups, pad, pair, tokenise
-from leadkit.collection import load
+from leadkit.data import sampling as batches_module
+from leadkit.experiments import store
+from leadkit.data.sampling import Batches, Group, Sampler, _portions, groups, pad, pair, tokenise
+from leadkit.data.collections import load
 from leadkit.config import Lead
-from leadkit.distil import Distil, Mine, WarmUp, batches
-from leadkit.encoders import load_tokenizer
-from leadkit.retrievers import Tower
-from leadkit.train import Schedule
+from leadkit.experiments.distillation import Distil, Mine, WarmUp, batches
+from leadkit.models.encoders import load_tokenizer
+from leadkit.models.retrievers import Tower
+from leadkit.training.loop import Schedule
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
     texts = list(collection.split("train").values()), list(collection.passages.values())
     tower, made = Tower("CE", "random:1x32"), data(collection.name)
     sampler = Sampler(groups(collection, "train"), len(texts[1]), 4, 3, 0)
-    at = Batches(sampler, stages.queries_of(tower, made, "train"), stages.passages_of(tower, made), own=True, pairs=True)
+    at = Batches(sampler, store.queries_of(tower, made, "train"), store.passages_of(tower, made), own=True, pairs=True)
     for step in range(4):
         queries, passages = sampler(step)
         pairs = at(step).pairs
@@ -279,7 +279,7 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
 
 
 def test_candidates_cut_the_columns_to_a_querys_own():
-    from leadkit.batches import Batch
+    from leadkit.data.sampling import Batch
 
     tokens = pad([np.array([1])] * 2, 0)
     scores = torch.arange(2 * 2 * 6).view(2, 2, 6)

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import t as student_t
 from scipy.stats import ttest_1samp
 
-from leadkit import claims
-from leadkit.claims import CLAIMS, Claim, crossed_t_test, holm, ledger, resample_queries
-from leadkit.paper import TABLES, numbers
+from leadkit.results import claims
+from leadkit.results.claims import CLAIMS, Claim, crossed_t_test, holm, ledger, resample_queries
+from leadkit.results.paper import TABLES, numbers
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 NAMES = sorted({name for claim in CLAIMS for name in claim.experiments})

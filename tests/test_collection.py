@@ -10,9 +10,9 @@ from functools import partial
 import pytest
 from toys import write_beir
 
-from leadkit import python_docs
-from leadkit.collection import load, read_beir
-from leadkit.python_docs import Variant, _pair
+from leadkit.data import python_docs
+from leadkit.data.collections import load, read_beir
+from leadkit.data.python_docs import Variant, _pair
 
 LONG = "The elements are compared by their keys, smaller ones come first, and equal ones keep the order that they had before."
 

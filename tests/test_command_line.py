@@ -9,7 +9,11 @@ from pathlib import Path
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config, encoders, pretrain, recipes, reproduce, stages
+from leadkit import config
+from leadkit.experiments import pipeline, store
+from leadkit.lessons import reproduce
+from leadkit.models import encoders
+from leadkit.training import pretraining
 
 ROOT = Path(__file__).parent.parent
 
@@ -51,9 +55,9 @@ def refused(answer, message):
 def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path):
     code, out, _ = call("table", "--scale", "toy", "--out", tmp_path / "records", "--split", "dev")
     assert code == 0
-    for row in recipes.ROWS:
+    for row in pipeline.ROWS:
         assert f"\n{row} " in out
-    assert len(list((tmp_path / "records").glob("0-*.json"))) == len(recipes.ROWS)
+    assert len(list((tmp_path / "records").glob("0-*.json"))) == len(pipeline.ROWS)
     code, printed, _ = call("results", tmp_path / "records")
     assert code == 0 and printed.startswith("|  | MRR@10 |") and (tmp_path / "records" / "main-table.png").stat().st_size > 1000
 
@@ -115,7 +119,7 @@ def test_errors_of_several_lines_become_one(call, tiny, monkeypatch):
     def fails(*a, **k):
         raise OSError("first line\n  second line")
 
-    monkeypatch.setattr(recipes, "main_table", fails)
+    monkeypatch.setattr(pipeline, "main_table", fails)
     refused(call("table", "--scale", "toy"), "first line second line")
 
 
@@ -123,7 +127,7 @@ def test_full_disk_is_one_sentence(call, tiny, monkeypatch):
     def full(*a, **k):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stages.searching, "bm25", full)
+    monkeypatch.setattr(store.searching, "bm25", full)
     refused(call("table", "--scale", "toy"), "No space left on device")
 
 
@@ -131,19 +135,19 @@ def test_a_fault_in_the_program_keeps_its_traceback(call, tiny, monkeypatch):
     def fails(*a, **k):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(recipes, "main_table", fails)
+    monkeypatch.setattr(pipeline, "main_table", fails)
     with pytest.raises(KeyError):
         call("table", "--scale", "toy")
 
 
 def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(pretrain, "pretrain", lambda config, out: seen.append((config, out)))
+    monkeypatch.setattr(pretraining, "pretrain", lambda config, out: seen.append((config, out)))
     monkeypatch.setattr(reproduce, "reproduce", lambda scale, seed, only: seen.append((scale.name, seed, only)))
     assert call("pretrain", "--objective", "masked LM", "--seed", "3", "--bf16", "--out", tmp_path)[0] == 0
     assert call("pretrain")[0] == 0
     assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
-    trained = pretrain.Pretraining("masked LM", seed=3, bf16=True), pretrain.Pretraining()
+    trained = pretraining.Pretraining("masked LM", seed=3, bf16=True), pretraining.Pretraining()
     assert seen == [(trained[0], tmp_path), (trained[1], encoders.MODELS), ("toy", 2, "06")]
 
 

@@ -27,14 +27,14 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from leadkit import stages
-from leadkit.batches import Batch, Tokens, pair, separators, tokenise
-from leadkit.distil import WarmUp
-from leadkit.encoders import check, load_encoder, load_tokenizer
+from leadkit.experiments import store
+from leadkit.data.sampling import Batch, Tokens, pair, separators, tokenise
+from leadkit.experiments.distillation import WarmUp
+from leadkit.models.encoders import check, load_encoder, load_tokenizer
 from leadkit.files import read_tensors
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower, build, check_lengths, depth, load
-from leadkit.train import Schedule
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import Tower, build, check_lengths, depth, load
+from leadkit.training.loop import Schedule
 
 KINDS = ("bert", "distilbert", "roberta")
 ARCHITECTURES = ("DE", "CB", "CE")
@@ -235,7 +235,7 @@ def test_feature_distillation_of_byte_level_encoders(architecture, folders, comm
 def refused(message, call):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         call()
-    assert "\n" not in str(error.value) and not stages.RUNS.exists()
+    assert "\n" not in str(error.value) and not store.RUNS.exists()
 
 
 def test_tokeniser_without_cls(name, folders, tmp_path):

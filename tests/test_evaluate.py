@@ -7,9 +7,9 @@ import pytest
 from scipy.stats import ttest_rel
 from toys import write_beir
 
-from leadkit.collection import load
-from leadkit.evaluate import MEASURES, paired_t_test, per_query
-from leadkit.search import Run
+from leadkit.data.collections import load
+from leadkit.retrieval.measures import MEASURES, paired_t_test, per_query
+from leadkit.retrieval.dense import Run
 
 QRELS = {"q1": {"p0": 1}, "q2": {"p1": 1, "p2": 2, "p3": 1}, "q3": {"p4": 1, "p5": 0}, "q4": {"p19": 1}}
 

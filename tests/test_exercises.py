@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor, tensor
 
-from leadkit import exercises, losses, selection
-from leadkit.exercises.answers import NOT_YET
+from leadkit import losses, selection
+from leadkit.lessons import exercises
+from leadkit.lessons.exercises.answers import NOT_YET
 
 # --- answers, right and wrong, that do not come from the checks --------------------------------------------------------
 

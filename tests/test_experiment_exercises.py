@@ -12,9 +12,11 @@ import torch
 from scipy import stats
 from toys import scale
 
-from leadkit import claims, losses, mta4dpr, prod, recipes
-from leadkit.distil import batches
-from leadkit.exercises import (
+from leadkit import losses
+from leadkit.experiments import mta4dpr, pipeline, prod
+from leadkit.results import claims
+from leadkit.experiments.distillation import batches
+from leadkit.lessons.exercises import (
     equal_things,
     farther_together,
     ignorant_loss,
@@ -278,9 +280,9 @@ def test_a_function_that_fails_says_how(capsys):
 # --- what is right, by other means
 
 
-@pytest.mark.parametrize("teacher", [None, *recipes.TEACHERS])
+@pytest.mark.parametrize("teacher", [None, *pipeline.TEACHERS])
 def test_candidates_are_those_of_the_batches(common, teacher):
-    pipeline = recipes.Pipeline(scale(common), teacher=teacher or "CB")
+    pipeline = pipeline.Pipeline(scale(common), teacher=teacher or "CB")
     stage, data = pipeline.distil("RD" if teacher else "student"), pipeline.scale.data
     scores = torch.zeros(1, data.batch, data.batch * data.passages)
     assert batches(stage, stage.tower)(0).candidates(scores).shape[-1] == candidates(data.batch, data.passages, teacher)

@@ -12,12 +12,14 @@ from sentence_transformers import SentenceTransformer
 from test_encoders import encoder
 from toys import isolate, scale
 
-from leadkit import export, files, retrievers, stages
-from leadkit.batches import Batch, tokenise
-from leadkit.encoders import load_tokenizer
-from leadkit.evaluate import MEASURES
-from leadkit.retrievers import Tower, build
-from leadkit.stages import collection
+from leadkit import export, files
+from leadkit.experiments import store
+from leadkit.models import retrievers
+from leadkit.data.sampling import Batch, tokenise
+from leadkit.models.encoders import load_tokenizer
+from leadkit.retrieval.measures import MEASURES
+from leadkit.models.retrievers import Tower, build
+from leadkit.experiments.store import collection
 
 LONG = "list of the sequence order and the number of items in a file with a name and an index"
 
@@ -138,7 +140,7 @@ def test_folder_that_holds_something_is_refused_before_any_work(file, name, tmp_
     files.write(tmp_path / file, lambda path: path.write_text("mine"))
     with pytest.raises(FileExistsError, match=r"out '.*out' exists and is not empty: name a new folder"):
         export.distil(scale(name), tmp_path / "out")
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()
 
 
 @pytest.mark.parametrize("change, message", [
@@ -150,7 +152,7 @@ def test_data_that_cannot_do_is_told_before_any_work(change, message, name, tmp_
     toy = scale(name)
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
         export.distil(replace(toy, data=replace(toy.data, **change)), tmp_path / "out")
-    assert not stages.RUNS.exists() and not (tmp_path / "out").exists()
+    assert not store.RUNS.exists() and not (tmp_path / "out").exists()
 
 
 def test_collection_without_training_queries(monkeypatch, tmp_path, name):
@@ -158,4 +160,4 @@ def test_collection_without_training_queries(monkeypatch, tmp_path, name):
     (tmp_path / "toy" / "qrels" / "train.tsv").rename(tmp_path / "toy" / "qrels" / "other.tsv")
     with pytest.raises(ValueError, match=r"split 'train' is not in collection .*: choose one of \['dev', 'other', 'test'\]"):
         export.distil(scale(name), tmp_path / "out")
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()

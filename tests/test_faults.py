@@ -34,16 +34,19 @@ import tqdm.std
 from test_stages import Count
 from toys import data, isolate, scale, toy
 
-from leadkit import batches, config, pretrain, python_docs, stages, sweep, train
-from leadkit.encoders import load_tokenizer
+from leadkit import config
+from leadkit.data import python_docs, sampling
+from leadkit.experiments import store, sweep
+from leadkit.training import loop, pretraining
+from leadkit.models.encoders import load_tokenizer
 from leadkit.files import digest, write_json
-from leadkit.recipes import Pipeline
-from leadkit.train import Schedule
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.training.loop import Schedule
 
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
 TESTS = Path(__file__).parent
 PROCESSES = multiprocessing.get_context("forkserver")  # has loaded the libraries once
-PROCESSES.set_forkserver_preload(["leadkit.pretrain", "leadkit.recipes", "leadkit.sweep", "pytest"])
+PROCESSES.set_forkserver_preload(["leadkit.training.pretraining", "leadkit.experiments.pipeline", "leadkit.experiments.sweep", "pytest"])
 
 
 # --- the work
@@ -59,10 +62,10 @@ def chain(name):
 
 
 def pretraining(name, folder):
-    pretrain.Schedule = lambda *a, **k: Schedule(*a, **k, save_seconds=0.0)
-    small = pretrain.Pretraining("bottlenecked", name, vocabulary=300, hidden=64, layers=(3, 6), steps=(8, 6), batch=4, tokens=24,
+    pretraining.Schedule = lambda *a, **k: Schedule(*a, **k, save_seconds=0.0)
+    small = pretraining.Pretraining("bottlenecked", name, vocabulary=300, hidden=64, layers=(3, 6), steps=(8, 6), batch=4, tokens=24,
                                  learning_rate=(1e-3, 1e-3))
-    pretrain.pretrain(small, folder / "models")
+    pretraining.pretrain(small, folder / "models")
 
 
 def collecting(name, folder):
@@ -75,7 +78,7 @@ def collecting(name, folder):
 def sweeping(name, folder):
     def experiments(scale, seed, split):
         stages = Pipeline(scale, seed)
-        return {"teacher": stages.evaluate(stages.teacher, split, rerank=True), "student": stages.evaluate(stages.student, split)}
+        return {"teacher": store.evaluate(store.teacher, split, rerank=True), "student": store.evaluate(store.student, split)}
 
     sweep.PROCESSES = multiprocessing.get_context("fork")
     sweep.METHODS = (SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),)
@@ -85,7 +88,7 @@ def sweeping(name, folder):
 CELL = f"""import os, sys, pathlib, pytest, torch
 sys.path.insert(0, {str(TESTS)!r})
 import toys
-from leadkit.recipes import Pipeline
+from leadkit.experiments.pipeline import Pipeline
 toys.isolate(pytest.MonkeyPatch(), pathlib.Path(os.environ["TOYS"]))
 torch.set_num_threads(1)
 often = toys.Schedule(12, 1e-3, save_seconds=0.0)
@@ -94,7 +97,7 @@ SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often
 
 
 def executing(name, folder):
-    from leadkit import reproduce  # which loads much that nothing else here needs
+    from leadkit.lessons import reproduce  # which loads much that nothing else here needs
 
     kernel, cell = {"name": "python3", "display_name": "Python 3", "language": "python"}, nbformat.v4.new_code_cell
     made = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
@@ -325,21 +328,21 @@ def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
 
 
 def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
-    stage, seed_step = chain(name).miner, train.seed_step
+    stage, seed_step = chain(name).miner, loop.seed_step
 
     def ctrl_c_at_five(seed, step):
         seed_step(seed, step)
         if step == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(train, "seed_step", ctrl_c_at_five)
+    monkeypatch.setattr(loop, "seed_step", ctrl_c_at_five)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with pytest.raises(KeyboardInterrupt, match="warm-up-.* is not finished: ask for it again and it goes on, a training"):
         stage.done()
     assert sorted(path.name for path in stage.folder.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
     steps = []
-    monkeypatch.setattr(train, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
+    monkeypatch.setattr(loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
     assert stage.done().is_dir() and stage.finished() and steps == list(range(5, 12))
 
 
@@ -351,7 +354,7 @@ class Slow(Count):
 
     def run(self) -> None:
         until = time.monotonic() + 60
-        while "waiting" not in Path(f"{stages.RUNS.parent}.txt").read_text() and time.monotonic() < until:
+        while "waiting" not in Path(f"{store.RUNS.parent}.txt").read_text() and time.monotonic() < until:
             time.sleep(0.1)
         super().run()
 
@@ -368,7 +371,7 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
     isolate(pytest.MonkeyPatch(), tmp_path / "two")
     stage = Slow(data(name))
     assert said(tmp_path / "two") == [f"{stage.folder} is being made by another process or notebook: waiting for it"]
-    assert stage.finished() and (stages.RUNS / "runs.txt").read_text() == "1\n"
+    assert stage.finished() and (store.RUNS / "runs.txt").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
@@ -470,10 +473,10 @@ def test_read_only_folder_is_told_in_a_sentence(kind, undisturbed, tmp_path):
 
 
 def test_folder_that_is_a_file(name, tmp_path):
-    stages.RUNS.write_text("")
+    store.RUNS.write_text("")
     with pytest.raises(OSError, match=r"/runs/count-\w+.lock could not be written \(File exists\)"):
         Count(data(name)).done()
-    stages.RUNS.unlink()
+    store.RUNS.unlink()
     Count(data(name)).done()
 
 
@@ -510,28 +513,28 @@ def test_checkpoint_of_another_model_is_not_used(older, tmp_path, capsys):
         return lambda step: {"total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()}
 
     often, steps = Schedule(3, 0.1, save_seconds=0.0), []
-    train.fit(older, loss(older), often, 0, tmp_path, "toy")
+    loop.fit(older, loss(older), often, 0, tmp_path, "toy")
     torch.manual_seed(0)
     net = torch.nn.Linear(2, 2)
     want = copy.deepcopy(net)
-    train.fit(want, loss(want), often, 0, tmp_path / "new", "toy")
-    train.fit(net, lambda step: steps.append(step) or loss(net)(step), often, 0, tmp_path, "toy")
+    loop.fit(want, loss(want), often, 0, tmp_path / "new", "toy")
+    loop.fit(net, lambda step: steps.append(step) or loss(net)(step), often, 0, tmp_path, "toy")
     assert steps == [0, 1, 2] and torch.equal(net.weight, want.weight)
     assert "is not what was written there" in capsys.readouterr().out
 
 
 def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
     texts, tokenizer = {"a": "one list", "b": "two sorted lists"}, load_tokenizer("random:1x32")
-    monkeypatch.setattr(batches, "LAYOUT", batches.LAYOUT - 1)
-    batches.tokenise(texts, tokenizer, 16, tmp_path)
+    monkeypatch.setattr(sampling, "LAYOUT", sampling.LAYOUT - 1)
+    sampling.tokenise(texts, tokenizer, 16, tmp_path)
     (path,) = (tmp_path / "tokens").glob("*.tokens")
     path.write_bytes(np.arange(40, dtype=np.int32).tobytes())
     path.with_suffix(".sha256").write_text(digest(path))
     monkeypatch.undo()
-    assert batches.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+    assert sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
     path.with_suffix(".sha256").write_bytes(b"\xff")  # nor where its digest is damaged
-    monkeypatch.setattr(batches, "LAYOUT", batches.LAYOUT - 1)
-    assert batches.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+    monkeypatch.setattr(sampling, "LAYOUT", sampling.LAYOUT - 1)
+    assert sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
 
 
 @pytest.mark.parametrize("seal", ["[]", "{}", "", '{"digests": {}}', "null"])

@@ -8,7 +8,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgb
 from matplotlib.text import Text
 
-from leadkit import figures
+from leadkit.lessons import figures
 
 ROWS = {  # cost, value, low, high: three points on one spot, others near each other
     "student alone": (0, 22.8, 21.0, 24.7), "FD": (150, 21.9, 20.1, 23.6), "RD": (150, 23.8, 22.0, 25.6),

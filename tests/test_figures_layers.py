@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pytest
 from matplotlib.colors import to_rgb
 
-from leadkit import figures
+from leadkit.lessons import figures
 
 
 @pytest.fixture(autouse=True)

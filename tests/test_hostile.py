@@ -35,13 +35,18 @@ from test_irds import collection, home, register  # noqa: F401 (fixtures)
 from toys import data, isolate, scale, toy, write_beir
 from transformers import BertModel
 
-from leadkit import claims, encoders, export, irds, recipes, reproduce, stages, sweep
-from leadkit import collection as collections
-from leadkit.collection import load
-from leadkit.evaluate import per_query
-from leadkit.passages import Passages, write_passages
-from leadkit.retrievers import build
-from leadkit.search import Run
+from leadkit import export
+from leadkit.data import irds
+from leadkit.experiments import pipeline, store, sweep
+from leadkit.lessons import reproduce
+from leadkit.models import encoders
+from leadkit.results import claims
+from leadkit.data import collections as collections
+from leadkit.data.collections import load
+from leadkit.retrieval.measures import per_query
+from leadkit.data.passages import Passages, write_passages
+from leadkit.models.retrievers import build
+from leadkit.retrieval.dense import Run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "<script>alert('passage')</script><img src=x onerror=alert(1)>"
@@ -235,10 +240,10 @@ def test_hostile_texts_go_through_a_whole_evaluation(tmp_path, monkeypatch):
     name = write_beir(
         tmp_path / "toy", texts, {f"q{i}": text for i, text in enumerate(texts.values())},
         {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(texts))}})
-    stages.collection.cache_clear()
-    record = stages.Evaluate(data(name), None, "test", 5).record()
+    store.collection.cache_clear()
+    record = store.Evaluate(data(name), None, "test", 5).record()
     assert record["measures"]["R@100"] == 1
-    tokens = stages.passages_of(stages.Tower("DE", "random:1x32"), data(name))
+    tokens = store.passages_of(store.Tower("DE", "random:1x32"), data(name))
     assert len(tokens) == len(texts) and min(tokens.lengths) > 2
 
 
@@ -249,8 +254,8 @@ def test_ids_like_paths_are_ids(tmp_path, monkeypatch):
     name = write_beir(inside / "toy", ids, ids, {"test": {pid: {pid: 1} for pid in ids}})
     found = load(name)
     assert list(found.passages) == list(found.queries) == list(found.qrels["test"]) == list(ids)
-    stages.collection.cache_clear()
-    stage = stages.Evaluate(data(name), None, "test", 5)
+    store.collection.cache_clear()
+    stage = store.Evaluate(data(name), None, "test", 5)
     stage.ranking().write_trec(inside / "run.trec", list(ids), list(ids), "tag")
     lines = (inside / "run.trec").read_text().splitlines()
     assert all(len(line.split()) == 6 for line in lines) and {line.split()[0] for line in lines} == set(ids)
@@ -396,7 +401,7 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
 
 @pytest.mark.parametrize("module, name", [
     ("os", "system"), ("builtins", "eval"), ("ir_datasets.util", "os.system"), ("ir_datasets.util", "os"),
-    ("ir_datasets.util.fileio", "TarExtractAll"), ("ir_datasetsx", "y"), ("leadkit.irds", "Source")])
+    ("ir_datasets.util.fileio", "TarExtractAll"), ("ir_datasetsx", "y"), ("leadkit.data.irds", "Source")])
 def test_an_index_names_named_tuples_alone(module, name):
     frame = b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
     with pytest.raises(pickle.UnpicklingError, match="an index of documents holds no "):
@@ -430,7 +435,7 @@ def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, m
 def test_records_are_written_in_their_folder(tmp_path):
     stage = SimpleNamespace(cost=dict, record=lambda: {"experiment": "x"})
     names = [*TRAVERSAL, "a\0b", "a\nb", SCRIPT]
-    recipes.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
+    pipeline.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
     assert all(re.fullmatch(r"0-[\w-]*\.json", path.name) for path in (tmp_path / "a" / "b" / "records").iterdir())
 
@@ -439,14 +444,14 @@ def test_records_are_written_in_their_folder(tmp_path):
 def test_records_of_a_sweep_stay_in_results(name, tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
     found, saved = load(toy(tmp_path / "toy")), []
-    monkeypatch.setattr(stages, "collection", lambda _: found)
+    monkeypatch.setattr(store, "collection", lambda _: found)
     monkeypatch.setattr(sweep, "METHODS", [SimpleNamespace(TABLES={"main": ()}, experiments=lambda *_: {})])
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.append(out))
+    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
     small = scale(f"beir:{name}")
     assert sweep.sweep(("main",), small, 1, 1) == 0
     assert saved[0].resolve().parent == tmp_path / "results"
-    log = sweep.log_of(stages.Evaluate(small.data, None, "test", 5))
+    log = sweep.log_of(store.Evaluate(small.data, None, "test", 5))
     assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(r"evaluate-[0-9a-f]{12}\.log", log.name)
 
 
@@ -475,7 +480,7 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
     made = encoder(tmp_path / ("student" + evil), "bert", 2)
     small = scale(toy(tmp_path / evil), teacher_encoder=made, student_encoder=made)
     (tmp_path / evil / "qrels" / "test.tsv").rename(tmp_path / evil / "qrels" / "a|b<img>.tsv")
-    stages.collection.cache_clear()
+    store.collection.cache_clear()
     export.distil(small, tmp_path / f"out{evil}", method="student", split="a|b<img>")
     card = (tmp_path / f"out{evil}" / "README.md").read_text(encoding="utf-8")
     _, front, body = card.split("---\n", 2)
@@ -494,14 +499,14 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
 
 
 def test_a_card_of_a_folder_whose_name_is_no_unicode(tmp_path):
-    student = build(stages.Tower("DE", "random:1x16"))
+    student = build(store.Tower("DE", "random:1x16"))
     export.export(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# ?"
 
 
 def test_records_of_a_hostile_experiment_are_no_row(tmp_path):
     (tmp_path / "0-x.json").write_text(json.dumps({"experiment": f"{SCRIPT} | LEAD", "seed": 0}))
-    assert recipes.main_rows(claims.read_records(tmp_path)) == {}
+    assert pipeline.main_rows(claims.read_records(tmp_path)) == {}
 
 
 def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):

@@ -22,15 +22,16 @@ from ir_datasets.util import Download, LocalDownload, MetadataProvider, Requests
 from ir_datasets.util.metadata import MetadataComponent
 from toys import data, write_beir
 
-from leadkit import irds, stages
-from leadkit.batches import groups, tokenise
-from leadkit.collection import Collection, load
-from leadkit.encoders import load_tokenizer
-from leadkit.evaluate import per_query
-from leadkit.irds import Source, source
-from leadkit.passages import Passages, _save, write_passages
-from leadkit.retrievers import Tower
-from leadkit.search import Run, bm25
+from leadkit.data import irds
+from leadkit.experiments import store
+from leadkit.data.sampling import groups, tokenise
+from leadkit.data.collections import Collection, load
+from leadkit.models.encoders import load_tokenizer
+from leadkit.retrieval.measures import per_query
+from leadkit.data.irds import Source, source
+from leadkit.data.passages import Passages, _save, write_passages
+from leadkit.models.retrievers import Tower
+from leadkit.retrieval.dense import Run, bm25
 
 PASSAGES = {"10": "The first passage", "9": "A second one, naïve \N{SNOWMAN}\u2028 with \t signs", "D7": "", "80": "The last one"}
 QUERIES = {"train": {"1": " what is first ", "2": "never judged"}, "dev": {"1": "another of this id"}, "dl19": {"5": "graded"}}
@@ -135,14 +136,14 @@ def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures
 
 
 def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_path):
-    monkeypatch.setattr(stages, "tokenise", partial(tokenise, cache=tmp_path / "tokens"))
-    stages.collection.cache_clear()
+    monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=tmp_path / "tokens"))
+    store.collection.cache_clear()
     tower, settings = Tower("DE", "random:1x32"), data("irds:toy-irds")
-    made = stages.passages_of(tower, settings)
+    made = store.passages_of(tower, settings)
     want = load_tokenizer("random:1x32")(list(collection.passages.values()), truncation=True, max_length=16)["input_ids"]
     assert [made.row(i).tolist() for i in range(len(made))] == want
-    assert len(stages.queries_of(tower, settings, "dl19")) == 1
-    stages.collection.cache_clear()
+    assert len(store.queries_of(tower, settings, "dl19")) == 1
+    store.collection.cache_clear()
 
 
 # --- the cache
@@ -479,8 +480,8 @@ class Made:
 def test_memory_does_not_grow_by_the_texts(home, monkeypatch, tmp_path):
     """Prepare, tokenise and map passages of 500 characters: 200 bytes of memory for each are too many."""
     tokenizer = load_tokenizer("random:1x32")
-    monkeypatch.setattr("leadkit.passages.FLUSH", 1000)
-    monkeypatch.setattr("leadkit.batches.PORTION", 500)
+    monkeypatch.setattr("leadkit.data.passages.FLUSH", 1000)
+    monkeypatch.setattr("leadkit.data.sampling.PORTION", 500)
     monkeypatch.setitem(irds.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0))
     (home / "qrels.train").write_text("1 0 7 1\n")
     files, peaks = ir_datasets.load(SPLITS["train"]), []

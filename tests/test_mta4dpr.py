@@ -8,15 +8,16 @@ import pytest
 import torch
 from toys import data, scale
 
-from leadkit import losses, mta4dpr, stages
-from leadkit.batches import groups
-from leadkit.distil import Distil, Mine, WarmUp
+from leadkit import losses
+from leadkit.experiments import mta4dpr, store
+from leadkit.data.sampling import groups
+from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.files import write_json
-from leadkit.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower
-from leadkit.stages import Evaluate, Stage, collection
-from leadkit.train import Schedule
+from leadkit.experiments.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import Tower
+from leadkit.experiments.store import Evaluate, Stage, collection
+from leadkit.training.loop import Schedule
 
 # --- which assistant is nearest
 
@@ -81,7 +82,7 @@ def test_the_entrant_takes_the_place_of_the_worst(name, monkeypatch):
 def test_replacement_never_drops_the_best_assistant(name, monkeypatch):
     draws = np.random.default_rng(0).integers(0, 4, (5, 7)) / 4  # many ties
     for n, values in enumerate([*draws, np.full(5, 0.5), np.arange(5), -np.arange(5)]):
-        monkeypatch.setattr(stages, "RUNS", stages.RUNS.parent / f"runs-{n}")
+        monkeypatch.setattr(store, "RUNS", store.RUNS.parent / f"runs-{n}")
         entrants, pools = pool_of(name, monkeypatch, values.tolist())
         of = dict(zip(entrants, values, strict=True))
         for i, pool in enumerate(pools, start=1):
@@ -142,8 +143,8 @@ def test_only_the_student_learns_and_the_log_says_from_whom(method, teacher, tow
     first = MTA4DPR(scale(common, distil=Schedule(4, 1e-3)), teacher=teacher, assistants=towers).chain(method)[0]
     want = [state(stage.model()) for stage in (first.teacher, *(each.retriever for each in first.pool.members()))]
     first.student.done()
-    start, loaded, load = state(first.student.model()), [], stages.load_retriever
-    monkeypatch.setattr(stages, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1])
+    start, loaded, load = state(first.student.model()), [], store.load_retriever
+    monkeypatch.setattr(store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1])
     graphs, real = [], mta4dpr.distances
     monkeypatch.setattr(mta4dpr, "distances", lambda teacher, assistants, *rest: (
         graphs.append(teacher.requires_grad or assistants.requires_grad) or real(teacher, assistants, *rest)))
@@ -215,7 +216,7 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     assert all(record["split"] == "test" and len(record["per_query"]["RR@10"]) == 6 for record in records.values())
     assert len({(stage.retriever.folder / "retriever" / "model.safetensors").read_bytes() for stage in experiments.values()}) == 5
     # 3 iterations with assistants, 3 without, 3 with LEAD; each but the last brings data, and with assistants a pool
-    made_kinds = [path.name.rsplit("-", 1)[0] for path in stages.RUNS.iterdir() if path.is_dir()]
+    made_kinds = [path.name.rsplit("-", 1)[0] for path in store.RUNS.iterdir() if path.is_dir()]
     assert {kind: made_kinds.count(kind) for kind in set(made_kinds) - {"evaluate"}} == {
         "warm-up": 5, "mine": 1, "assist": 9, "harder": 6, "pool": 3 + 2 + 2}
     last = experiments["MTA4DPR iteration 3"].retriever
@@ -262,7 +263,7 @@ def test_every_setting_changes_the_key(name):
 def test_recipe_that_cannot_be(name, settings, message):
     with pytest.raises(ValueError, match=message):
         MTA4DPR(scale(name), **settings).chain()
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()
 
 
 @pytest.mark.parametrize("changes, message", [

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from toys import WORDS, toy
 from transformers import BertConfig, BertForMaskedLM
 
-from leadkit import pretrain
-from leadkit.collection import load
-from leadkit.encoders import grow, load_tokenizer
-from leadkit.pretrain import Pretraining, Spans, bottleneck_loss, mask_tokens, span_loss, texts, train_tokenizer
-from leadkit.retrievers import Tower, build
+from leadkit.training import pretraining
+from leadkit.data.collections import load
+from leadkit.models.encoders import grow, load_tokenizer
+from leadkit.training.pretraining import Pretraining, Spans, bottleneck_loss, mask_tokens, span_loss, texts, train_tokenizer
+from leadkit.models.retrievers import Tower, build
 
 
 @pytest.fixture(scope="module")
@@ -179,11 +179,11 @@ def test_bottleneck_teaches_cls():
     assert model.bert.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0  # which only [CLS] can have brought
 
 
-@pytest.mark.parametrize("objective", pretrain.OBJECTIVES)
+@pytest.mark.parametrize("objective", pretraining.OBJECTIVES)
 def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
     small = Pretraining(objective, collection.name, vocabulary=300, hidden=64, layers=(3, 6), steps=(3, 2), batch=4, tokens=24,
                         learning_rate=(1e-3, 1e-3))
-    pretrain.pretrain(small, tmp_path)
+    pretraining.pretrain(small, tmp_path)
     name = {"contrastive": "bert-6x64", "masked LM": "bert-6x64-masked-lm", "bottlenecked": "bert-6x64-bottlenecked"}[objective]
     assert {p.name for p in tmp_path.iterdir()} == {name, name.replace("6x", "3x")}
     folder = tmp_path / name

@@ -28,13 +28,14 @@ def work(folder: Path) -> None:
     """What each process does: every stage of the pipeline, for every teacher. Written down: what came out of each."""
     from toys import scale
 
-    from leadkit import search, stages
-    from leadkit.distil import METHODS, Mine
+    from leadkit.experiments import store
+    from leadkit.retrieval import dense
+    from leadkit.experiments.distillation import METHODS, Mine
     from leadkit.files import write_json, write_tensors
-    from leadkit.recipes import Pipeline
-    from leadkit.train import Schedule
+    from leadkit.experiments.pipeline import Pipeline
+    from leadkit.training.loop import Schedule
 
-    stages.RUNS, search.TOKENS_PER_BATCH = folder / "runs", 64  # several batches of passages, so that each process has some
+    store.RUNS, dense.TOKENS_PER_BATCH = folder / "runs", 64  # several batches of passages, so that each process has some
     found, gradients, clip = {"given": [], "logs": {}, "runs": {}}, {}, torch.nn.utils.clip_grad_norm_
 
     def watched(parameters, largest: float) -> torch.Tensor:

@@ -11,15 +11,16 @@ import pytest
 import torch
 from toys import WORDS, data, isolate, scale, write_beir
 
-from leadkit import paper, prod, recipes, stages
-from leadkit.batches import Group, groups
-from leadkit.distil import Mine, WarmUp, batches
-from leadkit.prod import PROD, STRIDE, Lagging, Progress, Progression, Terms, prod_star, rank, table_9
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower
-from leadkit.search import Run
-from leadkit.stages import Evaluate, Stage, collection, queries_of
-from leadkit.train import Schedule
+from leadkit.experiments import pipeline, prod, store
+from leadkit.results import paper
+from leadkit.data.sampling import Group, groups
+from leadkit.experiments.distillation import Mine, WarmUp, batches
+from leadkit.experiments.prod import PROD, STRIDE, Lagging, Progress, Progression, Terms, prod_star, rank, table_9
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import Tower
+from leadkit.retrieval.dense import Run
+from leadkit.experiments.store import Evaluate, Stage, collection, queries_of
+from leadkit.training.loop import Schedule
 
 LARGE = Tower("CE", "random:4x32", dropout=0.0)
 PUBLISHED = Terms(0.1, 0.9, 1.0, 4.0)
@@ -45,8 +46,8 @@ def progress(name, terms=PUBLISHED, teacher="CE", **changes):
 @pytest.fixture
 def models(monkeypatch):
     """Every model that was loaded, in order."""
-    loaded, load = [], stages.load_retriever
-    monkeypatch.setattr(stages, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1])
+    loaded, load = [], store.load_retriever
+    monkeypatch.setattr(store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1])
     return loaded
 
 
@@ -319,7 +320,7 @@ def test_each_teacher_of_table_9_teaches_the_student_of_the_last(lead, common, m
 
 def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
     shapes = scale(name)
-    every = recipes.experiments(replace(shapes, lead=replace(shapes.lead, k=1), student_encoder="random:6x32",
+    every = pipeline.experiments(replace(shapes, lead=replace(shapes.lead, k=1), student_encoder="random:6x32",
                                         teacher_encoder="random:12x32", larger_encoder="random:24x32"))
     rows = table_9(shapes)
     assert list(rows) == [row for row in paper.TABLES[9].index if row.startswith("PROD*")]
@@ -345,4 +346,4 @@ def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
 def test_settings_that_cannot_be(make, message, name):
     with pytest.raises((ValueError, OSError), match=message):
         make(scale(name))
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()

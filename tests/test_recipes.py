@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config, encoders, recipes, stages
-from leadkit.claims import read_records
-from leadkit.distil import Distil
-from leadkit.recipes import (
+from leadkit import config
+from leadkit.experiments import pipeline, store
+from leadkit.models import encoders
+from leadkit.results.claims import read_records
+from leadkit.experiments.distillation import Distil
+from leadkit.experiments.pipeline import (
     ROWS,
     TABLES,
     Pipeline,
@@ -23,7 +25,7 @@ from leadkit.recipes import (
     save_records,
     summarise,
 )
-from leadkit.train import Schedule
+from leadkit.training.loop import Schedule
 
 
 @pytest.fixture
@@ -50,9 +52,9 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
              "teacher after LEAD": 40.49}
     assert table["paper MRR@10"].dropna().to_dict() == paper
     # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner once, 7 others per seed
-    made = sorted(path.name.split("-")[0] for path in stages.RUNS.iterdir() if path.is_dir())
+    made = sorted(path.name.split("-")[0] for path in store.RUNS.iterdir() if path.is_dir())
     assert {kind: made.count(kind) for kind in set(made)} == {"warm": 5, "mine": 1, "distil": 8, "evaluate": 16}
-    monkeypatch.setattr(stages.Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
+    monkeypatch.setattr(store.Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
     again = main_table([Pipeline(tiny, seed) for seed in range(2)])
     assert again.equals(table)
     # The records on disk give the same table.
@@ -102,10 +104,10 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
     tiny = replace(tiny, student_encoder="random:6x32", teacher_encoder="random:12x32", larger_encoder="random:24x32",
                    lead=config.Lead())
     every = experiments(tiny, 1)
-    assert {name for names in TABLES.values() for name in names} == set(every) | set(recipes.STARTS)
+    assert {name for names in TABLES.values() for name in names} == set(every) | set(pipeline.STARTS)
     keys = [stage.key for stage in every.values()]
     assert len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3 + 1  # five rows per teacher, four without, Tables 4, 5, 6, 7, 1
-    for teacher in recipes.TEACHERS:
+    for teacher in pipeline.TEACHERS:
         assert every[f"{teacher} LEAD"] == Pipeline(tiny, 1, teacher).rows()["LEAD"]
     base = every["CB LEAD"].retriever
     for name, field, value in (("K=6", "k", 6), ("Skip", "strategy", "skip"), ("without joint training", "joint", False),
@@ -122,9 +124,9 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
     for name in ("bert-6x128", "bert-6x128-masked-lm"):
         shutil.copytree(encoders.MODELS / "bert-6x128", tmp_path / "models" / name)
     monkeypatch.setattr(encoders, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(recipes, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(pipeline, "MODELS", tmp_path / "models")
     every = experiments(replace(tiny, student_encoder="bert-6x128", teacher_encoder="random:12x32", larger_encoder="random:24x32"))
-    assert set(recipes.STARTS) & set(every) == {"masked LM start"}
+    assert set(pipeline.STARTS) & set(every) == {"masked LM start"}
     base, start = every["CB LEAD"].retriever, every["masked LM start"].retriever
     tower = replace(base.student.tower, encoder="bert-6x128-masked-lm")
     assert start == replace(base, student=replace(base.student, tower=tower))  # and nothing else
@@ -134,7 +136,7 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
 
 
 def test_every_method_starts_from_the_same_two_checkpoints(tiny):
-    for teacher in recipes.TEACHERS:
+    for teacher in pipeline.TEACHERS:
         for linear in (0, 32):
             chain = Pipeline(tiny, 1, teacher, linear)
             starts = {(d.student.key, d.teacher.key, d.negatives.key, d.schedule, d.seed)
@@ -179,7 +181,7 @@ def test_scales_are_possible(name):
     """Every chain of every scale can be built, and its evaluation is deep enough for R@1000."""
     one = config.scale(name)
     assert one.name == name and one.depth >= 1000
-    for teacher in recipes.TEACHERS:
+    for teacher in pipeline.TEACHERS:
         Pipeline(one, teacher=teacher).rows()
     assert config.scale(name, distil=Schedule(7)).distil.steps == 7 and config.SCALES[name].distil.steps != 7
     assert re.fullmatch(r"python-docs(:smoke)?", one.data.collection)
@@ -191,4 +193,4 @@ def test_paper_scale_is_the_papers():
     assert [s.steps for s in (one.warm_up, one.teacher, one.student, one.distil)] == [20_000, 20_000, 20_000, 50_000]
     assert {(s.learning_rate, s.clip) for s in (one.warm_up, one.teacher, one.student, one.distil)} == {(2e-5, 2.0)}
     assert (one.data.query_tokens, one.data.negatives, one.rerank, one.depth, one.dropout) == (32, 100, 1000, 1000, 0.1)
-    assert one.score_scale == dict.fromkeys(recipes.TEACHERS, 1.0)
+    assert one.score_scale == dict.fromkeys(pipeline.TEACHERS, 1.0)

@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import reproduce, sweep
-from leadkit.distil import Distil
-from leadkit.recipes import ROWS, Pipeline
+from leadkit.experiments import sweep
+from leadkit.lessons import reproduce
+from leadkit.experiments.distillation import Distil
+from leadkit.experiments.pipeline import ROWS, Pipeline
 
 
 @pytest.fixture

@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from leadkit import claims, paper, recipes
+from leadkit.experiments import pipeline
+from leadkit.results import claims, paper
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "data" / "results"
 
 
 def test_readme_table_is_that_of_the_records():
-    table = recipes.markdown(recipes.summarise(recipes.main_rows(claims.read_records(RESULTS / "classroom"))))
+    table = pipeline.markdown(pipeline.summarise(pipeline.main_rows(claims.read_records(RESULTS / "classroom"))))
     assert table in (ROOT / "README.md").read_text()
 
 
@@ -72,9 +73,9 @@ def measured() -> set[float]:
     values, own = [*leaves(dev)], [[row[0] for row in dev.values()]]
     for folder in LEDGERS:
         records = claims.read_records(RESULTS / folder)
-        table = recipes.summarise(recipes.main_rows(records))
+        table = pipeline.summarise(pipeline.main_rows(records))
         values += [*table.to_numpy().ravel(), *claims.ledger(records).select_dtypes("number").to_numpy().ravel()]
-        values += [*recipes.summarise(records)[["MRR@10", "sd"]].to_numpy().ravel()]
+        values += [*pipeline.summarise(records)[["MRR@10", "sd"]].to_numpy().ravel()]
         own.append([*table["MRR@10"]])
     values += [abs(a - b) for found in own for a, b in permutations(found, 2)]
     values += [x for t in paper.TABLES.values() for x in t.to_numpy().ravel()]
@@ -111,4 +112,4 @@ def test_a_made_up_number_is_found():
 def test_records_of_different_collections_are_not_averaged():
     record = {"collection": "a", "fingerprint": "1", "split": "test", "measures": {"RR@10": 0.5}, "per_query": {"RR@10": [0.5]}}
     with pytest.raises(ValueError, match="different collections"):
-        recipes.summarise({"RD": [record, record | {"fingerprint": "2"}]})
+        pipeline.summarise({"RD": [record, record | {"fingerprint": "2"}]})

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from leadkit import encoders, losses, retrievers
-from leadkit.batches import Batch, Tokens, pair, tokenise
-from leadkit.encoders import load_encoder, load_tokenizer
-from leadkit.retrievers import Tower, build, load
+from leadkit import losses
+from leadkit.models import encoders, retrievers
+from leadkit.data.sampling import Batch, Tokens, pair, tokenise
+from leadkit.models.encoders import load_encoder, load_tokenizer
+from leadkit.models.retrievers import Tower, build, load
 
 QUERIES = ["sort a list", "the shape of an array after it was transposed", "open file"]
 PASSAGES = ["Return the elements in rising order.", "Axes are permuted; no data is copied, a view is returned whenever possible.",

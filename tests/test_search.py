@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import write_beir
 
-from leadkit import search as searching
-from leadkit.batches import Group, Tokenised, pair, tokenise
-from leadkit.collection import load
-from leadkit.encoders import load_tokenizer
-from leadkit.retrievers import Tower, build
-from leadkit.search import Run, bm25, by_length, encode, hard_negatives, reciprocal_rank_fusion, rerank, search, torch_search
+from leadkit.retrieval import dense as searching
+from leadkit.data.sampling import Group, Tokenised, pair, tokenise
+from leadkit.data.collections import load
+from leadkit.models.encoders import load_tokenizer
+from leadkit.models.retrievers import Tower, build
+from leadkit.retrieval.dense import Run, bm25, by_length, encode, hard_negatives, reciprocal_rank_fusion, rerank, search, torch_search
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]
 PASSAGES = ["Return the elements in rising order.", "Axes are permuted.", "file", "Open the file and return its lines.",

@@ -9,7 +9,7 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from leadkit import reproduce, site
+from leadkit.lessons import reproduce, site
 
 TITLE = """# 02 Second: which one?
 

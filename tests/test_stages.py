@@ -18,14 +18,16 @@ import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit import distil, encoders, retrievers, stages, train
+from leadkit.experiments import distillation, store
+from leadkit.models import encoders, retrievers
+from leadkit.training import loop
 from leadkit.config import Lead
-from leadkit.distil import Distil, Mine, WarmUp
+from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.files import digest, read_tensors, write, write_json, write_tensors
-from leadkit.recipes import Pipeline
-from leadkit.retrievers import Tower
-from leadkit.stages import Evaluate, Stage
-from leadkit.train import Schedule
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.retrievers import Tower
+from leadkit.experiments.store import Evaluate, Stage
+from leadkit.training.loop import Schedule
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,14 +42,14 @@ class Count(Stage):
     first: "Count | None" = None
 
     def run(self) -> None:
-        with open(stages.RUNS / "runs.txt", "a") as out:
+        with open(store.RUNS / "runs.txt", "a") as out:
             out.write(f"{self.number}\n")
         time.sleep(self.wait)
         write_json(self.folder / "out.json", {"number": self.number})
 
 
 def runs() -> list[str]:
-    return (stages.RUNS / "runs.txt").read_text().split()
+    return (store.RUNS / "runs.txt").read_text().split()
 
 
 # --- identity
@@ -68,7 +70,7 @@ def variants(value, path=""):
 
 
 def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(distil, "check", lambda encoder: None)
+    monkeypatch.setattr(distillation, "check", lambda encoder: None)
 
     def build():
         made, steps = data(name), Schedule(3, 1e-3)
@@ -106,7 +108,7 @@ def test_key_follows_the_content_of_the_collection(name, tmp_path):
     before = Count(data(name)).key
     path = tmp_path / "toy" / "corpus.jsonl"
     path.write_text(path.read_text().replace('"text": "', '"text": "new ', 1))
-    stages.collection.cache_clear()
+    store.collection.cache_clear()
     assert Count(data(name)).key != before
 
 
@@ -174,7 +176,7 @@ def test_lock_of_a_killed_process_is_free(name):
     stage = Count(data(name), wait=60)
     process = multiprocessing.get_context("fork").Process(target=stage.done)
     process.start()
-    while not (stages.RUNS / "runs.txt").exists():
+    while not (store.RUNS / "runs.txt").exists():
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
@@ -235,7 +237,7 @@ def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
 
 
 def test_full_disk_leaves_no_half_token_file(name, tmp_path, small_files):
-    from leadkit.batches import tokenise
+    from leadkit.data.sampling import tokenise
 
     texts = {str(i): "a list of words " * 20 for i in range(40)}
     with pytest.raises(OSError, match="could not be written"):
@@ -273,15 +275,15 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import pytest, test_stages, toys
-from leadkit import train
+from leadkit.training import loop
 toys.isolate(pytest.MonkeyPatch(), Path({folder!r}))
-real = train._save
+real = loop._save
 def save(folder, model, optimizer, step, log):
     real(folder, model, optimizer, step, log)
     if step == 5:
         (folder / ".checkpoint-6.safetensors.half").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
-train._save = save
+loop._save = save
 test_stages.pipeline({name!r}).distil("LEAD").done()
 """
 
@@ -300,8 +302,8 @@ def test_killed_distillation_ends_bit_identical(name, tmp_path, monkeypatch):
     killed, steps = pipeline(name).distil("LEAD"), []
     assert killed.key == whole.key and not killed.finished()
     assert json.loads((killed.folder / "checkpoint.json").read_text())["step"] == 5
-    seed_step = train.seed_step
-    monkeypatch.setattr(train, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
+    seed_step = loop.seed_step
+    monkeypatch.setattr(loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
     assert weights(killed.done()) == want and set(want) == {"retriever/model.safetensors", "teacher/model.safetensors"}
     assert steps == [5, 6, 7]  # it went on, the finished warm-ups were not run again
     assert killed.log() == whole.log() and [row["step"] for row in killed.log()] == list(range(8))
@@ -318,13 +320,13 @@ def test_damaged_retriever_is_trained_anew_to_the_same_weights(name):
 @pytest.fixture
 def models(monkeypatch):
     """Every model that a stage was loaded from, in order."""
-    loaded, load = [], stages.load_retriever
+    loaded, load = [], store.load_retriever
 
     def watch(folder):
         loaded.append(load(folder))
         return loaded[-1]
 
-    monkeypatch.setattr(stages, "load_retriever", watch)
+    monkeypatch.setattr(store, "load_retriever", watch)
     return loaded
 
 
@@ -357,7 +359,7 @@ def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, mod
         assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
     assert same(state(stage.model()), state(student))
     if moves:
-        assert same(state(stages.load_retriever(stage.folder / "teacher")), state(teacher))
+        assert same(state(store.load_retriever(stage.folder / "teacher")), state(teacher))
     for row in stage.log():
         assert row["total"] == pytest.approx(sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5)
         assert (row["teacher"] > 0) == moves and row["student"] > 0
@@ -369,17 +371,17 @@ def test_distillation_without_a_rate_changes_nothing(name):
     """LEAD, RD, FD and the student alone start from the same checkpoint: at rate 0 they all end there."""
     chain = Pipeline(scale(name, distil=Schedule(2, 0.0, weight_decay=0.0)))
     want = state(chain.student.model())
-    for method in distil.METHODS:
+    for method in distillation.METHODS:
         assert same(state(chain.distil(method).model()), want)
-    after = state(stages.load_retriever(chain.distil("LEAD").done() / "teacher"))
+    after = state(store.load_retriever(chain.distil("LEAD").done() / "teacher"))
     assert same(after, state(chain.teacher.model()))
 
 
 def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
     chain = Pipeline(scale(name))
-    collection, model = stages.collection(name), chain.miner.model()
-    q, p = (t.rows(np.arange(len(t))) for t in (stages.queries_of(model.tower, data(name), "train"),
-                                                stages.passages_of(model.tower, data(name))))
+    collection, model = store.collection(name), chain.miner.model()
+    q, p = (t.rows(np.arange(len(t))) for t in (store.queries_of(model.tower, data(name), "train"),
+                                                store.passages_of(model.tower, data(name))))
     with torch.no_grad():
         scores = (model.encode(q) @ model.encode(p).T).numpy()
     mined = chain.negatives.groups()
@@ -393,14 +395,14 @@ def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
 
 def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, monkeypatch):
     stage = replace(pipeline(name).miner, schedule=Schedule(6, 1e-3, save_seconds=0.0))
-    real, calls = distil.losses.student_loss, []
+    real, calls = distillation.losses.student_loss, []
 
     def breaks(final, positive):
         calls.append(len(calls))
         return real(final * float("nan") if len(calls) == 4 else final, positive)
 
-    monkeypatch.setattr(distil.losses, "student_loss", breaks)
-    batch = distil.batches(stage, stage.tower).sampler(3)[0].tolist()
+    monkeypatch.setattr(distillation.losses, "student_loss", breaks)
+    batch = distillation.batches(stage, stage.tower).sampler(3)[0].tolist()
     with pytest.raises(ArithmeticError, match=rf"3DE: .* step 3 .*batch {re.escape(str(batch))}; the last checkpoint in"):
         stage.done()
     assert not stage.finished() and json.loads((stage.folder / "checkpoint.json").read_text())["step"] == 3
@@ -416,7 +418,7 @@ def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_process
     code = (f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
             "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
             "from leadkit import config, stages\n"
-            "print(config.scale('smoke').bf16, config.scale('classroom').bf16, stages.device_name(), sep='; ')")
+            "print(config.scale('smoke').bf16, config.scale('classroom').bf16, store.device_name(), sep='; ')")
     said = subprocess.check_output([sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     assert said.splitlines()[-1] == f"False; {bf16}; CPU, {named}, 1 threads"
 
@@ -424,10 +426,10 @@ def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_process
 def test_record_says_what_was_run_and_gives_every_query(name):
     chain = Pipeline(scale(name))
     stage = chain.evaluate(chain.student, "test")
-    record, collection = stage.record(), stages.collection(name)
+    record, collection = stage.record(), store.collection(name)
     assert record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
     assert (record["fingerprint"], record["split"]) == (collection.fingerprint, "test")
-    assert stages.processor() in record["device"]
+    assert store.processor() in record["device"]
     assert {"device", "versions", "seconds", "training_seconds", "peak_memory_mib"} <= set(record)
     run = stage.ranking()
     assert run.rows.shape == (6, 20)
@@ -470,7 +472,7 @@ def test_distillation_that_cannot_be(name, lead, message):
     chain = Pipeline(scale(name))
     with pytest.raises(ValueError, match=message):
         chain.distil("LEAD", **lead)
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()
 
 
 def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
@@ -484,7 +486,7 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
             replace(Pipeline(scale(name)).distil("LEAD"), method=method, teacher=teacher)
     with pytest.raises(ValueError, match="architecture 'XE' is unknown: use one of DE, CB, CE"):
         WarmUp(data(name), Tower("XE", "random:2x32"), Schedule(1))
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()
 
 
 @pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
@@ -496,7 +498,7 @@ def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"encoder .* holds no weights"):
         Pipeline(scale(name, **{encoder: str(folder)}))
-    assert not stages.RUNS.exists()
+    assert not store.RUNS.exists()
 
 
 def test_unknown_collection_is_told_before_any_work(monkeypatch, tmp_path):

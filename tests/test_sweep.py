@@ -18,11 +18,12 @@ import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit import config, prod, recipes, stages, sweep
+from leadkit import config
+from leadkit.experiments import pipeline, prod, store, sweep
 from leadkit.files import write_json
-from leadkit.prod import PROD
-from leadkit.stages import Stage
-from leadkit.train import Schedule
+from leadkit.experiments.prod import PROD
+from leadkit.experiments.store import Stage
+from leadkit.training.loop import Schedule
 
 ROOT = Path(__file__).parent.parent
 
@@ -40,9 +41,9 @@ class Step(Stage):
 
     def run(self) -> None:
         note(f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}")
-        if (stages.RUNS.parent / f"fail-{self.number}").exists():
+        if (store.RUNS.parent / f"fail-{self.number}").exists():
             raise ValueError(f"number is {self.number}:\n it must be another")
-        if (stages.RUNS.parent / f"die-{self.number}").exists():
+        if (store.RUNS.parent / f"die-{self.number}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / ".half").write_text("half")
         try:
@@ -73,12 +74,12 @@ def ctrl_c() -> str:
 
 
 def note(line: str) -> None:
-    with open(stages.RUNS / "events.txt", "a") as out:
+    with open(store.RUNS / "events.txt", "a") as out:
         out.write(line + "\n")
 
 
 def events() -> list[list[str]]:
-    return [line.split() for line in (stages.RUNS / "events.txt").read_text().splitlines()]
+    return [line.split() for line in (store.RUNS / "events.txt").read_text().splitlines()]
 
 
 def started() -> list[int]:
@@ -139,7 +140,7 @@ def test_what_the_processes_inherit_is_not_the_callers(name, monkeypatch):
 
 
 def seal(stage, seconds):
-    write_json(stages.RUNS / f"{stage.kind}-{seconds}" / "stage.json", {"stage": stage.describe(), "seconds": seconds, "files": {}})
+    write_json(store.RUNS / f"{stage.kind}-{seconds}" / "stage.json", {"stage": stage.describe(), "seconds": seconds, "files": {}})
 
 
 def test_estimates_by_hand(name, tmp_path):
@@ -147,8 +148,8 @@ def test_estimates_by_hand(name, tmp_path):
     assert sweep.Estimates()(stage) is None
     seal(Trainee(data(toy(tmp_path / "other", train=25)), "LEAD", Schedule(100)), 1000.0)  # other data say nothing
     seal(Step(data(name)), 2000.0)  # nor does another kind
-    (stages.RUNS / "trainee-damaged").mkdir()
-    (stages.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
+    (store.RUNS / "trainee-damaged").mkdir()
+    (store.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
     assert sweep.Estimates()(stage) is None
     seal(Trainee(data(name), "RD", Schedule(50)), 30.0)
     assert sweep.Estimates()(stage) == pytest.approx(60.0)  # 100 steps of 0.6 s
@@ -160,7 +161,7 @@ def test_estimates_by_hand(name, tmp_path):
     assert estimates(stage) == 9.0
     assert estimates(replace(stage, schedule=Schedule(300))) == pytest.approx(300 * 0.2)  # of .07, .09, .2, .6 and 1
     seal(replace(stage, seed=5), 21.0)
-    estimates.learn(stages.RUNS / "trainee-21.0")
+    estimates.learn(store.RUNS / "trainee-21.0")
     assert estimates(stage) == 14.5  # of 7, 9, 20, 21
 
 
@@ -173,7 +174,7 @@ def test_estimate_prefers_the_same_inputs_to_the_same_settings(name):
 
 def test_estimate_knows_which_model_is_evaluated(name):
     """Re-ranking takes as long as its model needs: with another teacher another time, before and after LEAD the same."""
-    cb, ce = recipes.Pipeline(scale(name), 0, "CB"), recipes.Pipeline(scale(name), 0, "CE")
+    cb, ce = pipeline.Pipeline(scale(name), 0, "CB"), pipeline.Pipeline(scale(name), 0, "CE")
     seal(cb.evaluate(cb.teacher, "test", rerank=True), 50.0)
     seal(ce.evaluate(ce.teacher, "test", rerank=True), 800.0)
     seal(ce.evaluate(ce.student, "test"), 20.0)
@@ -305,11 +306,11 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"),
     ("python-docs", "test", "toy")])
 def test_records_of_another_collection_have_a_folder_of_their_own(collection, split, folder, name, monkeypatch, tmp_path):
-    found, saved = stages.collection(name), []
-    monkeypatch.setattr(stages, "collection", lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}))
+    found, saved = store.collection(name), []
+    monkeypatch.setattr(store, "collection", lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}))
     monkeypatch.setattr(sweep, "missing", lambda stages: [])
     monkeypatch.setattr(sweep, "RESULTS", tmp_path)
-    monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.append(out))
+    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
     shapes = scale(name, **SIZES)
     assert sweep.sweep(("main",), replace(shapes, data=replace(shapes.data, collection=collection)), 1, 1, split) == 0
     assert saved == [tmp_path / folder.replace("toy", shapes.name)]
@@ -323,9 +324,9 @@ SIZES = {"student_encoder": "random:6x16", "teacher_encoder": "random:12x16", "l
 def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, wanted, name, monkeypatch):
     shapes, saved = scale(name, **SIZES), {}
     monkeypatch.setattr(sweep, "missing", lambda stages: [])  # as if all were finished
-    monkeypatch.setattr(recipes, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations}))
+    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations}))
     assert sweep.sweep((table,), shapes, 2, 1, "dev") == 0
-    assert saved == {seed: {"student": recipes.experiments(shapes, seed, "dev")["student"]} | wanted(shapes, seed, "dev")
+    assert saved == {seed: {"student": pipeline.experiments(shapes, seed, "dev")["student"]} | wanted(shapes, seed, "dev")
                      for seed in (0, 1)}
 
 
@@ -335,7 +336,7 @@ def test_methods_share_no_name_of_a_table_or_an_experiment(name):
     for names in (every, [method.TABLES for method in sweep.METHODS]):
         assert sum(map(len, names)) == len({key for found in names for key in found})
     known = {key for found in every for key in found}
-    assert all({*row} <= known | {*recipes.STARTS} for method in sweep.METHODS for row in method.TABLES.values())
+    assert all({*row} <= known | {*pipeline.STARTS} for method in sweep.METHODS for row in method.TABLES.values())
 
 
 def test_what_has_no_encoder_is_left_out_and_named(command, tmp_path):
@@ -377,8 +378,8 @@ def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     handler, begun = signal.getsignal(signal.SIGTERM), time.monotonic()
-    stages.RUNS.mkdir()
-    (stages.RUNS / "events.txt").touch()
+    store.RUNS.mkdir()
+    (store.RUNS / "events.txt").touch()
     threading.Thread(target=terminate, daemon=True).start()
     with pytest.raises(SystemExit) as raised:
         go([quick, slow])
@@ -394,7 +395,7 @@ from pathlib import Path
 from types import SimpleNamespace
 sys.path.insert(0, {tests!r})
 import pytest, test_sweep, toys
-from leadkit import sweep
+from leadkit.experiments import sweep
 patch = pytest.MonkeyPatch()
 toys.isolate(patch, Path({folder!r}))
 def experiments(scale, seed, split):
@@ -411,7 +412,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, start_new_session=True, text=True,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not ((stages.RUNS / "events.txt").exists() and len(started()) == 3):
+    while process.poll() is None and not ((store.RUNS / "events.txt").exists() and len(started()) == 3):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)

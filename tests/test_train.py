@@ -12,8 +12,9 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from leadkit import retrievers, train
-from leadkit.train import NotFinite, OutOfMemory, Schedule, fit
+from leadkit.models import retrievers
+from leadkit.training import loop
+from leadkit.training.loop import NotFinite, OutOfMemory, Schedule, fit
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -159,14 +160,14 @@ def test_killed_process_is_continued_bit_identically(tmp_path, undisturbed):
 
 def test_killed_between_weights_and_their_record(tmp_path, undisturbed, monkeypatch):
     """The record still names the checkpoint before, which is still there."""
-    real = train.write_json
+    real = loop.write_json
 
     def fails_once_at_six(path, value):
         if value["step"] == 6:
             raise Stopped
         real(path, value)
 
-    monkeypatch.setattr(train, "write_json", fails_once_at_six)
+    monkeypatch.setattr(loop, "write_json", fails_once_at_six)
     with pytest.raises(Stopped):
         run(tmp_path)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
@@ -259,14 +260,14 @@ def test_gradient_that_is_not_finite_never_reaches_a_checkpoint(tmp_path, undist
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed):
-    real = train.write_tensors
+    real = loop.write_tensors
 
     def full_at_six(path, tensors):
         if "-6." in path.name:
             raise OSError(28, "No space left on device")
         real(path, tensors)
 
-    monkeypatch.setattr(train, "write_tensors", full_at_six)
+    monkeypatch.setattr(loop, "write_tensors", full_at_six)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]

@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from leadkit import figures, widgets
-from leadkit.batches import tokenise
-from leadkit.encoders import load_tokenizer
-from leadkit.retrievers import Tower, build
-from leadkit.search import BM25, token_products, typed
+from leadkit.lessons import figures, widgets
+from leadkit.data.sampling import tokenise
+from leadkit.models.encoders import load_tokenizer
+from leadkit.models.retrievers import Tower, build
+from leadkit.retrieval.dense import BM25, token_products, typed
 
 
 @pytest.fixture

@@ -16,13 +16,15 @@ from safetensors.torch import load_file
 from torch import nn
 from toys import data, isolate, scale, toy
 
-from leadkit import experiment_figures, figures, search, stages, widgets
-from leadkit.batches import groups
-from leadkit.distil import Distil
+from leadkit.experiments import store
+from leadkit.lessons import experiment_figures, figures, widgets
+from leadkit.retrieval import dense
+from leadkit.data.sampling import groups
+from leadkit.experiments.distillation import Distil
 from leadkit.files import fingerprint
-from leadkit.recipes import Pipeline
-from leadkit.stages import collection
-from leadkit.train import WATCH, Schedule, fit
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.store import collection
+from leadkit.training.loop import WATCH, Schedule, fit
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +96,8 @@ def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watche
     (key, log, end), (watched_key, watched_log, watched_end) = ends.values()
     assert (key, log) == (watched_key, watched_log) and same(end, watched_end)
     # The key is the hash of what it always was: the fields, the inputs' keys, encoder and collection.
-    plain = {"method": "LEAD", "schedule": stages._plain(stage.schedule), "lead": stages._plain(stage.lead), "seed": 0,
-             "data": stages._plain(stage.data), "encoder": stages.encoder_digest(stage.tower.encoder)}
+    plain = {"method": "LEAD", "schedule": store._plain(stage.schedule), "lead": store._plain(stage.lead), "seed": 0,
+             "data": store._plain(stage.data), "encoder": store.encoder_digest(stage.tower.encoder)}
     inputs = {name: getattr(stage, name).key for name in ("student", "teacher", "negatives")}
     assert key == fingerprint(["distil", plain | inputs, collection(collection_name).fingerprint])
     assert {f.name for f in fields(Distil)} == {"data", "method", "student", "teacher", "negatives", "schedule", "lead", "seed"}
@@ -166,7 +168,7 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
     model = opinionated(stage.model())
     texts = collection(common)
     measure = widgets.dev_sample(stage.data, queries=100, others=10_000)  # every dev query, every passage
-    passages, queries = stages.passages_of(stage.tower, stage.data), stages.queries_of(stage.tower, stage.data, "dev")
+    passages, queries = store.passages_of(stage.tower, stage.data), store.queries_of(stage.tower, stage.data, "dev")
     with torch.no_grad():
         p, q = (model.encode(each.rows(np.arange(len(each)))) for each in (passages, queries))
     reciprocal = []
@@ -181,14 +183,14 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
 
 def test_dev_sample_is_small_seeded_and_has_every_relevant_passage(common, monkeypatch):
     found = []
-    monkeypatch.setattr(widgets, "search", lambda q, p, depth: found.append((q, p)) or search.search(q, p, depth))
+    monkeypatch.setattr(widgets, "search", lambda q, p, depth: found.append((q, p)) or dense.search(q, p, depth))
     stage = Pipeline(scale(common)).student
     model = opinionated(stage.model())
     values = [widgets.dev_sample(stage.data, 3, 5, seed)(model) for seed in (0, 0, 1)]
     (q, p), (q_again, p_again), (q_other, _) = found
     assert len(q) == 3 and 3 <= len(p) <= 3 + 5 and values[0] == values[1]
     assert np.array_equal(q, q_again) and np.array_equal(p, p_again) and not np.array_equal(q, q_other)
-    texts = (stages.passages_of(stage.tower, stage.data), stages.queries_of(stage.tower, stage.data, "dev"))
+    texts = (store.passages_of(stage.tower, stage.data), store.queries_of(stage.tower, stage.data, "dev"))
     passages, queries = (model.encode(each.rows(np.arange(len(each)))).detach().numpy() for each in texts)
 
     def among(rows, vectors):

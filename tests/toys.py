@@ -5,10 +5,10 @@ import random
 from functools import partial
 from pathlib import Path
 
-from leadkit import stages
-from leadkit.batches import tokenise
+from leadkit.experiments import store
+from leadkit.data.sampling import tokenise
 from leadkit.config import Data, Lead, Scale
-from leadkit.train import Schedule
+from leadkit.training.loop import Schedule
 
 WORDS = ("array axis batch cache class color column count data date default dict edge element error event exception field "
          "file float format frame function graph group handler image index input integer iterator key label layer length "
@@ -43,8 +43,8 @@ def toy(folder: Path, train: int = 24, dev: int = 6, test: int = 6, others: int 
 
 def isolate(monkeypatch, folder: Path) -> None:
     """Stages and token files of this test go under `folder`."""
-    monkeypatch.setattr(stages, "RUNS", folder / "runs")
-    monkeypatch.setattr(stages, "tokenise", partial(tokenise, cache=folder / "cache"))
+    monkeypatch.setattr(store, "RUNS", folder / "runs")
+    monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=folder / "cache"))
 
 
 def data(name: str, **changes: object) -> Data:

@@ -1,0 +1,1 @@
+"""Collections, passages on disk, tokens and batches."""

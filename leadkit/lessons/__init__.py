@@ -1,0 +1,1 @@
+"""What the notebooks need: figures, widgets, exercise checks, pages, `make reproduce`."""

@@ -1,0 +1,1 @@
+"""Encoders, and the three retrievers that answer a batch with layer scores."""

@@ -1,0 +1,1 @@
+"""Records, the paper's numbers, claims, statistics, tables and the report."""

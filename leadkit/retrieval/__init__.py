@@ -1,0 +1,1 @@
+"""Runs: dense search, re-ranking, BM25, hard negatives, measures."""

@@ -1,0 +1,1 @@
+"""The one training loop, and the pre-training of the miniatures."""
