@@ -15,7 +15,9 @@ B, N, X, Y = 32, 64, 24, 96
 
 def tokens(texts: int, length: int) -> Tokens:
     """Random words, no padding."""
-    return Tokens(torch.randint(5, 8192, (texts, length)), torch.ones(texts, length, dtype=torch.bool))
+    return Tokens(
+        torch.randint(5, 8192, (texts, length)), torch.ones(texts, length, dtype=torch.bool)
+    )
 
 
 def seconds(attention: str, bf16: bool) -> float:
@@ -38,6 +40,9 @@ if __name__ == "__main__":
         names = ("sdpa", "eager", *(("lean",) if precision == "bfloat16" else ()))
         row = {name: seconds(name, precision == "bfloat16") for name in names}
         found[precision] = row | {"ratio": row["eager"] / row["sdpa"]}
-        print(f"{precision:8}  " + "  ".join(f"{name} {row[name]:.3f} s" for name in names)
-              + f"  plain to fused {found[precision]['ratio']:.3f}")
+        print(
+            f"{precision:8}  "
+            + "  ".join(f"{name} {row[name]:.3f} s" for name in names)
+            + f"  plain to fused {found[precision]['ratio']:.3f}"
+        )
     records.write(found)

@@ -23,14 +23,24 @@ def register(count: int) -> None:
     """A data set of ir_datasets whose passages are made as they are read; one of 17 has a query, as in MS MARCO."""
     import ir_datasets
     from ir_datasets.datasets.base import Dataset
-    from ir_datasets.formats import BaseDocs, BaseQrels, BaseQueries, GenericDoc, GenericQrel, GenericQuery
+    from ir_datasets.formats import (
+        BaseDocs,
+        BaseQrels,
+        BaseQueries,
+        GenericDoc,
+        GenericQrel,
+        GenericQuery,
+    )
 
     from leadkit.data import irds
 
     class Docs(BaseDocs):
         def docs_iter(self):
             draw = random.Random(0)
-            return (GenericDoc(str(i), f"{i} " + " ".join(draw.choices(WORDS, k=16))) for i in range(count))
+            return (
+                GenericDoc(str(i), f"{i} " + " ".join(draw.choices(WORDS, k=16)))
+                for i in range(count)
+            )
 
     class Queries(BaseQueries):
         def queries_iter(self):
@@ -41,7 +51,9 @@ def register(count: int) -> None:
             return (GenericQrel(str(i), str(i), 1) for i in range(0, count, 17))
 
     ir_datasets.registry.register("made-up/train", Dataset(Docs(), Queries(), Qrels()))
-    irds.SOURCES["made-up"] = irds.Source({"train": "made-up/train"}, download=0, text=count * 300 / 1e9)
+    irds.SOURCES["made-up"] = irds.Source(
+        {"train": "made-up/train"}, download=0, text=count * 300 / 1e9
+    )
 
 
 def measure(phase: str, count: int) -> dict:
@@ -69,8 +81,14 @@ def measure(phase: str, count: int) -> dict:
 
 def run(phase: str, count: int, folder: str) -> dict:
     """`measure`, in a process and with a cache of its own."""
-    places = {"LEADKIT_CACHE": f"{folder}/{count}", "IR_DATASETS_HOME": f"{folder}/home", "TOKENIZERS_PARALLELISM": "false"}
-    printed = subprocess.check_output([sys.executable, __file__, phase, str(count)], env=os.environ | places, text=True)
+    places = {
+        "LEADKIT_CACHE": f"{folder}/{count}",
+        "IR_DATASETS_HOME": f"{folder}/home",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    printed = subprocess.check_output(
+        [sys.executable, __file__, phase, str(count)], env=os.environ | places, text=True
+    )
     return json.loads(printed.splitlines()[-1])
 
 
@@ -86,14 +104,25 @@ if __name__ == "__main__":
                 each = (grown - mapped) / (0.9 * PASSAGES)  # bytes a passage, tokens aside
                 base = small["bytes"] - small["mapped"] - each * PASSAGES / 10
                 whole = base + MS_MARCO * (each + (2 * TOKENS if mapped else 0))
-                found[phase] = {"small": small, "large": large, "bytes a passage": each, "bytes for MS MARCO": whole}
-                print(f"{phase}: {PASSAGES:,} passages, peak memory {large['bytes'] / 2**20:,.0f} MiB "
-                      f"({large['mapped'] / 2**20:,.0f} of them mapped tokens): {base / 2**20:,.0f} MiB and {each:.0f} bytes a "
-                      f"passage; MS MARCO's {MS_MARCO:,} passages: {whole / 2**30:.2f} GiB")
+                found[phase] = {
+                    "small": small,
+                    "large": large,
+                    "bytes a passage": each,
+                    "bytes for MS MARCO": whole,
+                }
+                print(
+                    f"{phase}: {PASSAGES:,} passages, peak memory {large['bytes'] / 2**20:,.0f} MiB "
+                    f"({large['mapped'] / 2**20:,.0f} of them mapped tokens): {base / 2**20:,.0f} MiB and {each:.0f} bytes a "
+                    f"passage; MS MARCO's {MS_MARCO:,} passages: {whole / 2**30:.2f} GiB"
+                )
                 if phase == "prepare":
-                    print(f"  written at {PASSAGES / large['loading']:,.0f}, tokenised at {PASSAGES / large['tokenising']:,.0f} "
-                          "passages a second")
+                    print(
+                        f"  written at {PASSAGES / large['loading']:,.0f}, tokenised at {PASSAGES / large['tokenising']:,.0f} "
+                        "passages a second"
+                    )
                 else:
-                    print(f"  from the cache: loaded in {large['loading']:.1f} s, tokens mapped in {large['tokenising']:.1f} s, "
-                          f"200 batches of 64 x 8 in {large['batches']:.1f} s, grouping included")
+                    print(
+                        f"  from the cache: loaded in {large['loading']:.1f} s, tokens mapped in {large['tokenising']:.1f} s, "
+                        f"200 batches of 64 x 8 in {large['batches']:.1f} s, grouping included"
+                    )
         records.write(found)

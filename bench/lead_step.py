@@ -38,7 +38,10 @@ CHOSEN, K, STEPS = scale("classroom"), 5, 6
 def fixed(ids: Tensor, mask: Tensor, length: int) -> dict[str, Tensor]:
     """Padded to one length, whatever the batch needs."""
     missing = length - ids.shape[1]
-    return {"input_ids": F.pad(ids, (0, missing)), "attention_mask": F.pad(mask.long(), (0, missing))}
+    return {
+        "input_ids": F.pad(ids, (0, missing)),
+        "attention_mask": F.pad(mask.long(), (0, missing)),
+    }
 
 
 class Plain(nn.Module):
@@ -46,7 +49,11 @@ class Plain(nn.Module):
 
     def __init__(self, chosen: Scale) -> None:
         super().__init__()
-        none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "dtype": torch.float32}
+        none = {
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+            "dtype": torch.float32,
+        }
         self.student = AutoModel.from_pretrained(MODELS / chosen.student_encoder, **none)
         self.teacher = AutoModel.from_pretrained(MODELS / chosen.teacher_encoder, **none)
         self.chosen = chosen
@@ -57,8 +64,12 @@ class Plain(nn.Module):
         passages = fixed(batch.passages.ids, batch.passages.mask, data.passage_tokens)
         depths = [model.config.num_hidden_layers for model in (self.student, self.teacher)]
         own, taught = selection.random_layers(K, *depths, torch.Generator().manual_seed(step))
-        sq, sp = (self.student(**x, output_hidden_states=True).hidden_states for x in (queries, passages))
-        tq, tp = (self.teacher(**x, output_hidden_states=True).hidden_states for x in (queries, passages))
+        sq, sp = (
+            self.student(**x, output_hidden_states=True).hidden_states for x in (queries, passages)
+        )
+        tq, tp = (
+            self.teacher(**x, output_hidden_states=True).hidden_states for x in (queries, passages)
+        )
         q_mask, p_mask = queries["attention_mask"], passages["attention_mask"]
 
         def dot(layer: int) -> Tensor:
@@ -70,15 +81,26 @@ class Plain(nn.Module):
             return scaled["CB"] * (best * q_mask[:, None]).sum(-1)  # (B, N)
 
         def kl(target: Tensor, other: Tensor) -> Tensor:
-            return F.kl_div(other.log_softmax(-1), target.log_softmax(-1), reduction="none", log_target=True).sum(-1)  # (B,)
+            return F.kl_div(
+                other.log_softmax(-1), target.log_softmax(-1), reduction="none", log_target=True
+            ).sum(-1)  # (B,)
 
         student, teacher = dot(depths[0]), maxsim(depths[1])
         taught_scores = [maxsim(layer).detach() for layer in taught]
-        weights = torch.stack([-F.cross_entropy(t, batch.positive, reduction="none") / tau_l for t in taught_scores])
-        each = torch.stack([kl(t, dot(layer)) for t, layer in zip(taught_scores, own, strict=True)])  # (K, B)
+        weights = torch.stack(
+            [-F.cross_entropy(t, batch.positive, reduction="none") / tau_l for t in taught_scores]
+        )
+        each = torch.stack(
+            [kl(t, dot(layer)) for t, layer in zip(taught_scores, own, strict=True)]
+        )  # (K, B)
         layers = (weights.softmax(0) * each).sum(0).mean()
         response = kl(teacher, student).mean() + kl(student, teacher).mean()
-        return layers + response + F.cross_entropy(student, batch.positive) + F.cross_entropy(teacher, batch.positive)
+        return (
+            layers
+            + response
+            + F.cross_entropy(student, batch.positive)
+            + F.cross_entropy(teacher, batch.positive)
+        )
 
 
 def plain(chosen: Scale = CHOSEN, bf16: bool = False) -> Callable[[int, dict], list[float]]:
@@ -103,15 +125,31 @@ def plain(chosen: Scale = CHOSEN, bf16: bool = False) -> Callable[[int, dict], l
 
 def leadkit(pipeline: Pipeline) -> Callable[[int, dict], list[float]]:
     """The same of leadkit's models in leadkit's loop."""
-    models = nn.ModuleDict({"student": build(pipeline.student.tower), "teacher": build(pipeline.teacher.tower)}).to(DEVICE)
+    models = nn.ModuleDict(
+        {"student": build(pipeline.student.tower), "teacher": build(pipeline.teacher.tower)}
+    ).to(DEVICE)
 
     def run(steps: int, at: dict) -> list[float]:
         def loss_at(step: int) -> dict[str, Tensor]:
             generator = torch.Generator().manual_seed(step)
-            return {"total": distillation._lead(pipeline.scale.lead, generator, models, {name: at[name](step) for name in models}).total}
+            return {
+                "total": distillation._lead(
+                    pipeline.scale.lead,
+                    generator,
+                    models,
+                    {name: at[name](step) for name in models},
+                ).total
+            }
 
         with tempfile.TemporaryDirectory() as folder:
-            log = fit(models, loss_at, Schedule(steps, pipeline.scale.distil.learning_rate), 0, Path(folder), "LEAD")
+            log = fit(
+                models,
+                loss_at,
+                Schedule(steps, pipeline.scale.distil.learning_rate),
+                0,
+                Path(folder),
+                "LEAD",
+            )
         return [row["total"] for row in log]
 
     return run
@@ -120,8 +158,10 @@ def leadkit(pipeline: Pipeline) -> Callable[[int, dict], list[float]]:
 def measure(version: str) -> dict:
     """Seconds of a step, peak memory above what models and data take, the first loss."""
     pipeline = Pipeline(CHOSEN)
-    at = {name: distillation.batches(pipeline.miner, stage.tower) for name, stage in
-          {"student": pipeline.student, "teacher": pipeline.teacher}.items()}
+    at = {
+        name: distillation.batches(pipeline.miner, stage.tower)
+        for name, stage in {"student": pipeline.student, "teacher": pipeline.teacher}.items()
+    }
     run = plain() if version == "reference" else leadkit(pipeline)
     for batches in at.values():
         batches(0)
@@ -130,7 +170,11 @@ def measure(version: str) -> dict:
     started = time.perf_counter()
     run(STEPS, at)
     seconds = (time.perf_counter() - started) / STEPS
-    return {"seconds": seconds, "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024, "loss": first}
+    return {
+        "seconds": seconds,
+        "mib": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
+        "loss": first,
+    }
 
 
 if __name__ == "__main__":
@@ -140,11 +184,17 @@ if __name__ == "__main__":
         found = {}
         for version in ("reference", "small pages", "leadkit"):
             environment = os.environ | {"GLIBC_TUNABLES": MEMORY if version == "leadkit" else ""}
-            found[version] = json.loads(subprocess.check_output([sys.executable, __file__, version], env=environment))
-        print(f"LEAD step, 12CB -> 6DE, K {K}, B {CHOSEN.data.batch}, {CHOSEN.data.passages} passages each; bf16 {CHOSEN.bf16}; "
-              f"threads {torch.get_num_threads()}")
+            found[version] = json.loads(
+                subprocess.check_output([sys.executable, __file__, version], env=environment)
+            )
+        print(
+            f"LEAD step, 12CB -> 6DE, K {K}, B {CHOSEN.data.batch}, {CHOSEN.data.passages} passages each; bf16 {CHOSEN.bf16}; "
+            f"threads {torch.get_num_threads()}"
+        )
         for version, row in found.items():
             row["ratio"] = {key: row[key] / found["reference"][key] for key in ("seconds", "mib")}
-            print(f"{version:12} {row['seconds']:6.3f} s  {row['mib']:6.0f} MiB above start  first loss {row['loss']:.3f}  ratios "
-                  f"{row['ratio']['seconds']:.3f} {row['ratio']['mib']:.3f}")
+            print(
+                f"{version:12} {row['seconds']:6.3f} s  {row['mib']:6.0f} MiB above start  first loss {row['loss']:.3f}  ratios "
+                f"{row['ratio']['seconds']:.3f} {row['ratio']['mib']:.3f}"
+            )
         records.write(found)

@@ -20,7 +20,12 @@ def path() -> Path:
 
 def write(found: dict) -> None:
     """The record of the benchmark that runs, in the place of the one before on such a processor."""
-    machine = {"device": device_name(), "threads": torch.get_num_threads(), "date": str(date.today()), "versions": versions()}
+    machine = {
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "date": str(date.today()),
+        "versions": versions(),
+    }
     others = json.loads(path().read_text()) if path().exists() else {}
     write_json(path(), others | {processor(): found | machine})
     print(f"record: {path()}, {processor()}")

@@ -30,8 +30,15 @@ def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
 
 
 @app.command
-def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: str = "test", only: str = "",
-          at_once: int | None = None, out: Path | None = None) -> None:
+def table(
+    scale: str = "classroom",
+    seeds: int = 1,
+    teacher: str = "CB",
+    split: str = "test",
+    only: str = "",
+    at_once: int | None = None,
+    out: Path | None = None,
+) -> None:
     """Run what is missing of the main table and print it. Under torchrun several processes share every stage.
 
     Args:
@@ -54,12 +61,18 @@ def table(scale: str = "classroom", seeds: int = 1, teacher: str = "CB", split: 
         raise ValueError(f"row {only!r} is unknown: use one of {', '.join(pipeline.ROWS)}")
     retrievers.AT_ONCE = at_once
     pipelines = [pipeline.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
-    store.collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists, before any work
+    store.collection(pipelines[0].scale.data.collection).split(
+        split
+    )  # says whether it exists, before any work
     found = pipeline.main_table(pipelines, split, (only,) if only else pipeline.ROWS)
     if processes.main():
         print(found.round(2).to_string(na_rep=""))
     for pipeline in pipelines if out else ():
-        rows = {pipeline.experiment(row, teacher): stage for row, stage in pipeline.rows(split).items() if row in found.index}
+        rows = {
+            pipeline.experiment(row, teacher): stage
+            for row, stage in pipeline.rows(split).items()
+            if row in found.index
+        }
         pipeline.save_records(rows, pipeline.seed, out)
 
 
@@ -100,14 +113,29 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
         from leadkit import files  # and torch with it, which takes seconds
 
         files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
-    ledger["p"] = ledger["p"].map(lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore")
+    ledger["p"] = ledger["p"].map(
+        lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore"
+    )
     print(ledger.to_string(float_format="%.2f", na_rep=""))
-    print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()))
+    print(
+        "\n"
+        + ", ".join(
+            f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()
+        )
+    )
 
 
 @app.command
-def sweep(table: tuple[str, ...], scale: str = "classroom", seeds: int = 5, first: int = 0, jobs: int | None = None,
-          split: str = "test", collection: str = "", out: Path | None = None) -> None:
+def sweep(
+    table: tuple[str, ...],
+    scale: str = "classroom",
+    seeds: int = 5,
+    first: int = 0,
+    jobs: int | None = None,
+    split: str = "test",
+    collection: str = "",
+    out: Path | None = None,
+) -> None:
     """Run what is missing of the paper's tables, several stages at a time, and write its result records. Ctrl-C loses nothing.
 
     Args:
@@ -131,8 +159,18 @@ def sweep(table: tuple[str, ...], scale: str = "classroom", seeds: int = 5, firs
 
 
 @app.command
-def distil(collection: str, teacher: str, student: str, out: Path, architecture: str = "CB", method: str = "LEAD",
-           scale: str = "classroom", split: str = "test", k: int | None = None, seed: int = 0) -> None:
+def distil(
+    collection: str,
+    teacher: str,
+    student: str,
+    out: Path,
+    architecture: str = "CB",
+    method: str = "LEAD",
+    scale: str = "classroom",
+    split: str = "test",
+    k: int | None = None,
+    seed: int = 0,
+) -> None:
     """Distil a retriever for your own collection; the student loads in sentence-transformers. Ctrl-C loses nothing.
 
     Args:
@@ -157,7 +195,11 @@ def distil(collection: str, teacher: str, student: str, out: Path, architecture:
         chosen = replace(chosen, lead=replace(chosen.lead, k=k))
     rows = export.distil(chosen, out, architecture, method, split, seed)
     for row, evaluation in rows.items():
-        print(f"{row:15}", *(f"{name} {value:.4f}" for name, value in evaluation.record()["measures"].items()), sep="  ")
+        print(
+            f"{row:15}",
+            *(f"{name} {value:.4f}" for name, value in evaluation.record()["measures"].items()),
+            sep="  ",
+        )
     print(f"{out}: SentenceTransformer({str(out)!r})")
 
 
@@ -170,7 +212,13 @@ def doctor() -> None:
 
 
 @app.command
-def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None = None, bf16: bool = False, seed: int = 0) -> None:
+def pretrain(
+    objective: str = "contrastive",
+    layers: int = 12,
+    out: Path | None = None,
+    bf16: bool = False,
+    seed: int = 0,
+) -> None:
     """Train the tokeniser and the miniature BERTs of data/models.
 
     Args:
@@ -183,7 +231,10 @@ def pretrain(objective: str = "contrastive", layers: int = 12, out: Path | None 
     from leadkit.models import encoders
     from leadkit.training import pretraining
 
-    pretraining.pretrain(pretraining.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers), out or encoders.MODELS)
+    pretraining.pretrain(
+        pretraining.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers),
+        out or encoders.MODELS,
+    )
 
 
 @app.command
@@ -210,7 +261,10 @@ if __name__ == "__main__":
     try:
         app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
     except KeyboardInterrupt:
-        print("leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint", file=sys.stderr)
+        print(
+            "leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint",
+            file=sys.stderr,
+        )
         sys.exit(128 + (terminated or [signal.SIGINT])[0])
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"leadkit: {' '.join(str(error).split())}")

@@ -21,11 +21,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # Scale -> GiB of memory and GB of disk for a seed. Measured: two lessons at a time take 3.1 and 0.7 at smoke, one alone 3.1 and 0.6
 # at classroom; the others are guesses: at paper the passages' vectors take 27 GB, shared by the processes.
-NEEDS = {"smoke": (4, 1), "classroom": (6, 1), "classroom-short": (6, 1), "gpu": (8, 2), "paper": (40, 30)}
+NEEDS = {
+    "smoke": (4, 1),
+    "classroom": (6, 1),
+    "classroom-short": (6, 1),
+    "gpu": (8, 2),
+    "paper": (40, 30),
+}
 FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # Encoder of data/models -> fingerprint of the digests of its FILES.
-SHIPPED = {"bert-12x128": "b57f2171e5ce", "bert-6x128": "9e07463f9dd3", "bert-6x128-masked-lm": "5940b449094a",
-           "bert-6x128-bottlenecked": "a0358e05981c"}
+SHIPPED = {
+    "bert-12x128": "b57f2171e5ce",
+    "bert-6x128": "9e07463f9dd3",
+    "bert-6x128-masked-lm": "5940b449094a",
+    "bert-6x128-bottlenecked": "a0358e05981c",
+}
 SMALL = 2**20  # bytes; larger files are not read whole
 
 
@@ -64,11 +74,17 @@ def _size(folder: Path) -> str:
 
 def packages() -> Finding:
     """Every package that is needed, as constraints.txt pins it. A version below the pin's or of another series is a problem."""
-    main = [f"{name} {version}" for name in ("torch", "transformers", "numpy") if (version := _installed(name))]
+    main = [
+        f"{name} {version}"
+        for name in ("torch", "transformers", "numpy")
+        if (version := _installed(name))
+    ]
     shown = ", ".join([f"Python {platform.python_version()}", *main])
     if not (ROOT / "constraints.txt").is_file():
         return Finding(f"{shown}; there is no constraints.txt to compare with")
-    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    pins = dict(
+        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    )
     lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     needed = [re.match(r"[\w.-]+", line)[0] for line in lines]
     found = {name: version for name in {*pins, *needed} if (version := _installed(name))}
@@ -76,30 +92,46 @@ def packages() -> Finding:
         return Finding(f"{shown}; missing: {', '.join(missing)}", _reinstall(), problem=True)
     other = [name for name in found if name in pins and found[name] != pins[name]]
     if not other:
-        return Finding(f"{shown}; all {len(needed)} needed, {len(found)} as constraints.txt pins them")
+        return Finding(
+            f"{shown}; all {len(needed)} needed, {len(found)} as constraints.txt pins them"
+        )
     other.sort(key=lambda name: (name not in needed, name))
-    named = ", ".join(f"{name} {found[name]} (pinned: {pins[name]})" for name in other[:3]) + (", ..." if other[3:] else "")
-    return Finding(f"{shown}; {len(other)} not as pinned: {named}", _reinstall(),
-                   problem=any(not _fits(found[name], pins[name]) for name in other if name in needed))
+    named = ", ".join(f"{name} {found[name]} (pinned: {pins[name]})" for name in other[:3]) + (
+        ", ..." if other[3:] else ""
+    )
+    return Finding(
+        f"{shown}; {len(other)} not as pinned: {named}",
+        _reinstall(),
+        problem=any(not _fits(found[name], pins[name]) for name in other if name in needed),
+    )
 
 
 def _fits(version: str, pin: str) -> bool:
     """Whether a version is of the pin's series and not older: what pyproject.toml allows."""
-    have, want = ([int(number) for number in re.findall(r"\d+", text)[:2]] for text in (version, pin))
+    have, want = (
+        [int(number) for number in re.findall(r"\d+", text)[:2]] for text in (version, pin)
+    )
     return have[0] == want[0] and have >= want
 
 
 def faiss() -> Finding:
     """One of faiss-cpu and faiss-gpu, the one of this machine."""
-    found = [f"{name} {version}" for name in ("faiss-cpu", "faiss-gpu") if (version := _installed(name))]
+    found = [
+        f"{name} {version}" for name in ("faiss-cpu", "faiss-gpu") if (version := _installed(name))
+    ]
     if len(found) == 2:
-        return Finding(f"{' and '.join(found)} in one environment: both are imported as faiss",
-                       f"{sys.executable} -m pip uninstall -y faiss-cpu faiss-gpu; then {_reinstall()}", problem=True)
+        return Finding(
+            f"{' and '.join(found)} in one environment: both are imported as faiss",
+            f"{sys.executable} -m pip uninstall -y faiss-cpu faiss-gpu; then {_reinstall()}",
+            problem=True,
+        )
     if not found and importlib.util.find_spec("faiss") is None:
         return Finding("neither faiss-cpu nor faiss-gpu is installed", _reinstall(), problem=True)
     if _gpu() and found and found[0].startswith("faiss-cpu"):
-        return Finding(f"{found[0]} beside a GPU: it is searched with torch",
-                       f"{sys.executable} -m pip uninstall -y faiss-cpu; then {_reinstall()}")
+        return Finding(
+            f"{found[0]} beside a GPU: it is searched with torch",
+            f"{sys.executable} -m pip uninstall -y faiss-cpu; then {_reinstall()}",
+        )
     return Finding(found[0] if found else "faiss, not of pip")
 
 
@@ -115,10 +147,19 @@ def device() -> Finding:
         said = f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
     said += f"; {'bfloat16' if BF16 else 'float32: it does not multiply bfloat16 itself'}"
     if _gpu() and not torch.cuda.is_available():
-        return Finding(f"{said}; torch {torch.__version__} does not use the GPU that is there",
-                       "install torch's CUDA build (pytorch.org), and look at nvidia-smi and CUDA_VISIBLE_DEVICES")
-    if not torch.cuda.is_available() and torch.get_num_threads() == 1 < os.cpu_count() and "OMP_NUM_THREADS" in os.environ:
-        return Finding(f"{said}; OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}", "unset OMP_NUM_THREADS to use all cores")
+        return Finding(
+            f"{said}; torch {torch.__version__} does not use the GPU that is there",
+            "install torch's CUDA build (pytorch.org), and look at nvidia-smi and CUDA_VISIBLE_DEVICES",
+        )
+    if (
+        not torch.cuda.is_available()
+        and torch.get_num_threads() == 1 < os.cpu_count()
+        and "OMP_NUM_THREADS" in os.environ
+    ):
+        return Finding(
+            f"{said}; OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}",
+            "unset OMP_NUM_THREADS to use all cores",
+        )
     return Finding(said)
 
 
@@ -128,7 +169,9 @@ def _memory() -> tuple[float, float]:
     total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
     if (kernel := Path("/proc/meminfo")).is_file():  # which counts what a cache would give back
         free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", kernel.read_text())[1])
-    if (limit := Path("/sys/fs/cgroup/memory.max")).is_file() and (most := limit.read_text().strip()).isdecimal():  # a container's
+    if (limit := Path("/sys/fs/cgroup/memory.max")).is_file() and (
+        most := limit.read_text().strip()
+    ).isdecimal():  # a container's
         total = min(total, int(most))
     return total / 2**30, min(free, total) / 2**30
 
@@ -136,8 +179,14 @@ def _memory() -> tuple[float, float]:
 def memory() -> Finding:
     total, free = _memory()
     least = min(gib for gib, _ in NEEDS.values())
-    said = f"{total:.1f} GiB, {free:.1f} available; needed: " + ", ".join(f"{name} {gib}" for name, (gib, _) in NEEDS.items())
-    return Finding(said, f"end other programs: {least} GiB are needed", problem=True) if free < least else Finding(said)
+    said = f"{total:.1f} GiB, {free:.1f} available; needed: " + ", ".join(
+        f"{name} {gib}" for name, (gib, _) in NEEDS.items()
+    )
+    return (
+        Finding(said, f"end other programs: {least} GiB are needed", problem=True)
+        if free < least
+        else Finding(said)
+    )
 
 
 def _free() -> float:
@@ -159,13 +208,21 @@ def disk() -> Finding:
     from leadkit.data.python_docs import CACHE
 
     if closed := [place for place in (RUNS, CACHE) if not os.access(_parent(place), os.W_OK)]:
-        return Finding(f"{closed[0]} cannot be written", f"chmod u+w {_parent(closed[0])}, or LEADKIT_CACHE for another cache",
-                       problem=True)
+        return Finding(
+            f"{closed[0]} cannot be written",
+            f"chmod u+w {_parent(closed[0])}, or LEADKIT_CACHE for another cache",
+            problem=True,
+        )
     free, least = _free(), min(gb for _, gb in NEEDS.values())
-    said = f"{free:.1f} GB free; a seed of the main table needs: " + ", ".join(f"{name} {gb}" for name, (_, gb) in NEEDS.items())
+    said = f"{free:.1f} GB free; a seed of the main table needs: " + ", ".join(
+        f"{name} {gb}" for name, (_, gb) in NEEDS.items()
+    )
     if free < least:
-        return Finding(said, f"make room for {least} GB: what is in {CACHE} and {RUNS} is computed again when it is needed",
-                       problem=True)
+        return Finding(
+            said,
+            f"make room for {least} GB: what is in {CACHE} and {RUNS} is computed again when it is needed",
+            problem=True,
+        )
     return Finding(said)
 
 
@@ -187,7 +244,10 @@ def models() -> Finding:
                 return Finding(" ".join(str(error).split()), restore, problem=True)
             others.append(name)
     if others:
-        return Finding(f"{', '.join(others)}: not as shipped, results will differ from the committed ones", restore)
+        return Finding(
+            f"{', '.join(others)}: not as shipped, results will differ from the committed ones",
+            restore,
+        )
     return Finding(f"{', '.join(SHIPPED)}: as shipped")
 
 
@@ -203,8 +263,12 @@ def collections() -> Finding:
             continue
         try:
             seal = json.loads((folder / "cache.json").read_text())
-            whole = all(digest(folder / name) == value if (folder / name).stat().st_size < 100 * SMALL else True
-                        for name, value in seal["digests"].items())
+            whole = all(
+                digest(folder / name) == value
+                if (folder / name).stat().st_size < 100 * SMALL
+                else True
+                for name, value in seal["digests"].items()
+            )
             if not whole:
                 raise ValueError("a file is not what was written")
             sealed[folder] = seal.get("versions")
@@ -212,39 +276,59 @@ def collections() -> Finding:
             damaged.append(folder.name)
     said = f"{python_docs.CACHE}: {len(sealed)} collections, {_size(python_docs.CACHE)} with token files"
     if damaged:
-        return Finding(f"{said}; {', '.join(damaged)} damaged or unfinished", "nothing: it is built anew when it is needed")
+        return Finding(
+            f"{said}; {', '.join(damaged)} damaged or unfinished",
+            "nothing: it is built anew when it is needed",
+        )
     variant = python_docs.VARIANTS["python-docs"]
     versions = {package: importlib.metadata.version(package) for package in variant.packages}
     versions["python"] = platform.python_version()
     ours = next((folder for folder, of in sealed.items() if of == versions), None)
     if ours is None:
-        return Finding(f"{said}; python-docs of this environment is not among them: it is built on first use, in about 30 s")
+        return Finding(
+            f"{said}; python-docs of this environment is not among them: it is built on first use, in about 30 s"
+        )
     fingerprint, known = read_python_docs(ours, "python-docs").fingerprint, _committed()
     said += f"; python-docs is {fingerprint}"
     if known and fingerprint not in known:
-        return Finding(f"{said}, the committed records are of {' and '.join(known)}: another text, never averaged with theirs",
-                       f"for their text install what constraints.txt pins under Python {' or '.join(set(known.values()))}")
+        return Finding(
+            f"{said}, the committed records are of {' and '.join(known)}: another text, never averaged with theirs",
+            f"for their text install what constraints.txt pins under Python {' or '.join(set(known.values()))}",
+        )
     return Finding(said + (", as in the committed records" if known else ""))
 
 
 def _committed() -> dict[str, str]:
     """Fingerprint of python-docs -> version of Python, by the first record of each folder of data/results."""
-    first = [next(iter(sorted(folder.glob("*.json"))), None) for folder in (ROOT / "data" / "results").glob("*/")]
+    first = [
+        next(iter(sorted(folder.glob("*.json"))), None)
+        for folder in (ROOT / "data" / "results").glob("*/")
+    ]
     records = [json.loads(path.read_text()) for path in first if path]
-    return {record["fingerprint"]: record["versions"]["python"] for record in records if record["collection"] == "python-docs"}
+    return {
+        record["fingerprint"]: record["versions"]["python"]
+        for record in records
+        if record["collection"] == "python-docs"
+    }
 
 
 def stages() -> Finding:
     """Finished, unfinished and damaged stages of runs/. Of large files only the header is read."""
     from leadkit.config import RUNS
 
-    folders = [folder for folder in sorted(RUNS.glob("*/")) if re.fullmatch(r".+-[0-9a-f]{12}", folder.name)]
+    folders = [
+        folder
+        for folder in sorted(RUNS.glob("*/"))
+        if re.fullmatch(r".+-[0-9a-f]{12}", folder.name)
+    ]
     states = {folder.name: _stage(folder) for folder in folders}
     count = Counter(states.values())
     said = f"{RUNS}: {_size(RUNS)}; {count['finished']} stages finished, {count['unfinished']} not: their command goes on with them"
     if broken := [name for name, state in states.items() if state == "damaged"]:
-        return Finding(f"{said}; {len(broken)} damaged: {', '.join(broken[:3])}{', ...' if broken[3:] else ''}",
-                       "nothing: the command that needs one runs it anew; if it happens again, check the disk")
+        return Finding(
+            f"{said}; {len(broken)} damaged: {', '.join(broken[:3])}{', ...' if broken[3:] else ''}",
+            "nothing: the command that needs one runs it anew; if it happens again, check the disk",
+        )
     return Finding(said)
 
 
@@ -279,11 +363,17 @@ def scales() -> Finding:
         lacks.append(f"{name} lacks {' and '.join(why)}") if why else fits.append(name)
     slow = ["classroom takes longer in float32"] * ("classroom" in fits and not BF16)
     said = "; ".join([f"{' and '.join(fits) or 'none'} can be run", *slow, *lacks])
-    return Finding(said) if fits else Finding(said, "use a machine with more memory or disk", problem=True)
+    return (
+        Finding(said)
+        if fits
+        else Finding(said, "use a machine with more memory or disk", problem=True)
+    )
 
 
-CHECKS: dict[str, Callable[[], Finding]] = {check.__name__: check for check in (
-    packages, faiss, device, memory, disk, models, collections, stages, scales)}
+CHECKS: dict[str, Callable[[], Finding]] = {
+    check.__name__: check
+    for check in (packages, faiss, device, memory, disk, models, collections, stages, scales)
+}
 
 
 def doctor() -> int:

@@ -13,12 +13,20 @@ from leadkit.experiments.pipeline import Pipeline
 from leadkit.models.retrievers import DualEncoder, Tower, depth
 from leadkit.experiments.store import Evaluate, collection
 
-MODULES = {"": "sentence_transformers.base.modules.transformer.Transformer",  # folder -> class
-           "1_Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling"}
+MODULES = {
+    "": "sentence_transformers.base.modules.transformer.Transformer",  # folder -> class
+    "1_Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+}
 
 
-def distil(scale: Scale, out: Path, architecture: str = "CB", method: str = "LEAD", split: str = "test",
-           seed: int = 0) -> dict[str, Evaluate]:
+def distil(
+    scale: Scale,
+    out: Path,
+    architecture: str = "CB",
+    method: str = "LEAD",
+    split: str = "test",
+    seed: int = 0,
+) -> dict[str, Evaluate]:
     """Run a scale's recipe (`Pipeline`) and export its student to `out`; return the evaluations that its card shows.
 
     FileExistsError, ValueError or OSError where `out`, the collection or the encoders cannot do: before any work.
@@ -27,11 +35,16 @@ def distil(scale: Scale, out: Path, architecture: str = "CB", method: str = "LEA
     texts, data = collection(scale.data.collection), scale.data
     for needed in ("train", split):
         texts.split(needed)
-    Sampler(groups(texts, "train"), len(texts.passages), data.batch, data.passages, seed)  # says whether the texts fill a batch
+    Sampler(
+        groups(texts, "train"), len(texts.passages), data.batch, data.passages, seed
+    )  # says whether the texts fill a batch
     pipeline = Pipeline(scale, seed, architecture)
     stage = pipeline.distil(method)
-    rows = {"BM25": pipeline.evaluate(None, split), "student before": pipeline.evaluate(pipeline.student, split),
-            "this model": pipeline.evaluate(stage, split)}
+    rows = {
+        "BM25": pipeline.evaluate(None, split),
+        "student before": pipeline.evaluate(pipeline.student, split),
+        "this model": pipeline.evaluate(stage, split),
+    }
     export(stage.model().cpu(), data, card(out.resolve().name, stage, pipeline.miner, rows), out)
     return rows
 
@@ -50,20 +63,45 @@ def export(student: DualEncoder, data: Data, card: str, folder: Path) -> None:
     """
     check_new(folder)
     if not isinstance(student, DualEncoder) or student.linear is not None:
-        raise ValueError(f"student is a {student.architecture} with linear layer {student.tower.linear}: only a DE without one (0) "
-                         "is an encoder and its [CLS] state")
-    lengths = {"query_length": data.query_tokens, "document_length": data.passage_tokens,
-               "max_seq_length": max(data.query_tokens, data.passage_tokens)}
+        raise ValueError(
+            f"student is a {student.architecture} with linear layer {student.tower.linear}: only a DE without one (0) "
+            "is an encoder and its [CLS] state"
+        )
+    lengths = {
+        "query_length": data.query_tokens,
+        "document_length": data.passage_tokens,
+        "max_seq_length": max(data.query_tokens, data.passage_tokens),
+    }
 
     def save(part: Path) -> None:
         student.save(part, load_tokenizer(student.tower.encoder))
-        write_json(part / "modules.json", [{"idx": i, "name": str(i), "path": path, "type": name}
-                                           for i, (path, name) in enumerate(MODULES.items())])
-        write_json(part / "sentence_bert_config.json", lengths | {"model_kwargs": without_pooling(student.encoder.config)})
-        write_json(part / "1_Pooling" / "config.json", {"embedding_dimension": student.width, "pooling_mode": "cls"})
-        write_json(part / "config_sentence_transformers.json", {
-            "model_type": "SentenceTransformer", "prompts": {}, "default_prompt_name": None, "similarity_fn_name": "dot"})
-        (part / "README.md").write_text(card, encoding="utf-8", errors="replace")  # a folder's name need not be Unicode
+        write_json(
+            part / "modules.json",
+            [
+                {"idx": i, "name": str(i), "path": path, "type": name}
+                for i, (path, name) in enumerate(MODULES.items())
+            ],
+        )
+        write_json(
+            part / "sentence_bert_config.json",
+            lengths | {"model_kwargs": without_pooling(student.encoder.config)},
+        )
+        write_json(
+            part / "1_Pooling" / "config.json",
+            {"embedding_dimension": student.width, "pooling_mode": "cls"},
+        )
+        write_json(
+            part / "config_sentence_transformers.json",
+            {
+                "model_type": "SentenceTransformer",
+                "prompts": {},
+                "default_prompt_name": None,
+                "similarity_fn_name": "dot",
+            },
+        )
+        (part / "README.md").write_text(
+            card, encoding="utf-8", errors="replace"
+        )  # a folder's name need not be Unicode
 
     write_folder(folder, save)
 
@@ -77,16 +115,36 @@ def card(name: str, stage: Distil, miner: WarmUp, rows: dict[str, Evaluate]) -> 
     records = {row: evaluation.record() for row, evaluation in rows.items()}
     record, longest = records["this model"], max(data.query_tokens, data.passage_tokens)
     source, split = _text(Path(texts.name).name), _text(record["split"])
-    passages, train, judged = (f"{len(part):,}" for part in (texts.passages, texts.split("train"), texts.split(record["split"])))
+    passages, train, judged = (
+        f"{len(part):,}"
+        for part in (texts.passages, texts.split("train"), texts.split(record["split"]))
+    )
     warmed = {"mines hard negatives": miner, "teacher": stage.teacher, "student": stage.student}
-    steps = [(f"warm-up: {role}", _model(part.tower), part.schedule) for role, part in warmed.items() if part]
+    steps = [
+        (f"warm-up: {role}", _model(part.tower), part.schedule)
+        for role, part in warmed.items()
+        if part
+    ]
     pair = " -> ".join(_model(part.tower) for part in (stage.teacher, stage) if part)
     steps.append((f"distillation: {stage.method}", pair, stage.schedule))
-    recipe = [(*what, f"{schedule.steps:,}", f"{schedule.learning_rate:g}") for *what, schedule in steps]
-    settings = {"LEAD": f"`{lead}`", "RD": f"`tau_d={lead.tau_d}`", "FD": f"`k={lead.k}`", "student": "no teacher"}[stage.method]
-    measures = [(row, *(f"{value:.4f}" for value in found["measures"].values())) for row, found in records.items()]
-    precision = ("Measured with the encoder in bfloat16; sentence-transformers computes in float32 and may differ a little.\n"
-                 if stage.tower.bf16 else "")
+    recipe = [
+        (*what, f"{schedule.steps:,}", f"{schedule.learning_rate:g}") for *what, schedule in steps
+    ]
+    settings = {
+        "LEAD": f"`{lead}`",
+        "RD": f"`tau_d={lead.tau_d}`",
+        "FD": f"`k={lead.k}`",
+        "student": "no teacher",
+    }[stage.method]
+    measures = [
+        (row, *(f"{value:.4f}" for value in found["measures"].values()))
+        for row, found in records.items()
+    ]
+    precision = (
+        "Measured with the encoder in bfloat16; sentence-transformers computes in float32 and may differ a little.\n"
+        if stage.tower.bf16
+        else ""
+    )
     versions = ", ".join(f"{package} {version}" for package, version in record["versions"].items())
     return f"""---
 library_name: sentence-transformers
@@ -144,7 +202,11 @@ def _model(tower: Tower) -> str:
 
 def _text(name: str) -> str:
     """A name as Markdown that shows it and does nothing else: no link, no tag, no other line, no other direction of writing."""
-    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name))
+    return re.sub(
+        r"([\\`*_\[\]<>&|~$])",
+        r"\\\1",
+        "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name),
+    )
 
 
 def _table(head: list[str], rows: list[tuple[str, ...]]) -> str:

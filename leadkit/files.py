@@ -20,8 +20,13 @@ from safetensors.torch import load_file, save_file
 
 from leadkit import processes
 
-TO_DO = {errno.ENOSPC: "free some space there", errno.EDQUOT: "free some space there", errno.EROFS: "make its folder writable",
-         errno.EACCES: "make its folder writable", errno.EPERM: "make its folder writable"}
+TO_DO = {
+    errno.ENOSPC: "free some space there",
+    errno.EDQUOT: "free some space there",
+    errno.EROFS: "make its folder writable",
+    errno.EACCES: "make its folder writable",
+    errno.EPERM: "make its folder writable",
+}
 
 
 def digest(path: Path) -> str:
@@ -42,13 +47,17 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, NotWritten) else error
-        found = re.search(r"os error (\d+)", str(cause))  # safetensors and tokenizers, which are Rust, only say it
+        found = re.search(
+            r"os error (\d+)", str(cause)
+        )  # safetensors and tokenizers, which are Rust, only say it
         if not isinstance(cause, OSError) and not found:
             raise
         number = int(found[1]) if found else cause.errno
         why = os.strerror(number) if number else cause
-        raise NotWritten(f"{path} could not be written ({why}) and is left as it was: {TO_DO.get(number, 'see to that')}, "
-                         "then ask for the same again") from cause
+        raise NotWritten(
+            f"{path} could not be written ({why}) and is left as it was: {TO_DO.get(number, 'see to that')}, "
+            "then ask for the same again"
+        ) from cause
 
 
 class NotWritten(OSError):
@@ -63,7 +72,11 @@ def alone(lock: Path, what: object) -> Iterator[None]:
         try:
             held = FileLock(lock).acquire(timeout=1)
         except Timeout:
-            print(f"{what} is being made by another process or notebook: waiting for it", file=sys.stderr, flush=True)
+            print(
+                f"{what} is being made by another process or notebook: waiting for it",
+                file=sys.stderr,
+                flush=True,
+            )
             held = FileLock(lock).acquire()
     with held:
         yield
@@ -109,7 +122,12 @@ def write_folder(folder: Path, writer: Callable[[Path], object]) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    write(path, lambda temporary: temporary.write_text(json.dumps(value, indent=1 if len(str(value)) < 20_000 else None) + "\n"))
+    write(
+        path,
+        lambda temporary: temporary.write_text(
+            json.dumps(value, indent=1 if len(str(value)) < 20_000 else None) + "\n"
+        ),
+    )
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:

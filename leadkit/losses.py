@@ -57,8 +57,17 @@ def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tens
 
 
 def lead_loss(
-    student: Tensor, teacher: Tensor, student_final: Tensor, teacher_final: Tensor, positive: Tensor, *,
-    tau_d: float = 1.0, tau_l: float = 1.0, joint: bool = True, reweight: bool = True, variant: str = "paper",
+    student: Tensor,
+    teacher: Tensor,
+    student_final: Tensor,
+    teacher_final: Tensor,
+    positive: Tensor,
+    *,
+    tau_d: float = 1.0,
+    tau_l: float = 1.0,
+    joint: bool = True,
+    reweight: bool = True,
+    variant: str = "paper",
     teacher_layer_grad: bool = False,
 ) -> Loss:
     """LEAD, Eq. (6) to (12): scores of the selected layers (K, B, C), final scores (B, C), positive (B,) long.
@@ -68,16 +77,26 @@ def lead_loss(
     ("released": always). ValueError for shapes that do not agree, a positive outside 0 .. C - 1, a temperature <= 0, an
     unknown variant.
     """
-    rest = response_loss(student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant)
-    if student.dim() != 3 or student.shape != teacher.shape or student.shape[1:] != student_final.shape:
-        raise ValueError(f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: "
-                         f"both must be (K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}")
+    rest = response_loss(
+        student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant
+    )
+    if (
+        student.dim() != 3
+        or student.shape != teacher.shape
+        or student.shape[1:] != student_final.shape
+    ):
+        raise ValueError(
+            f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: "
+            f"both must be (K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}"
+        )
     check_temperature("tau_l", tau_l)
     K, released = len(student), variant == "released"
     if not (released or joint and teacher_layer_grad):
         teacher = teacher.detach()
     if not reweight:
-        weights = student.new_full((K,) if released else student.shape[:2], 1 if released else 1 / K)
+        weights = student.new_full(
+            (K,) if released else student.shape[:2], 1 if released else 1 / K
+        )
     elif released:
         weights = (-nll(teacher.detach(), positive).mean(1) / tau_l).softmax(0)  # (K,)
     else:
@@ -90,14 +109,21 @@ def lead_loss(
 
 
 def response_loss(
-    student_final: Tensor, teacher_final: Tensor, positive: Tensor, *,
-    tau_d: float = 1.0, joint: bool = False, variant: str = "paper",
+    student_final: Tensor,
+    teacher_final: Tensor,
+    positive: Tensor,
+    *,
+    tau_d: float = 1.0,
+    joint: bool = False,
+    variant: str = "paper",
 ) -> Loss:
     """Response-based distillation (RD), Eq. (9) to (11): final scores (B, C), positive (B,); else as `lead_loss`."""
     check_variant(variant)
     if student_final.shape != teacher_final.shape:
-        raise ValueError(f"teacher_final is {tuple(teacher_final.shape)}: "
-                         f"it must be like student_final, {tuple(student_final.shape)}")
+        raise ValueError(
+            f"teacher_final is {tuple(teacher_final.shape)}: "
+            f"it must be like student_final, {tuple(student_final.shape)}"
+        )
     check_temperature("tau_d", tau_d)
     student = _hard(student_final, positive)
     if variant == "paper" and not joint:
@@ -110,16 +136,23 @@ def response_loss(
     return _loss(student, response, _hard(teacher_final, positive))
 
 
-def feature_loss(student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor) -> Loss:
+def feature_loss(
+    student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor
+) -> Loss:
     """Feature-based distillation (FD, after VIRT): maps (K, B, n, X, Y) of `scores.attention_maps`, scores (B, C).
 
     The squared difference of the maps is summed over token pairs, averaged over K, B and n, and reported as `layer`.
     Nothing is detached: compute a frozen teacher's maps under torch.no_grad(). ValueError as in `lead_loss`.
     """
     if student_maps.dim() != 5 or student_maps.shape != teacher_maps.shape:
-        raise ValueError(f"student_maps is {tuple(student_maps.shape)}, teacher_maps {tuple(teacher_maps.shape)}: "
-                         "they must have one shape (K, B, n, X, Y)")
-    return _loss(_hard(student_final, positive), layer=(student_maps - teacher_maps).square().sum((-2, -1)).mean())
+        raise ValueError(
+            f"student_maps is {tuple(student_maps.shape)}, teacher_maps {tuple(teacher_maps.shape)}: "
+            "they must have one shape (K, B, n, X, Y)"
+        )
+    return _loss(
+        _hard(student_final, positive),
+        layer=(student_maps - teacher_maps).square().sum((-2, -1)).mean(),
+    )
 
 
 def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
@@ -146,7 +179,9 @@ def rbo(a: Tensor, b: Tensor, p: float) -> Tensor:
     """
     # p is among the first d of both where d exceeds its later rank.
     later = torch.maximum(*torch.broadcast_tensors(ranks(a), ranks(b)))  # (..., C)
-    shared = torch.zeros_like(later).scatter_add(-1, later, torch.ones_like(later)).cumsum(-1)  # (..., C), at d = 1 .. C
+    shared = (
+        torch.zeros_like(later).scatter_add(-1, later, torch.ones_like(later)).cumsum(-1)
+    )  # (..., C), at d = 1 .. C
     d = torch.arange(1, later.shape[-1] + 1, device=later.device)  # (C,)
     # A_d = |a_{1:d} \cap b_{1:d}| / d
     agreement = shared / d  # (..., C)
@@ -167,11 +202,18 @@ class AssistedLoss(Loss):
 def fuse(scores: Tensor, tau_d: float = 1.0) -> Tensor:
     """MTA4DPR's fused assistant: scores (A, ..., C) of A assistants -> (..., C), whose softmax at tau_d is the mean of theirs."""
     # \log \frac{1}{A} \sum_a \mathrm{softmax}(f_a / \tau_d), from log-probabilities
-    return tau_d * ((scores / tau_d).log_softmax(-1).logsumexp(0) - math.log(len(scores)))  # (..., C)
+    return tau_d * (
+        (scores / tau_d).log_softmax(-1).logsumexp(0) - math.log(len(scores))
+    )  # (..., C)
 
 
 def assisted_loss(
-    teacher: Loss, assistant: Loss | None, *, hard: float = 1.0, soft: float = 1.0, assist: float = 1.0
+    teacher: Loss,
+    assistant: Loss | None,
+    *,
+    hard: float = 1.0,
+    soft: float = 1.0,
+    assist: float = 1.0,
 ) -> AssistedLoss:
     """MTA4DPR's three terms, from what a frozen teacher and the selected assistant each ask of the same student scores.
 
@@ -180,8 +222,20 @@ def assisted_loss(
     zero = teacher.student.new_zeros(())
     response, layer = (assistant.response, assistant.layer) if assistant else (zero, zero)
     # L = \alpha L_{stu} + \beta D_{KL}(t, s) + \gamma D_{KL}(a, s), each D_{KL} with its L_{lyr} where there is one
-    total = hard * teacher.student + soft * (teacher.response + teacher.layer) + assist * (response + layer)
-    return AssistedLoss(total, teacher.layer + layer, teacher.response, zero, teacher.student, teacher.weights, response)
+    total = (
+        hard * teacher.student
+        + soft * (teacher.response + teacher.layer)
+        + assist * (response + layer)
+    )
+    return AssistedLoss(
+        total,
+        teacher.layer + layer,
+        teacher.response,
+        zero,
+        teacher.student,
+        teacher.weights,
+        response,
+    )
 
 
 @dataclass(frozen=True)
@@ -195,8 +249,15 @@ class ProgressiveLoss(Loss):
 
 
 def progressive_loss(
-    student_final: Tensor, teacher_final: Tensor, before_final: Tensor | None, positive: Tensor, *,
-    hard: float = 0.1, soft: float = 0.9, keep: float = 1.0, tau_d: float = 4.0,
+    student_final: Tensor,
+    teacher_final: Tensor,
+    before_final: Tensor | None,
+    positive: Tensor,
+    *,
+    hard: float = 0.1,
+    soft: float = 0.9,
+    keep: float = 1.0,
+    tau_d: float = 4.0,
 ) -> ProgressiveLoss:
     """PROD's three terms: final scores (B, C), positive (B,); before_final: of the frozen copy of the student, None without one.
 
@@ -207,7 +268,11 @@ def progressive_loss(
     response = tau_d**2 * taught.response
     zero = response.new_zeros(())
     # L_{keep} = \tau_d^2 D_{KL}(s^{before} / \tau_d, s / \tau_d)
-    kept = zero if before_final is None else tau_d**2 * kl(before_final.detach(), student_final, tau_d).mean()
+    kept = (
+        zero
+        if before_final is None
+        else tau_d**2 * kl(before_final.detach(), student_final, tau_d).mean()
+    )
     # L = \alpha L_{hard} + \beta L_{soft} + \gamma L_{keep}
     total = hard * taught.student + soft * response + keep * kept
     return ProgressiveLoss(total, zero, response, zero, taught.student, keep=kept)
@@ -215,10 +280,14 @@ def progressive_loss(
 
 def _hard(final: Tensor, positive: Tensor) -> Tensor:
     if final.dim() != 2 or positive.shape != final.shape[:1] or positive.dtype != torch.long:
-        raise ValueError(f"positive is {tuple(positive.shape)} {positive.dtype} for final scores {tuple(final.shape)}: "
-                         "they must be (B,) torch.int64 and (B, C)")
+        raise ValueError(
+            f"positive is {tuple(positive.shape)} {positive.dtype} for final scores {tuple(final.shape)}: "
+            "they must be (B,) torch.int64 and (B, C)"
+        )
     if positive.min() < 0 or positive.max() >= final.shape[1]:
-        raise ValueError(f"positive is {positive.tolist()}: every one must be a column from 0 to {final.shape[1] - 1}")
+        raise ValueError(
+            f"positive is {positive.tolist()}: every one must be a column from 0 to {final.shape[1] - 1}"
+        )
     # L_{tch}, L_{stu}: Eq. (10), (11)
     return nll(final, positive).mean()
 
@@ -236,9 +305,14 @@ def check_temperature(name: str, tau: float) -> None:
 
 
 def _loss(
-    student: Tensor, response: Tensor | None = None, teacher: Tensor | None = None, layer: Tensor | None = None,
+    student: Tensor,
+    response: Tensor | None = None,
+    teacher: Tensor | None = None,
+    layer: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Loss:
-    layer, response, teacher = (student.new_zeros(()) if part is None else part for part in (layer, response, teacher))
+    layer, response, teacher = (
+        student.new_zeros(()) if part is None else part for part in (layer, response, teacher)
+    )
     # L_{total} = L_{lyr} + L_{rep} + L_{tch} + L_{stu}, Eq. (12)
     return Loss(layer + response + teacher + student, layer, response, teacher, student, weights)

@@ -54,7 +54,9 @@ def wait() -> None:
 def share(whole: int, name: str) -> slice:
     """This process's part of `whole` rows. ValueError where they cannot be shared equally."""
     if whole % count():
-        raise ValueError(f"{name} {whole} cannot be shared by {count()} processes: use a multiple of {count()}")
+        raise ValueError(
+            f"{name} {whole} cannot be shared by {count()} processes: use a multiple of {count()}"
+        )
     part = whole // count()
     return slice(number() * part, (number() + 1) * part)
 
@@ -67,7 +69,9 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:
-        return _reduce(grad.contiguous(), "sum")[ctx.rows]  # every process's loss depends on these rows
+        return _reduce(grad.contiguous(), "sum")[
+            ctx.rows
+        ]  # every process's loss depends on these rows
 
 
 def gather(own: Tensor) -> Tensor:
@@ -82,7 +86,11 @@ def mean(value: Tensor) -> Tensor:
 
 def total(values: np.ndarray) -> np.ndarray:
     """The sum over the processes: each row was filled by one of them and is zero in the others."""
-    return _reduce(torch.from_numpy(values).to(device()), "sum").cpu().numpy() if count() > 1 else values
+    return (
+        _reduce(torch.from_numpy(values).to(device()), "sum").cpu().numpy()
+        if count() > 1
+        else values
+    )
 
 
 def side_by_side(own: np.ndarray) -> np.ndarray:
@@ -95,7 +103,9 @@ def agree(value: object, what: str) -> None:
     if count() > 1:
         (mains,) = broadcast_object_list([value])
         if mains != value:
-            raise ValueError(f"process {number()} has {what} {value!r}, the main process {mains!r}: start all with one command")
+            raise ValueError(
+                f"process {number()} has {what} {value!r}, the main process {mains!r}: start all with one command"
+            )
 
 
 def mains(value: object) -> object:

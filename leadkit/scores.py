@@ -66,10 +66,15 @@ class _MaxOverPassageTokens(torch.autograd.Function):
     def forward(ctx, q: Tensor, p: Tensor, p_mask: Tensor) -> Tensor:
         (K, B, X, _), (N, Y) = q.shape, p_mask.shape
         # Made before the chunks: what a chunk leaves behind would keep the next from the memory that it has freed.
-        best, winner = q.new_empty(K, B, X, N), torch.empty(K, B, X, N, dtype=torch.long, device=q.device)
+        best, winner = (
+            q.new_empty(K, B, X, N),
+            torch.empty(K, B, X, N, dtype=torch.long, device=q.device),
+        )
         for c in _chunks(N, K * B * X * Y * q.element_size(), q.device):
             scores = q.flatten(1, 2) @ p[:, c].flatten(1, 2).mT  # (K, B * X, chunk * Y)
-            scores = scores.view(K, B, X, -1, Y).masked_fill_(~p_mask[c], -torch.inf)  # (K, B, X, chunk, Y)
+            scores = scores.view(K, B, X, -1, Y).masked_fill_(
+                ~p_mask[c], -torch.inf
+            )  # (K, B, X, chunk, Y)
             best[..., c], winner[..., c] = scores.max(-1)  # (K, B, X, chunk)
         ctx.save_for_backward(q, p, winner)
         return best  # (K, B, X, N)
@@ -79,13 +84,24 @@ class _MaxOverPassageTokens(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         q, p, winner = ctx.saved_tensors
         (K, B, X, H), (N, Y) = q.shape, p.shape[1:3]
-        q, winner, grad = q.flatten(1, 2), winner.flatten(1, 2), grad.flatten(1, 2).to(q.dtype)  # (K, B * X, H or N)
+        q, winner, grad = (
+            q.flatten(1, 2),
+            winner.flatten(1, 2),
+            grad.flatten(1, 2).to(q.dtype),
+        )  # (K, B * X, H or N)
         grad_q, grad_p = torch.zeros_like(q), torch.zeros(p.shape, dtype=p.dtype, device=p.device)
         for c in _chunks(N, B * X * H * q.element_size(), q.device):
-            rows = winner[..., c] + Y * torch.arange(c.stop - c.start, device=q.device)  # (K, B * X, chunk)
+            rows = winner[..., c] + Y * torch.arange(
+                c.stop - c.start, device=q.device
+            )  # (K, B * X, chunk)
             for k in range(K):
-                g, tokens = grad[k, :, c].contiguous(), p[k, c].flatten(0, 1)  # (B * X, chunk), (chunk * Y, H)
-                grad_q[k] += F.embedding_bag(rows[k], tokens, per_sample_weights=g, mode="sum")  # (B * X, H)
+                g, tokens = (
+                    grad[k, :, c].contiguous(),
+                    p[k, c].flatten(0, 1),
+                )  # (B * X, chunk), (chunk * Y, H)
+                grad_q[k] += F.embedding_bag(
+                    rows[k], tokens, per_sample_weights=g, mode="sum"
+                )  # (B * X, H)
                 moved = (g[..., None] * q[k, :, None]).flatten(0, 1)  # (B * X * chunk, H)
                 grad_p[k, c].view(-1, H).index_add_(0, rows[k].flatten(), moved)
         return grad_q.view(K, B, X, H), grad_p, None
@@ -99,7 +115,11 @@ def _chunks(N: int, bytes_per_passage: int, device: torch.device) -> Iterator[sl
 def _check_masks(q: Tensor, p: Tensor, p_mask: Tensor, q_mask: Tensor | None) -> None:
     for name, mask, states in (("p_mask", p_mask, p), ("q_mask", q_mask, q)):
         if mask is not None and mask.shape != states.shape[1:3]:
-            raise ValueError(f"{name} has shape {tuple(mask.shape)}: the token states need {tuple(states.shape[1:3])}")
+            raise ValueError(
+                f"{name} has shape {tuple(mask.shape)}: the token states need {tuple(states.shape[1:3])}"
+            )
     filled = p_mask.bool().any(1)
     if not filled.all():
-        raise ValueError(f"p_mask is all 0 for passage {filled.int().argmin().item()}: a passage needs a token")
+        raise ValueError(
+            f"p_mask is all 0 for passage {filled.int().argmin().item()}: a passage needs a token"
+        )

@@ -14,7 +14,9 @@ STRATEGIES = ("random", "weighted", "last", "skip")
 def random_layers(k: int, student_layers: int, teacher_layers: int, generator: Generator) -> Layers:
     """LEAD's choice: k of the M student layers and k of the N teacher layers, each set equally likely."""
     _check(k, student_layers, teacher_layers)
-    return _sample(k, torch.ones(student_layers), generator), _sample(k, torch.ones(teacher_layers), generator)
+    return _sample(k, torch.ones(student_layers), generator), _sample(
+        k, torch.ones(teacher_layers), generator
+    )
 
 
 def weighted_layers(
@@ -26,9 +28,13 @@ def weighted_layers(
     """
     _check(k, student_layers, teacher_layers)
     if weights.shape != (teacher_layers,):
-        raise ValueError(f"weights has shape {tuple(weights.shape)}: give one per teacher layer, ({teacher_layers},)")
+        raise ValueError(
+            f"weights has shape {tuple(weights.shape)}: give one per teacher layer, ({teacher_layers},)"
+        )
     if not (weights.isfinite() & (weights >= 0)).all():
-        raise ValueError(f"weights is {weights.tolist()}: every weight must be finite and not negative")
+        raise ValueError(
+            f"weights is {weights.tolist()}: every weight must be finite and not negative"
+        )
     return _sample(k, torch.ones(student_layers), generator), _sample(k, weights, generator)
 
 
@@ -42,12 +48,19 @@ def skip_layers(k: int, student_layers: int, teacher_layers: int, step: int = 2)
     """The student's last k layers; the teacher's 1, 1 + step, 1 + 2 step, ... ValueError if it runs out of them."""
     _check(k, student_layers, teacher_layers)
     if step < 1 or 1 + (k - 1) * step > teacher_layers:
-        raise ValueError(f"step is {step}: {k} layers from 1 in steps >= 1 must end by teacher layer {teacher_layers}")
+        raise ValueError(
+            f"step is {step}: {k} layers from 1 in steps >= 1 must end by teacher layer {teacher_layers}"
+        )
     return _last(k, student_layers), tuple(range(1, 2 + (k - 1) * step, step))
 
 
 def select(
-    strategy: str, k: int, student_layers: int, teacher_layers: int, generator: Generator, weights: Tensor | None = None
+    strategy: str,
+    k: int,
+    student_layers: int,
+    teacher_layers: int,
+    generator: Generator,
+    weights: Tensor | None = None,
 ) -> Layers:
     """The strategy by its name. "weighted" without weights takes equal ones. ValueError for an unknown strategy."""
     match strategy:
@@ -75,6 +88,10 @@ def _last(k: int, layers: int) -> tuple[int, ...]:
 
 def _check(k: int, student_layers: int, teacher_layers: int) -> None:
     if teacher_layers < student_layers:
-        raise ValueError(f"teacher_layers is {teacher_layers}: it must be at least student_layers, {student_layers}")
+        raise ValueError(
+            f"teacher_layers is {teacher_layers}: it must be at least student_layers, {student_layers}"
+        )
     if not 1 <= k <= student_layers:
-        raise ValueError(f"k is {k}: it must be from 1 to the student's number of layers, {student_layers}")
+        raise ValueError(
+            f"k is {k}: it must be from 1 to the student's number of layers, {student_layers}"
+        )

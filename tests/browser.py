@@ -31,8 +31,16 @@ SETTINGS = {  # without news from the network, and with all cells in the page, a
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 TEXT = ("text", "textarea")
 KIND = "node => node.matches('.noUi-handle') ? 'slider' : node.type"
 CONTROLS = ".noUi-handle, select, input, textarea, button"
@@ -62,10 +70,16 @@ IDLE = """() => {
 @pytest.fixture(scope="module")
 def chromium() -> Iterator:
     """A Chromium of the system under playwright."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'")
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is not installed: pip install -e '.[browser]'"
+    )
+    found = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
     if not found:
-        pytest.skip("no browser: neither chromium nor google-chrome is installed (as root: apt-get install chromium)")
+        pytest.skip(
+            "no browser: neither chromium nor google-chrome is installed (as root: apt-get install chromium)"
+        )
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=FLAGS)
         yield browser
@@ -76,7 +90,9 @@ def chromium() -> Iterator:
 def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     """JupyterLab over copies of the notebooks, with settings of its own: (folder, address with {} for a notebook's path)."""
     home = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(
+        ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
+    )
     for path in (home / "notebooks").glob("0*.ipynb"):
         before, smoke, after = path.read_text().partition('SCALE: str = \\"smoke\\"')
         assert smoke, f"{path.name} has another parameter cell"
@@ -89,14 +105,33 @@ def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    folders = {"JUPYTER_CONFIG_DIR": "config", "JUPYTER_RUNTIME_DIR": "runtime", "JUPYTERLAB_SETTINGS_DIR": "settings",
-               "JUPYTERLAB_WORKSPACES_DIR": "workspaces", "IPYTHONDIR": "ipython"}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser", "--ip=127.0.0.1",
-               f"--port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}",
-               f"--ServerApp.root_dir={home / 'notebooks'}"]
+    folders = {
+        "JUPYTER_CONFIG_DIR": "config",
+        "JUPYTER_RUNTIME_DIR": "runtime",
+        "JUPYTERLAB_SETTINGS_DIR": "settings",
+        "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
+        "IPYTHONDIR": "ipython",
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--expose-app-in-browser",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={token}",
+        f"--ServerApp.root_dir={home / 'notebooks'}",
+    ]
     with open(home / "server.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT,
-                                  env=os.environ | {name: str(home / folder) for name, folder in folders.items()})
+        server = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {name: str(home / folder) for name, folder in folders.items()},
+        )
     try:
         for _ in range(120):
             try:
@@ -132,7 +167,9 @@ def latencies() -> Iterator[list[dict]]:
         table = pd.DataFrame(found)
         ms = pd.DataFrame(table.pop("ms").tolist())
         table = table.assign(median=ms.median(axis=1), max=ms.max(axis=1)).round(0)
-        print(f"\n\nFrom the key to the new picture, milliseconds, {MOVES} moves of each control\n{table.to_string(index=False)}")
+        print(
+            f"\n\nFrom the key to the new picture, milliseconds, {MOVES} moves of each control\n{table.to_string(index=False)}"
+        )
 
 
 def run(page, address: str) -> nbformat.NotebookNode:
@@ -149,7 +186,9 @@ def run(page, address: str) -> nbformat.NotebookNode:
         jupyterapp.commands.execute("notebook:run-all-cells").finally(() => window.ran = true);
     }""")
     page.wait_for_function("window.ran", timeout=MINUTES * 60_000)
-    return nbformat.from_dict(page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()"))
+    return nbformat.from_dict(
+        page.evaluate("jupyterapp.shell.currentWidget.content.model.toJSON()")
+    )
 
 
 def problems(notebook: nbformat.NotebookNode) -> list[str]:
@@ -157,15 +196,27 @@ def problems(notebook: nbformat.NotebookNode) -> list[str]:
     found = []
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "code" and cell.source:
-            found += [f"cell {i + 1}: {out.ename}: {out.evalue}" for out in cell.outputs if out.output_type == "error"]
+            found += [
+                f"cell {i + 1}: {out.ename}: {out.evalue}"
+                for out in cell.outputs
+                if out.output_type == "error"
+            ]
             found += [] if cell.execution_count else [f"cell {i + 1} was not run"]
     return found
 
 
 def bundles(notebook: nbformat.NotebookNode) -> int:
     """The number of leadkit's widgets: a live view beside a picture of it."""
-    data = [out.get("data", {}) for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs]
-    return sum("application/vnd.jupyter.widget-view+json" in kinds and "image/png" in kinds for kinds in data)
+    data = [
+        out.get("data", {})
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for out in cell.outputs
+    ]
+    return sum(
+        "application/vnd.jupyter.widget-view+json" in kinds and "image/png" in kinds
+        for kinds in data
+    )
 
 
 def move(control, kind: str) -> None:
@@ -174,13 +225,23 @@ def move(control, kind: str) -> None:
         last = control.evaluate("node => node.ariaValueNow == node.ariaValueMax")
         control.press("ArrowLeft" if last else "ArrowRight")
     elif kind.startswith("select-"):
-        control.select_option(index=control.evaluate("node => (node.selectedIndex + 1) % node.options.length"))
+        control.select_option(
+            index=control.evaluate("node => (node.selectedIndex + 1) % node.options.length")
+        )
     elif kind == "number":
         control.press("ArrowUp")
     elif kind in TEXT:  # another of its suggestions, else words more and words less
-        others = control.evaluate("node => [...node.list?.options ?? []].map(o => o.value).filter(value => value != node.value)")
+        others = control.evaluate(
+            "node => [...node.list?.options ?? []].map(o => o.value).filter(value => value != node.value)"
+        )
         value, words = control.input_value(), " sort a list"
-        control.fill(others[0] if others else value.removesuffix(words) if value.endswith(words) else value + words)
+        control.fill(
+            others[0]
+            if others
+            else value.removesuffix(words)
+            if value.endswith(words)
+            else value + words
+        )
         control.press("Enter")
     else:
         control.click()
@@ -202,35 +263,56 @@ def move_all(page, name: str, seconds: float = 6) -> list[dict]:
     found = []
     for w, root in enumerate(page.locator(".leadkit").all(), 1):
         root.scroll_into_view_if_needed()
-        entries = [(control, control.evaluate(KIND), {"notebook": name, "widget": w, "control": label(control), "ms": []})
-                   for control in root.locator(CONTROLS).all() if control.is_visible()]
-        entries.sort(key=lambda entry: entry[1] not in TEXT)  # words first: once another filter shows nothing, they change nothing
+        entries = [
+            (
+                control,
+                control.evaluate(KIND),
+                {"notebook": name, "widget": w, "control": label(control), "ms": []},
+            )
+            for control in root.locator(CONTROLS).all()
+            if control.is_visible()
+        ]
+        entries.sort(
+            key=lambda entry: entry[1] not in TEXT
+        )  # words first: once another filter shows nothing, they change nothing
         for control, kind, entry in [*entries, *entries]:
-            for _ in range(0 if entry["ms"] else 2 if kind in TEXT else MOVES):  # words that may match nothing are taken back
+            for _ in range(
+                0 if entry["ms"] else 2 if kind in TEXT else MOVES
+            ):  # words that may match nothing are taken back
                 root.evaluate(WATCH)
                 move(control, kind)
                 latency = root.evaluate(LATENCY, seconds * 1000)
                 entry["ms"] += [] if latency is None else [round(latency, 1)]
-                page.wait_for_timeout(200)  # a second drawing of the same move must not be taken for the next one's
+                page.wait_for_timeout(
+                    200
+                )  # a second drawing of the same move must not be taken for the next one's
                 page.wait_for_function(IDLE)
         found += [entry for *_, entry in entries]
         root.screenshot(path=OUT / f"{name}-{w}.png")
     return found
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks").with_suffix("")))
+@pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks").with_suffix(""))
+)
 def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
     name = path.stem if path.parent.name == "notebooks" else f"{path.parent.name}-{path.stem}"
     notebook = run(page, lab[1].format(path.relative_to(ROOT / "notebooks")))
     page.screenshot(path=OUT / f"{name}.png")
     assert problems(notebook) == []
     assert page.locator(".leadkit").count() == bundles(notebook)
-    assert page.locator(".jupyter-widgets-error-widget").count() == 0, "a widget is shown as an error"
+    assert page.locator(".jupyter-widgets-error-widget").count() == 0, (
+        "a widget is shown as an error"
+    )
     moved = move_all(page, name)
     latencies += moved
     (OUT / "latencies.json").write_text(json.dumps(latencies, indent=1) + "\n")
-    assert page.evaluate("window.raised") == [], "what the controls raise, which a reader does not see"
-    assert [entry["control"] for entry in moved if not entry["ms"]] == [], "controls that do not change the picture"
+    assert page.evaluate("window.raised") == [], (
+        "what the controls raise, which a reader does not see"
+    )
+    assert [entry["control"] for entry in moved if not entry["ms"]] == [], (
+        "controls that do not change the picture"
+    )
 
 
 TOY = """
@@ -261,9 +343,15 @@ def test_what_goes_wrong_is_found(page, lab):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab[0] / "toy.ipynb")
     notebook = run(page, lab[1].format("toy.ipynb"))
-    assert problems(notebook) == ["cell 3: ZeroDivisionError: division by zero", "cell 4 was not run"]
+    assert problems(notebook) == [
+        "cell 3: ZeroDivisionError: division by zero",
+        "cell 4 was not run",
+    ]
     assert bundles(notebook) == 2
     moved = move_all(page, "toy", seconds=3)
     found = {entry["control"]: len(entry["ms"]) for entry in moved}
     assert found == {"height": MOVES, "dead": 0, "colour": MOVES, "on": MOVES, "broken": 0}
-    assert page.evaluate("window.raised") == ["ZeroDivisionError: division by zero", *["AssertionError: broken"] * MOVES]
+    assert page.evaluate("window.raised") == [
+        "ZeroDivisionError: division by zero",
+        *["AssertionError: broken"] * MOVES,
+    ]

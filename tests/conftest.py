@@ -12,7 +12,9 @@ from toys import isolate, toy
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("leadkit", deadline=None, derandomize=True)
-hypothesis.settings.register_profile("fuzz", deadline=None, max_examples=2000)  # tests/test_hostile.py
+hypothesis.settings.register_profile(
+    "fuzz", deadline=None, max_examples=2000
+)  # tests/test_hostile.py
 hypothesis.settings.load_profile("leadkit")
 
 

@@ -6,7 +6,15 @@ from functools import partial
 
 import pytest
 import torch
-from transformers import AutoModel, BertConfig, DistilBertConfig, ElectraConfig, ModernBertConfig, MPNetConfig, RobertaConfig
+from transformers import (
+    AutoModel,
+    BertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    MPNetConfig,
+    RobertaConfig,
+)
 
 from leadkit.models.attention import _Attention, set_attention
 from leadkit.data.sampling import Tokens
@@ -15,19 +23,40 @@ from leadkit.models.retrievers import Tower, build
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own attention")
 LENGTHS, WIDTH = (9, 5, 7), 9
 # Bit for bit with AVX512_BF16, AVX512 and AVX2; with AMX, whose products may add up in another order, it was not tried.
-NEAR = {"rtol": 2**-6, "atol": 2**-8} if torch.cpu.get_capabilities().get("amx_bf16") else {"rtol": 0, "atol": 0}
-SIZES = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+NEAR = (
+    {"rtol": 2**-6, "atol": 2**-8}
+    if torch.cpu.get_capabilities().get("amx_bf16")
+    else {"rtol": 0, "atol": 0}
+)
+SIZES = {
+    "vocab_size": 100,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 CONFIGS = {
-    "bert": BertConfig(**SIZES), "roberta": RobertaConfig(**SIZES), "electra": ElectraConfig(**SIZES),
+    "bert": BertConfig(**SIZES),
+    "roberta": RobertaConfig(**SIZES),
+    "electra": ElectraConfig(**SIZES),
     "distilbert": DistilBertConfig(vocab_size=100, dim=32, n_layers=2, n_heads=2, hidden_dim=64),
-    "modernbert": ModernBertConfig(**SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2),
-    "mpnet": MPNetConfig(**SIZES)}
+    "modernbert": ModernBertConfig(
+        **SIZES, pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2
+    ),
+    "mpnet": MPNetConfig(**SIZES),
+}
 
 
 def model(kind, dropout=0.0):
     torch.manual_seed(0)
     config = copy.deepcopy(CONFIGS[kind])
-    for field in ("attention_probs_dropout_prob", "hidden_dropout_prob", "attention_dropout", "dropout", "embedding_dropout"):
+    for field in (
+        "attention_probs_dropout_prob",
+        "hidden_dropout_prob",
+        "attention_dropout",
+        "dropout",
+        "embedding_dropout",
+    ):
         if hasattr(config, field):
             setattr(config, field, dropout)
     return AutoModel.from_config(config).train()
@@ -53,12 +82,21 @@ def test_states_and_gradients_are_those_of_the_plain_attention(kind, padded, dro
     set_attention(ours, bf16=True)
     plain.set_attn_implementation("eager")
     found, want = step(ours, padded), step(plain, padded)
-    assert ours.config._attn_implementation == ("eager" if kind in ("mpnet", "modernbert") else "lean") and len(found[1]) > 10
+    assert (
+        ours.config._attn_implementation == ("eager" if kind in ("mpnet", "modernbert") else "lean")
+        and len(found[1]) > 10
+    )
     torch.testing.assert_close(found, want, **NEAR)
 
 
 def test_of_the_maps_a_retriever_keeps_the_scores_alone_in_bfloat16():
-    tokens, kept = Tokens(torch.arange(27).view(3, WIDTH) + 5, torch.arange(WIDTH) < torch.tensor(LENGTHS)[:, None]), {}
+    tokens, kept = (
+        Tokens(
+            torch.arange(27).view(3, WIDTH) + 5,
+            torch.arange(WIDTH) < torch.tensor(LENGTHS)[:, None],
+        ),
+        {},
+    )
     for name in ("lean", "eager"):
         retriever = build(Tower("CB", "random:2x32", dropout=0.0, bf16=True))
         assert retriever.encoder.config._attn_implementation == "lean"
@@ -87,7 +125,11 @@ def test_padding_changes_nothing():
     for words in (50, 60):
         ids = torch.where(torch.arange(WIDTH) < 5, torch.arange(WIDTH), words)[None]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            found.append(attending(ids, attention_mask=(torch.arange(WIDTH) < 5)[None]).last_hidden_state[:, :5])
+            found.append(
+                attending(ids, attention_mask=(torch.arange(WIDTH) < 5)[None]).last_hidden_state[
+                    :, :5
+                ]
+            )
     assert torch.equal(*found)
 
 
@@ -95,10 +137,20 @@ def test_padding_changes_nothing():
 def test_gradient_is_that_of_the_equation(masked):
     torch.manual_seed(0)
     q, k, v = torch.randn(3, 2, 2, 5, 4, dtype=torch.double)
-    mask = torch.where(torch.rand(2, 1, 5, 5) < 0.3, -1e9, 0.0).double().index_fill(-1, torch.tensor(0), 0.0) if masked else None
-    want = torch.softmax(0.5 * torch.einsum("phxd,phyd->phxy", q, k) + (mask if masked else 0), -1) @ v
+    mask = (
+        torch.where(torch.rand(2, 1, 5, 5) < 0.3, -1e9, 0.0)
+        .double()
+        .index_fill(-1, torch.tensor(0), 0.0)
+        if masked
+        else None
+    )
+    want = (
+        torch.softmax(0.5 * torch.einsum("phxd,phyd->phxy", q, k) + (mask if masked else 0), -1) @ v
+    )
     torch.testing.assert_close(_Attention.apply(q, k, v, mask, 0.5), want)
-    assert torch.autograd.gradcheck(lambda *x: _Attention.apply(*x, mask, 0.5), [t.requires_grad_() for t in (q, k, v)])
+    assert torch.autograd.gradcheck(
+        lambda *x: _Attention.apply(*x, mask, 0.5), [t.requires_grad_() for t in (q, k, v)]
+    )
 
 
 def test_elsewhere_the_library_chooses():

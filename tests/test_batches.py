@@ -26,9 +26,17 @@ def tokenizer():
 def crowded(passages=120, queries=40, seed=0):
     """Groups that share relevant passages, with hard negatives that are relevant to other queries."""
     draw = np.random.default_rng(seed)
-    relevant = [set(draw.choice(60, draw.integers(1, 4), replace=False).tolist()) for _ in range(queries)]
-    pools = [[int(p) for p in draw.permutation(passages)[: draw.integers(0, 30)] if int(p) not in own] for own in relevant]
-    return [Group(i, tuple(sorted(own)), tuple(pool)) for i, (own, pool) in enumerate(zip(relevant, pools, strict=True))]
+    relevant = [
+        set(draw.choice(60, draw.integers(1, 4), replace=False).tolist()) for _ in range(queries)
+    ]
+    pools = [
+        [int(p) for p in draw.permutation(passages)[: draw.integers(0, 30)] if int(p) not in own]
+        for own in relevant
+    ]
+    return [
+        Group(i, tuple(sorted(own)), tuple(pool))
+        for i, (own, pool) in enumerate(zip(relevant, pools, strict=True))
+    ]
 
 
 @given(seed=st.integers(0, 50), batch=st.integers(1, 12), per_query=st.integers(1, 6))
@@ -76,7 +84,9 @@ def test_a_step_is_a_pure_function_of_seed_and_step():
 def test_every_query_comes_once_per_epoch_in_another_order():
     sampler, orders = Sampler([Group(i, (i,)) for i in range(24)], 100, 4, 2, 0), []
     for epoch in range(3):
-        seen = np.concatenate([sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)])
+        seen = np.concatenate(
+            [sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)]
+        )
         assert sorted(seen) == list(range(24))
         orders.append(tuple(seen))
     assert len(set(orders)) == 3
@@ -85,16 +95,24 @@ def test_every_query_comes_once_per_epoch_in_another_order():
 def test_queries_that_share_passages_come_at_most_once_per_epoch():
     sampler = Sampler(crowded(), 120, 4, 2, 0)
     for epoch in range(3):
-        seen = np.concatenate([sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)])
+        seen = np.concatenate(
+            [sampler(epoch * sampler.steps + at)[0] for at in range(sampler.steps)]
+        )
         assert len(set(seen)) == len(seen)
-        assert len(seen) >= 0.8 * 40  # what cannot be placed beside the others waits for the next epoch
+        assert (
+            len(seen) >= 0.8 * 40
+        )  # what cannot be placed beside the others waits for the next epoch
 
 
 def test_sampler_says_what_does_not_fit():
     made = [Group(i, (i,)) for i in range(6)]
-    with pytest.raises(ValueError, match="batch 8 is larger than the 6 training queries; use at most 6"):
+    with pytest.raises(
+        ValueError, match="batch 8 is larger than the 6 training queries; use at most 6"
+    ):
         Sampler(made, 100, 8, 2, 0)
-    with pytest.raises(ValueError, match="batch 4 of 3 passages needs more than 12 passages, not 12"):
+    with pytest.raises(
+        ValueError, match="batch 4 of 3 passages needs more than 12 passages, not 12"
+    ):
         Sampler(made, 12, 4, 3, 0)
 
 
@@ -112,7 +130,9 @@ def test_groups_hold_the_relevant_passages_and_no_other(tmp_path):
     for split in ("train", "dev", "test"):
         ids, texts = list(collection.passages), list(collection.split(split))
         for group in groups(collection, split):
-            assert {ids[p] for p in group.relevant} == set(collection.qrels[split][texts[group.query]])
+            assert {ids[p] for p in group.relevant} == set(
+                collection.qrels[split][texts[group.query]]
+            )
     mined = {qid: ["p0", "p1", "p40"] for qid in collection.qrels["train"]}
     for group in groups(collection, "train", mined):
         assert not set(group.relevant) & set(group.negatives)
@@ -122,21 +142,35 @@ def test_groups_hold_the_relevant_passages_and_no_other(tmp_path):
 def test_grade_zero_is_not_relevant(tmp_path):
     from toys import write_beir
 
-    name = write_beir(tmp_path / "c", {"a": "x", "b": "y"}, {"1": "q", "2": "r"}, {"train": {"1": {"a": 0}, "2": {"a": 0, "b": 2}}})
+    name = write_beir(
+        tmp_path / "c",
+        {"a": "x", "b": "y"},
+        {"1": "q", "2": "r"},
+        {"train": {"1": {"a": 0}, "2": {"a": 0, "b": 2}}},
+    )
     assert groups(load(name), "train") == [Group(1, (1,))]
 
 
 # --- tokens
 
 
-TEXTS = {"a": "Return the shape of an array.", "b": "x", "c": " ".join(WORDS), "d": "Überraschung: naïve café \N{SNOWMAN}"}
+TEXTS = {
+    "a": "Return the shape of an array.",
+    "b": "x",
+    "c": " ".join(WORDS),
+    "d": "Überraschung: naïve café \N{SNOWMAN}",
+}
 
 
 def test_tokens_are_those_of_the_tokeniser(tokenizer, tmp_path):
     made = tokenise(TEXTS, tokenizer, 24, tmp_path)
-    want = tokenizer(list(TEXTS.values()), truncation=True, max_length=24, padding=True, return_tensors="pt")
+    want = tokenizer(
+        list(TEXTS.values()), truncation=True, max_length=24, padding=True, return_tensors="pt"
+    )
     got = made.rows(np.arange(4))
-    assert torch.equal(got.ids, want["input_ids"]) and torch.equal(got.mask, want["attention_mask"].bool())
+    assert torch.equal(got.ids, want["input_ids"]) and torch.equal(
+        got.mask, want["attention_mask"].bool()
+    )
     assert made.lengths.tolist() == want["attention_mask"].sum(1).tolist() and made.lengths[2] == 24
     few = made.rows(np.array([1, 0]))
     assert few.ids.shape[1] == made.lengths[0] and few.ids[0, 3:].eq(tokenizer.pad_token_id).all()
@@ -146,33 +180,50 @@ def test_some_texts_alone(tokenizer, tmp_path):
     every = tokenise({"a": "one", "b": "two three", "c": "four five six"}, tokenizer, 16, tmp_path)
     for rows in ([2, 0], []):
         some = every.take(rows)
-        assert [some.row(i).tolist() for i in range(len(some))] == [every.row(row).tolist() for row in rows]
-        assert (some.pad, some.between.tolist(), some.kind) == (every.pad, every.between.tolist(), every.kind)
+        assert [some.row(i).tolist() for i in range(len(some))] == [
+            every.row(row).tolist() for row in rows
+        ]
+        assert (some.pad, some.between.tolist(), some.kind) == (
+            every.pad,
+            every.between.tolist(),
+            every.kind,
+        )
 
 
 def test_pair_is_the_tokenisers_pair(tokenizer, tmp_path):
     made, texts = tokenise(TEXTS, tokenizer, 512, tmp_path), list(TEXTS.values())
     q, p = np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])
-    want = tokenizer([texts[i] for i in q], [texts[i] for i in p], padding=True, return_tensors="pt")
+    want = tokenizer(
+        [texts[i] for i in q], [texts[i] for i in p], padding=True, return_tensors="pt"
+    )
     got = pair(made, made, q, p)
     assert torch.equal(got.ids, want["input_ids"])
-    assert torch.equal(got.mask, want["attention_mask"].bool()) and torch.equal(got.kinds, want["token_type_ids"])
+    assert torch.equal(got.mask, want["attention_mask"].bool()) and torch.equal(
+        got.kinds, want["token_type_ids"]
+    )
 
 
 def test_pad():
     got = pad([np.array([1, 2, 3]), np.array([4])], 9)
-    assert got.ids.tolist() == [[1, 2, 3], [4, 9, 9]] and got.mask.tolist() == [[True] * 3, [True, False, False]]
+    assert got.ids.tolist() == [[1, 2, 3], [4, 9, 9]] and got.mask.tolist() == [
+        [True] * 3,
+        [True, False, False],
+    ]
 
 
 def test_text_is_tokenised_once(tokenizer, tmp_path, monkeypatch):
     first = tokenise(TEXTS, tokenizer, 16, tmp_path)
-    monkeypatch.setattr(type(tokenizer), "__call__", lambda *a, **k: pytest.fail("tokenised a second time"))
+    monkeypatch.setattr(
+        type(tokenizer), "__call__", lambda *a, **k: pytest.fail("tokenised a second time")
+    )
     again = tokenise(TEXTS, tokenizer, 16, tmp_path)
     assert isinstance(again.flat.base if again.flat.base is not None else again.flat, np.memmap)
     np.testing.assert_array_equal(first.flat, again.flat)
 
 
-def test_tokens_do_not_depend_on_how_many_texts_are_tokenised_at_once(tokenizer, tmp_path, monkeypatch):
+def test_tokens_do_not_depend_on_how_many_texts_are_tokenised_at_once(
+    tokenizer, tmp_path, monkeypatch
+):
     want = tokenise(TEXTS, tokenizer, 16, tmp_path)
     for portion in (1, 3):
         monkeypatch.setattr(batches_module, "PORTION", portion)
@@ -192,8 +243,12 @@ def test_two_bytes_a_token_while_they_hold_every_id_and_length(tokenizer, tmp_pa
 def test_another_length_text_or_tokeniser_is_another_file(tokenizer, tmp_path):
     changed = load_tokenizer("random:2x32")
     changed.add_tokens(["anewword"])
-    for texts, which, longest in ((TEXTS, tokenizer, 16), (TEXTS, tokenizer, 17), (TEXTS | {"b": "y"}, tokenizer, 16),
-                                  (TEXTS, changed, 16)):
+    for texts, which, longest in (
+        (TEXTS, tokenizer, 16),
+        (TEXTS, tokenizer, 17),
+        (TEXTS | {"b": "y"}, tokenizer, 16),
+        (TEXTS, changed, 16),
+    ):
         tokenise(texts, which, longest, tmp_path)
     assert len(list((tmp_path / "tokens").glob("*.tokens"))) == 4
 
@@ -202,7 +257,11 @@ def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize("damage", [flipped, lambda b: b[: len(b) // 2], lambda b: b""], ids=["flipped", "truncated", "empty"])
+@pytest.mark.parametrize(
+    "damage",
+    [flipped, lambda b: b[: len(b) // 2], lambda b: b""],
+    ids=["flipped", "truncated", "empty"],
+)
 @pytest.mark.parametrize("suffix", ["tokens", "sha256"])
 def test_damaged_token_file_is_rebuilt(damage, suffix, tokenizer, tmp_path):
     want = tokenise(TEXTS, tokenizer, 16, tmp_path).flat.copy()
@@ -222,7 +281,9 @@ def toy_stages(monkeypatch, tmp_path, teacher="CB"):
     made, steps = data(name, passages=3), Schedule(1, 1e-3)
     miner = WarmUp(made, Tower("DE", "random:1x32"), steps)
     negatives = Mine(made, miner)
-    student, big = (WarmUp(made, Tower(a, "random:1x32"), steps, negatives) for a in ("DE", teacher))
+    student, big = (
+        WarmUp(made, Tower(a, "random:1x32"), steps, negatives) for a in ("DE", teacher)
+    )
     return load(name), miner, student, Distil(made, "RD", student, big, negatives, steps, Lead(k=1))
 
 
@@ -232,17 +293,28 @@ def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
     def tokens(texts):
         return {tuple(row) for row in tokenizer(texts, truncation=True, max_length=8)["input_ids"]}
 
-    train, held_out = (tokens([q for s in splits for q in collection.split(s).values()]) for splits in (["train"], ["dev", "test"]))
+    train, held_out = (
+        tokens([q for s in splits for q in collection.split(s).values()])
+        for splits in (["train"], ["dev", "test"])
+    )
     assert not train & held_out
     relevant = {p for s in ("dev", "test") for row in collection.qrels[s].values() for p in row}
-    positives = tokenizer([collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16)["input_ids"]
+    positives = tokenizer(
+        [collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16
+    )["input_ids"]
     for stage in (miner, student, distil):
         at, seen = batches(stage, stage.tower), set()
         for step in range(2 * at.sampler.steps):
             batch = at(step)
-            seen |= {tuple(row[mask].tolist()) for row, mask in zip(batch.queries.ids, batch.queries.mask, strict=True)}
+            seen |= {
+                tuple(row[mask].tolist())
+                for row, mask in zip(batch.queries.ids, batch.queries.mask, strict=True)
+            }
             for column in batch.positive:  # no relevant passage of a held-out query is a positive
-                assert batch.passages.ids[column][batch.passages.mask[column]].tolist() not in positives
+                assert (
+                    batch.passages.ids[column][batch.passages.mask[column]].tolist()
+                    not in positives
+                )
         assert seen == train
 
 
@@ -259,8 +331,14 @@ def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, mon
         B, n = len(a.positive), len(a.passages.ids) // len(a.positive)
         assert a.positive.tolist() == ([0] * B if own else [i * n for i in range(B)])
     alone = batches(student, student.tower)
-    assert any(not torch.equal(alone(step).queries.ids, ours(step).queries.ids) for step in range(4)
-               if alone(step).queries.ids.shape == ours(step).queries.ids.shape) or not own
+    assert (
+        any(
+            not torch.equal(alone(step).queries.ids, ours(step).queries.ids)
+            for step in range(4)
+            if alone(step).queries.ids.shape == ours(step).queries.ids.shape
+        )
+        or not own
+    )
 
 
 def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp_path, tokenizer):
@@ -268,7 +346,13 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
     texts = list(collection.split("train").values()), list(collection.passages.values())
     tower, made = Tower("CE", "random:1x32"), data(collection.name)
     sampler = Sampler(groups(collection, "train"), len(texts[1]), 4, 3, 0)
-    at = Batches(sampler, store.queries_of(tower, made, "train"), store.passages_of(tower, made), own=True, pairs=True)
+    at = Batches(
+        sampler,
+        store.queries_of(tower, made, "train"),
+        store.passages_of(tower, made),
+        own=True,
+        pairs=True,
+    )
     for step in range(4):
         queries, passages = sampler(step)
         pairs = at(step).pairs

@@ -22,23 +22,40 @@ LONG = "The elements are compared by their keys, smaller ones come first, and eq
 
 def test_first_paragraph_is_the_query_and_the_rest_its_passage():
     assert _pair(f"\n  Sort a list\n  in place.\n\n{LONG}\n\n  Examples follow here.\n") == (
-        "Sort a list in place.", f"{LONG} Examples follow here.")
+        "Sort a list in place.",
+        f"{LONG} Examples follow here.",
+    )
 
 
 def test_signature_is_skipped():
-    assert _pair(f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}") == ("Sort a list in place.", LONG)
-    assert _pair(f"np.sort(a,\n  axis=-1)\n\nSort a list in place.\n\n{LONG}") == ("Sort a list in place.", LONG)
-    assert _pair(f"sort(list) sorts a list in place\n\n{LONG}")[0] == "sort(list) sorts a list in place"
+    assert _pair(f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}") == (
+        "Sort a list in place.",
+        LONG,
+    )
+    assert _pair(f"np.sort(a,\n  axis=-1)\n\nSort a list in place.\n\n{LONG}") == (
+        "Sort a list in place.",
+        LONG,
+    )
+    assert (
+        _pair(f"sort(list) sorts a list in place\n\n{LONG}")[0]
+        == "sort(list) sorts a list in place"
+    )
 
 
-@pytest.mark.parametrize("docstring, reason", [
-    ("Sort a list in place.", "one paragraph"),
-    ("sort(list)\n\nSort a list in place.", "one paragraph"),
-    (f"Sort it now.\n\n{LONG}", "query under 4 or over 40 words"),
-    (f"{'very ' * 40}long\n\n{LONG}", "query under 4 or over 40 words"),
-    ("Sort a list in place.\n\nShort, short, short: a passage with few words, words.", "passage under 12 different words"),
-    (f"Sort a list in place.\n\n{LONG} sort A LIST, in: place", "query stands in its passage"),
-])
+@pytest.mark.parametrize(
+    "docstring, reason",
+    [
+        ("Sort a list in place.", "one paragraph"),
+        ("sort(list)\n\nSort a list in place.", "one paragraph"),
+        (f"Sort it now.\n\n{LONG}", "query under 4 or over 40 words"),
+        (f"{'very ' * 40}long\n\n{LONG}", "query under 4 or over 40 words"),
+        (
+            "Sort a list in place.\n\nShort, short, short: a passage with few words, words.",
+            "passage under 12 different words",
+        ),
+        (f"Sort a list in place.\n\n{LONG} sort A LIST, in: place", "query stands in its passage"),
+    ],
+)
 def test_filters(docstring, reason):
     assert _pair(docstring) == reason
 
@@ -49,9 +66,38 @@ def test_lone_surrogates_are_dropped():
 
 # --- a hand-made package
 
-TOPICS = ("array", "graph", "tensor", "file", "socket", "matrix", "string", "table", "thread", "image", "date", "path", "regular",
-          "window", "colour", "number", "symbol", "module", "packet", "signal", "frame", "event", "token", "layer", "index",
-          "cache", "queue", "heap", "stack", "node")
+TOPICS = (
+    "array",
+    "graph",
+    "tensor",
+    "file",
+    "socket",
+    "matrix",
+    "string",
+    "table",
+    "thread",
+    "image",
+    "date",
+    "path",
+    "regular",
+    "window",
+    "colour",
+    "number",
+    "symbol",
+    "module",
+    "packet",
+    "signal",
+    "frame",
+    "event",
+    "token",
+    "layer",
+    "index",
+    "cache",
+    "queue",
+    "heap",
+    "stack",
+    "node",
+)
 
 
 def body(word: str) -> str:
@@ -65,19 +111,30 @@ def function(name: str, query: str, passage: str) -> str:
 def install(site, extra: str = "", version: str = "1.0", parts: int = 3) -> None:
     """A package `toypack` with metadata, as pip leaves it."""
     (site / "toypack" / "tests").mkdir(parents=True, exist_ok=True)
-    sources = {f"toypack/m{part}.py": "".join(function(f"f_{word}", f"Say everything about a {word} here.", body(word))
-                                             for word in TOPICS[part::parts]) for part in range(parts)}
+    sources = {
+        f"toypack/m{part}.py": "".join(
+            function(f"f_{word}", f"Say everything about a {word} here.", body(word))
+            for word in TOPICS[part::parts]
+        )
+        for part in range(parts)
+    }
     same = body("twin")
     sources |= {
         "toypack/__init__.py": f'"""The toy package explains everything.\n\n{body("init")}\n"""\n',
         "toypack/twins.py": function("near", "Do the first of two things.", same)
         + function("nearest", "Do the other of the two.", same)
-        + function("nearer", "Do the first of two things.", body("other")) + extra,
-        "toypack/filtered.py": function("short", "Too short.", LONG) + function("few", "A query with five words.", "few words")
+        + function("nearer", "Do the first of two things.", body("other"))
+        + extra,
+        "toypack/filtered.py": function("short", "Too short.", LONG)
+        + function("few", "A query with five words.", "few words")
         + function("trivial", "Compared by their keys.", LONG)
-        + function("signed", "signed(a, b=None) -> int\n\n    One fine query to keep.", body("signed")),
+        + function(
+            "signed", "signed(a, b=None) -> int\n\n    One fine query to keep.", body("signed")
+        ),
         "toypack/broken.py": "def (:\n",
-        "toypack/tests/test_it.py": function("hidden", "A query from the test folder.", body("hidden")),
+        "toypack/tests/test_it.py": function(
+            "hidden", "A query from the test folder.", body("hidden")
+        ),
         "toypack/raises.py": 'raise RuntimeError("imported")\n'
         + function("unseen", "Parsed but never imported here.", body("unseen")),
     }
@@ -95,7 +152,9 @@ def site(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     install(folder)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setitem(python_docs.VARIANTS, "toy", Variant(("toypack",), standard_library=False, test=6, dev=5))
+    monkeypatch.setitem(
+        python_docs.VARIANTS, "toy", Variant(("toypack",), standard_library=False, test=6, dev=5)
+    )
     monkeypatch.setattr(python_docs, "CACHE", tmp_path / "cache")
     return folder
 
@@ -107,12 +166,20 @@ def test_extraction_of_a_package(site):
     assert collection.queries["toypack"] == "The toy package explains everything."
     assert collection.queries["toypack.filtered.signed"] == "One fine query to keep."
     assert "toypack.raises.unseen" in collection.passages  # parsed, never imported
-    assert not [name for name in collection.passages if "test_it" in name or name.endswith((".short", ".few", ".trivial"))]
+    assert not [
+        name
+        for name in collection.passages
+        if "test_it" in name or name.endswith((".short", ".few", ".trivial"))
+    ]
     [folder] = (site.parent / "cache").glob("toy-*")
     counts = json.loads((folder / "filters.json").read_text())
-    assert counts["filtered"] == {"file does not parse": 1, "near-duplicate passage, merged": 1,
-                                  "passage under 12 different words": 1, "query stands in its passage": 1,
-                                  "query under 4 or over 40 words": 1}
+    assert counts["filtered"] == {
+        "file does not parse": 1,
+        "near-duplicate passage, merged": 1,
+        "passage under 12 different words": 1,
+        "query stands in its passage": 1,
+        "query under 4 or over 40 words": 1,
+    }
     assert counts["passages"] == len(collection.passages) == len(TOPICS) + 5
     assert counts["queries"] == {split: len(rows) for split, rows in collection.qrels.items()}
 
@@ -127,7 +194,12 @@ def test_near_duplicates_merge_and_equal_queries_are_one(site):
 
 
 def test_query_of_more_than_three_passages_is_dropped(site):
-    install(site, "".join(function(f"g{i}", "The parameters of the model.", body(f"g{i}x")) for i in range(4)))
+    install(
+        site,
+        "".join(
+            function(f"g{i}", "The parameters of the model.", body(f"g{i}x")) for i in range(4)
+        ),
+    )
     collection = load("toy")
     assert {f"toypack.twins.g{i}" for i in range(4)} <= set(collection.passages)
     assert "The parameters of the model." not in collection.queries.values()
@@ -135,8 +207,13 @@ def test_query_of_more_than_three_passages_is_dropped(site):
 
 def test_splits_share_neither_query_nor_relevant_passage(site):
     collection = load("toy")
-    passages = {split: {pid for row in rows.values() for pid in row} for split, rows in collection.qrels.items()}
-    words = {split: {q.lower() for q in collection.split(split).values()} for split in collection.qrels}
+    passages = {
+        split: {pid for row in rows.values() for pid in row}
+        for split, rows in collection.qrels.items()
+    }
+    words = {
+        split: {q.lower() for q in collection.split(split).values()} for split in collection.qrels
+    }
     for a, b in (("train", "dev"), ("train", "test"), ("dev", "test")):
         assert not passages[a] & passages[b] and not words[a] & words[b]
     assert 6 <= len(collection.qrels["test"]) <= 8 and 5 <= len(collection.qrels["dev"]) <= 7
@@ -145,22 +222,44 @@ def test_splits_share_neither_query_nor_relevant_passage(site):
 
 def test_smoke_collection_keeps_its_promises():
     collection = load("python-docs:smoke")
-    assert {s: len(rows) for s, rows in collection.qrels.items() if s != "train"} == {"dev": 100, "test": 100}
-    passages = {split: {pid for row in rows.values() for pid in row} for split, rows in collection.qrels.items()}
-    assert not passages["train"] & (passages["dev"] | passages["test"]) and not passages["dev"] & passages["test"]
+    assert {s: len(rows) for s, rows in collection.qrels.items() if s != "train"} == {
+        "dev": 100,
+        "test": 100,
+    }
+    passages = {
+        split: {pid for row in rows.values() for pid in row}
+        for split, rows in collection.qrels.items()
+    }
+    assert (
+        not passages["train"] & (passages["dev"] | passages["test"])
+        and not passages["dev"] & passages["test"]
+    )
     for qid, row in ((qid, row) for rows in collection.qrels.values() for qid, row in rows.items()):
         assert 1 <= len(row) <= 3
-        assert collection.queries[qid].lower() not in " ".join(collection.passages[pid].lower() for pid in row)
+        assert collection.queries[qid].lower() not in " ".join(
+            collection.passages[pid].lower() for pid in row
+        )
 
 
 def test_number_of_processes_does_not_matter(site, tmp_path, monkeypatch):
     folders = []
     for workers in (1, 2, 5):
-        monkeypatch.setattr(python_docs, "ProcessPoolExecutor", partial(ProcessPoolExecutor, workers))
+        monkeypatch.setattr(
+            python_docs, "ProcessPoolExecutor", partial(ProcessPoolExecutor, workers)
+        )
         folders.append(tmp_path / f"built-{workers}")
         python_docs.build(python_docs.VARIANTS["toy"], folders[-1])
-    first, *others = [{p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} for folder in folders]
-    assert set(first) == {"corpus.jsonl", "queries.jsonl", "train.tsv", "dev.tsv", "test.tsv", "filters.json"}
+    first, *others = [
+        {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} for folder in folders
+    ]
+    assert set(first) == {
+        "corpus.jsonl",
+        "queries.jsonl",
+        "train.tsv",
+        "dev.tsv",
+        "test.tsv",
+        "filters.json",
+    }
     assert all(other == first for other in others)
 
 
@@ -176,7 +275,9 @@ def test_fingerprint_follows_content_and_version(site, monkeypatch):
     assert load("toy").fingerprint not in (first.fingerprint, newer.fingerprint)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-20], lambda b: b.replace(b"about1", b"about2", 1), lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-20], lambda b: b.replace(b"about1", b"about2", 1), lambda b: b""]
+)
 @pytest.mark.parametrize("name", ["corpus.jsonl", "cache.json"])
 def test_damaged_cache_is_rebuilt(site, name, damage):
     first = load("toy")
@@ -203,7 +304,9 @@ def test_two_processes_build_the_cache_once(site, tmp_path, monkeypatch):
         real(variant, folder)
 
     monkeypatch.setattr(python_docs, "build", build)
-    both = [multiprocessing.get_context("fork").Process(target=load, args=("toy",)) for _ in range(2)]
+    both = [
+        multiprocessing.get_context("fork").Process(target=load, args=("toy",)) for _ in range(2)
+    ]
     for process in both:
         process.start()
     for process in both:
@@ -240,12 +343,17 @@ def test_beir_folder(folder):
     assert (collection.passages, collection.queries, collection.qrels) == (PASSAGES, QUERIES, QRELS)
     assert collection.split("test") == {"q2": "Another"}
     assert collection.passage_row == {"d1": 0, "d2": 1}
-    with pytest.raises(ValueError, match=r"split 'dev' is not in collection .*: choose one of \['test', 'train'\]"):
+    with pytest.raises(
+        ValueError, match=r"split 'dev' is not in collection .*: choose one of \['test', 'train'\]"
+    ):
         collection.split("dev")
 
 
 def test_title_stands_before_the_text(folder):
-    lines = '{"_id": "d1", "title": "Title", "text": "First"}', '{"_id": "d2", "title": null, "text": "x"}'
+    lines = (
+        '{"_id": "d1", "title": "Title", "text": "First"}',
+        '{"_id": "d2", "title": null, "text": "x"}',
+    )
     (folder / "corpus.jsonl").write_text("\n".join(lines))
     assert load(f"beir:{folder}").passages == {"d1": "Title First", "d2": "x"}
 
@@ -255,7 +363,9 @@ def test_gzip_byte_order_mark_crlf_and_blank_lines_read_the_same(folder):
     for name in ("corpus.jsonl", "queries.jsonl"):
         content = (folder / name).read_bytes()
         (folder / name).unlink()
-        (folder / f"{name}.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\n"))
+        (folder / f"{name}.gz").write_bytes(
+            gzip.compress(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\n")
+        )
     for path in (folder / "qrels").iterdir():
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert load(f"beir:{folder}") == first
@@ -267,8 +377,12 @@ def test_qrels_without_a_header(folder):
 
 
 def test_fingerprint_changes_with_every_part_of_the_content(folder, tmp_path):
-    changed = [(PASSAGES | {"d1": "First texT"}, QUERIES, QRELS), (PASSAGES, QUERIES | {"q1": "A questioN"}, QRELS),
-               (PASSAGES, QUERIES, QRELS | {"train": {"q1": {"d1": 2}}}), (PASSAGES | {"d3": "Third"}, QUERIES, QRELS)]
+    changed = [
+        (PASSAGES | {"d1": "First texT"}, QUERIES, QRELS),
+        (PASSAGES, QUERIES | {"q1": "A questioN"}, QRELS),
+        (PASSAGES, QUERIES, QRELS | {"train": {"q1": {"d1": 2}}}),
+        (PASSAGES | {"d3": "Third"}, QUERIES, QRELS),
+    ]
     names = [write_beir(tmp_path / str(i), *parts) for i, parts in enumerate(changed)]
     prints = {load(name).fingerprint for name in (f"beir:{folder}", *names)}
     assert len(prints) == 5
@@ -279,22 +393,40 @@ def line(**fields) -> str:
     return json.dumps({"_id": "d1", "text": "First"} | fields)
 
 
-@pytest.mark.parametrize("content, message", [
-    ('{"_id": "d1", "text": "x"}\n{"_id": "d2", "text": "x"\n', r"corpus\.jsonl, line 2: not a JSON object"),
-    ('{"_id": "d1"}\n', r"line 1: not a JSON object in UTF-8 with the string fields _id and text \(KeyError\('text'\)"),
-    ('["d1", "x"]\n', "line 1: not a JSON object"),
-    ("5\n", "line 1: not a JSON object"),
-    (line(text=None) + "\n", "line 1: not a JSON object"),
-    (line(text=7) + "\n", "line 1: not a JSON object"),
-    (line(title=["a"]) + "\n", "line 1: not a JSON object"),
-    ('{"_id": "d1", "text": "\\ud800"}\n', "line 1: not a JSON object in UTF-8"),
-    (line() + "\n\n" + line(_id="d2", text="  ") + "\n", r"corpus\.jsonl, line 3: 'd2' has an empty text"),
-    (line() + "\n" + line(text="again") + "\n", "line 2: _id 'd1' stands there a second time; ids must be unique"),
-    (line(_id="a b") + "\n", "line 1: _id 'a b' must be a non-empty string without white space"),
-    (line(_id="") + "\n", "line 1: _id '' must be a non-empty string"),
-    (line(_id=1) + "\n", "line 1: _id 1 must be a non-empty string"),
-    ("\n\n", r"corpus\.jsonl holds no line; at least one is needed"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            '{"_id": "d1", "text": "x"}\n{"_id": "d2", "text": "x"\n',
+            r"corpus\.jsonl, line 2: not a JSON object",
+        ),
+        (
+            '{"_id": "d1"}\n',
+            r"line 1: not a JSON object in UTF-8 with the string fields _id and text \(KeyError\('text'\)",
+        ),
+        ('["d1", "x"]\n', "line 1: not a JSON object"),
+        ("5\n", "line 1: not a JSON object"),
+        (line(text=None) + "\n", "line 1: not a JSON object"),
+        (line(text=7) + "\n", "line 1: not a JSON object"),
+        (line(title=["a"]) + "\n", "line 1: not a JSON object"),
+        ('{"_id": "d1", "text": "\\ud800"}\n', "line 1: not a JSON object in UTF-8"),
+        (
+            line() + "\n\n" + line(_id="d2", text="  ") + "\n",
+            r"corpus\.jsonl, line 3: 'd2' has an empty text",
+        ),
+        (
+            line() + "\n" + line(text="again") + "\n",
+            "line 2: _id 'd1' stands there a second time; ids must be unique",
+        ),
+        (
+            line(_id="a b") + "\n",
+            "line 1: _id 'a b' must be a non-empty string without white space",
+        ),
+        (line(_id="") + "\n", "line 1: _id '' must be a non-empty string"),
+        (line(_id=1) + "\n", "line 1: _id 1 must be a non-empty string"),
+        ("\n\n", r"corpus\.jsonl holds no line; at least one is needed"),
+    ],
+)
 def test_malformed_corpus(folder, content, message):
     (folder / "corpus.jsonl").write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -302,12 +434,17 @@ def test_malformed_corpus(folder, content, message):
 
 
 def test_bytes_that_are_no_utf8(folder):
-    (folder / "queries.jsonl").write_bytes(b'{"_id": "q1", "text": "fine"}\n{"_id": "q2", "text": "caf\xe9"}\n')
+    (folder / "queries.jsonl").write_bytes(
+        b'{"_id": "q1", "text": "fine"}\n{"_id": "q2", "text": "caf\xe9"}\n'
+    )
     with pytest.raises(ValueError, match=r"queries\.jsonl, line 2: not a JSON object in UTF-8"):
         load(f"beir:{folder}")
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-12], lambda b: b"no gzip at all", lambda b: b[:20] + b"\0\0\0\0" + b[24:]])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:-12], lambda b: b"no gzip at all", lambda b: b[:20] + b"\0\0\0\0" + b[24:]],
+)
 def test_damaged_gzip(folder, damage):
     content = (folder / "corpus.jsonl").read_bytes()
     (folder / "corpus.jsonl").unlink()
@@ -316,13 +453,22 @@ def test_damaged_gzip(folder, damage):
         load(f"beir:{folder}")
 
 
-@pytest.mark.parametrize("content, message", [
-    ("q2\td2\n", r"test\.tsv, line 1: 'q2\\td2\\n' is not 'query-id TAB corpus-id TAB integer score'"),
-    ("query-id\tcorpus-id\tscore\nq2\td2\tgood\n", r"test\.tsv, line 2: .* integer score"),
-    ("q2 0 d2 1\n", "line 1: .* is not 'query-id TAB corpus-id TAB integer score'"),
-    ("query-id\tcorpus-id\tscore\nq2\td2\t1\nq9\td2\t1\n", r"line 3: query-id 'q9' is not in queries\.jsonl"),
-    ("q2\td9\t1\n", r"line 1: corpus-id 'd9' is not in corpus\.jsonl"),
-])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            "q2\td2\n",
+            r"test\.tsv, line 1: 'q2\\td2\\n' is not 'query-id TAB corpus-id TAB integer score'",
+        ),
+        ("query-id\tcorpus-id\tscore\nq2\td2\tgood\n", r"test\.tsv, line 2: .* integer score"),
+        ("q2 0 d2 1\n", "line 1: .* is not 'query-id TAB corpus-id TAB integer score'"),
+        (
+            "query-id\tcorpus-id\tscore\nq2\td2\t1\nq9\td2\t1\n",
+            r"line 3: query-id 'q9' is not in queries\.jsonl",
+        ),
+        ("q2\td9\t1\n", r"line 1: corpus-id 'd9' is not in corpus\.jsonl"),
+    ],
+)
 def test_malformed_qrels(folder, content, message):
     (folder / "qrels" / "test.tsv").write_text(content)
     with pytest.raises(ValueError, match=message):
@@ -332,7 +478,10 @@ def test_malformed_qrels(folder, content, message):
 @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl"])
 def test_missing_file(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=rf"collection folder {re.escape(str(folder))} has no {name} or {name}\.gz"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"collection folder {re.escape(str(folder))} has no {name} or {name}\.gz",
+    ):
         load(f"beir:{folder}")
 
 
@@ -347,8 +496,11 @@ def test_missing_qrels_and_missing_folder(folder, tmp_path):
 
 @pytest.mark.parametrize("name", ["python-doc", "", "msmarco", "/some/folder"])
 def test_unknown_collection(name):
-    with pytest.raises(ValueError, match=rf"collection {name!r} is unknown: use 'python-docs', 'python-docs:smoke', 'beir:PATH' or "
-                                         "'irds:NAME'"):
+    with pytest.raises(
+        ValueError,
+        match=rf"collection {name!r} is unknown: use 'python-docs', 'python-docs:smoke', 'beir:PATH' or "
+        "'irds:NAME'",
+    ):
         load(name)
 
 
@@ -361,5 +513,9 @@ def test_home_folder_is_understood(folder, monkeypatch):
 def test_real_folders_load_with_the_counts_of_their_readme(collections_dir, name, passages, test):
     collection = load(f"beir:{collections_dir / name}")
     assert (len(collection.passages), len(collection.split("test"))) == (passages, test)
-    row = next(line for line in (collections_dir / "README.md").read_text().splitlines() if line.startswith(f"| {name} |"))
+    row = next(
+        line
+        for line in (collections_dir / "README.md").read_text().splitlines()
+        if line.startswith(f"| {name} |")
+    )
     assert row.split("|")[2].strip() == str(passages) and row.split("|")[5].strip() == str(test)

@@ -59,56 +59,113 @@ def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path):
         assert f"\n{row} " in out
     assert len(list((tmp_path / "records").glob("0-*.json"))) == len(pipeline.ROWS)
     code, printed, _ = call("results", tmp_path / "records")
-    assert code == 0 and printed.startswith("|  | MRR@10 |") and (tmp_path / "records" / "main-table.png").stat().st_size > 1000
+    assert (
+        code == 0
+        and printed.startswith("|  | MRR@10 |")
+        and (tmp_path / "records" / "main-table.png").stat().st_size > 1000
+    )
 
 
 def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
-    code, out, _ = call("table", "--scale", "toy", "--split", "dev", "--only", "student", "--at-once", "3")
+    code, out, _ = call(
+        "table", "--scale", "toy", "--split", "dev", "--only", "student", "--at-once", "3"
+    )
     assert code == 0 and "\nstudent " in out and "RD" not in out.split("\n", 1)[1]
-    assert {path.name.partition("-")[0] for path in (tmp_path / "runs").glob("*/")} == {"warm", "mine", "evaluate"}
+    assert {path.name.partition("-")[0] for path in (tmp_path / "runs").glob("*/")} == {
+        "warm",
+        "mine",
+        "evaluate",
+    }
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("table", "--scale", "tiny"), "scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper"),
-    (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
-    (("table", "--scale", "toy", "--teacher", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
-    (("table", "--scale", "toy", "--split", "validation"), "split 'validation' is not in collection"),
-    (("table", "--scale", "toy", "--seeds", "0"), "seeds is 0: at least one is needed"),
-    (("table", "--scale", "toy", "--at-once", "0"), "at_once is 0: at least one is needed"),
-    (("table", "--scale", "toy", "--only", "12CB"), "row '12CB' is unknown: use one of BM25, 12DE (mines), teacher"),
-    (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
-    (("results", "nowhere"), "folder nowhere holds no result records (*.json)"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            ("table", "--scale", "tiny"),
+            "scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper",
+        ),
+        (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
+        (
+            ("table", "--scale", "toy", "--teacher", "XE"),
+            "teacher 'XE' is unknown: use one of DE, CB, CE",
+        ),
+        (
+            ("table", "--scale", "toy", "--split", "validation"),
+            "split 'validation' is not in collection",
+        ),
+        (("table", "--scale", "toy", "--seeds", "0"), "seeds is 0: at least one is needed"),
+        (("table", "--scale", "toy", "--at-once", "0"), "at_once is 0: at least one is needed"),
+        (
+            ("table", "--scale", "toy", "--only", "12CB"),
+            "row '12CB' is unknown: use one of BM25, 12DE (mines), teacher",
+        ),
+        (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
+        (("results", "nowhere"), "folder nowhere holds no result records (*.json)"),
+    ],
+)
 def test_bad_arguments(call, tiny, arguments, message, tmp_path):
     refused(call(*arguments), message)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("arguments", [("tables",), ("table", "--seeds", "two"), ("table", "--scal", "toy"), ("results",)])
+@pytest.mark.parametrize(
+    "arguments",
+    [("tables",), ("table", "--seeds", "two"), ("table", "--scal", "toy"), ("results",)],
+)
 def test_unknown_arguments(call, arguments):
     code, _, err = call(*arguments)
     assert code == 2 and "Traceback" not in err
 
 
-@pytest.mark.parametrize("damage, message", [
-    (lambda f: (f / "corpus.jsonl").unlink(), "has no corpus.jsonl or corpus.jsonl.gz"),
-    (lambda f: (f / "corpus.jsonl").open("a").write("{half\n"), "corpus.jsonl, line 49: not a JSON object"),
-    (lambda f: (f / "corpus.jsonl").open("a").write('{"_id": "x", "text": ""}\n'), "line 49: 'x' has an empty text"),
-    (lambda f: (f / "qrels" / "test.tsv").open("a").write("q1\tnone\t1\n"), "line 8: corpus-id 'none' is not in corpus.jsonl"),
-], ids=["missing", "malformed", "empty", "unknown id"])
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        (lambda f: (f / "corpus.jsonl").unlink(), "has no corpus.jsonl or corpus.jsonl.gz"),
+        (
+            lambda f: (f / "corpus.jsonl").open("a").write("{half\n"),
+            "corpus.jsonl, line 49: not a JSON object",
+        ),
+        (
+            lambda f: (f / "corpus.jsonl").open("a").write('{"_id": "x", "text": ""}\n'),
+            "line 49: 'x' has an empty text",
+        ),
+        (
+            lambda f: (f / "qrels" / "test.tsv").open("a").write("q1\tnone\t1\n"),
+            "line 8: corpus-id 'none' is not in corpus.jsonl",
+        ),
+    ],
+    ids=["missing", "malformed", "empty", "unknown id"],
+)
 def test_bad_collection(call, tiny, damage, message, tmp_path):
     damage(tmp_path / "toy")
     refused(call("table", "--scale", "toy"), message)
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"lead": config.Lead(k=3)}, "k is 3: it must be from 1 to the student's number of layers, 2"),
-    ({"lead": config.Lead(k=1, strategy="best")}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
-    ({"teacher_encoder": "random:1x32"}, "teacher_layers is 1: it must be at least student_layers, 2"),
-    ({"student_encoder": "no/such/folder"}, "encoder 'no/such/folder' is neither a folder, nor one of"),
-    ({"data": config.Data("msmarco")}, "collection 'msmarco' is unknown"),
-], ids=["k", "strategy", "layers", "encoder", "collection"])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (
+            {"lead": config.Lead(k=3)},
+            "k is 3: it must be from 1 to the student's number of layers, 2",
+        ),
+        (
+            {"lead": config.Lead(k=1, strategy="best")},
+            "strategy 'best' is unknown: use one of random, weighted, last, skip",
+        ),
+        (
+            {"teacher_encoder": "random:1x32"},
+            "teacher_layers is 1: it must be at least student_layers, 2",
+        ),
+        (
+            {"student_encoder": "no/such/folder"},
+            "encoder 'no/such/folder' is neither a folder, nor one of",
+        ),
+        ({"data": config.Data("msmarco")}, "collection 'msmarco' is unknown"),
+    ],
+    ids=["k", "strategy", "layers", "encoder", "collection"],
+)
 def test_scale_that_cannot_be(call, tiny, monkeypatch, changes, message, tmp_path):
     monkeypatch.setitem(config.SCALES, "toy", config.scale("toy", **changes))
     refused(call("table", "--scale", "toy"), message)
@@ -143,8 +200,13 @@ def test_a_fault_in_the_program_keeps_its_traceback(call, tiny, monkeypatch):
 def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(pretraining, "pretrain", lambda config, out: seen.append((config, out)))
-    monkeypatch.setattr(reproduce, "reproduce", lambda scale, seed, only: seen.append((scale.name, seed, only)))
-    assert call("pretrain", "--objective", "masked LM", "--seed", "3", "--bf16", "--out", tmp_path)[0] == 0
+    monkeypatch.setattr(
+        reproduce, "reproduce", lambda scale, seed, only: seen.append((scale.name, seed, only))
+    )
+    assert (
+        call("pretrain", "--objective", "masked LM", "--seed", "3", "--bf16", "--out", tmp_path)[0]
+        == 0
+    )
     assert call("pretrain")[0] == 0
     assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
     trained = pretraining.Pretraining("masked LM", seed=3, bf16=True), pretraining.Pretraining()
@@ -152,36 +214,86 @@ def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch,
 
 
 def test_distil_exports_a_student(call, tiny, tmp_path):
-    encoders = {"--teacher": "random:4x16", "--student": "random:2x32", "--collection": f"beir:{tmp_path / 'toy'}"}
+    encoders = {
+        "--teacher": "random:4x16",
+        "--student": "random:2x32",
+        "--collection": f"beir:{tmp_path / 'toy'}",
+    }
     own = [part for pair in encoders.items() for part in pair]
-    code, out, _ = call("distil", *own, "--out", tmp_path / "mine", "--scale", "toy", "--architecture", "DE", "--split", "dev",
-                        "--seed", "2", "--k", "1")
-    assert code == 0 and out.splitlines()[-1] == f"{tmp_path / 'mine'}: SentenceTransformer('{tmp_path / 'mine'}')"
-    assert [line.split("  ")[0].strip() for line in out.splitlines()[:3]] == ["BM25", "student before", "this model"]
+    code, out, _ = call(
+        "distil",
+        *own,
+        "--out",
+        tmp_path / "mine",
+        "--scale",
+        "toy",
+        "--architecture",
+        "DE",
+        "--split",
+        "dev",
+        "--seed",
+        "2",
+        "--k",
+        "1",
+    )
+    assert (
+        code == 0
+        and out.splitlines()[-1]
+        == f"{tmp_path / 'mine'}: SentenceTransformer('{tmp_path / 'mine'}')"
+    )
+    assert [line.split("  ")[0].strip() for line in out.splitlines()[:3]] == [
+        "BM25",
+        "student before",
+        "this model",
+    ]
     card = (tmp_path / "mine" / "README.md").read_text()
-    for said in ("4DE of random:4x16 -> 2DE of random:2x32", "LEAD: `Lead(k=1, ", "seed 2", "6 queries of split dev"):
+    for said in (
+        "4DE of random:4x16 -> 2DE of random:2x32",
+        "LEAD: `Lead(k=1, ",
+        "seed 2",
+        "6 queries of split dev",
+    ):
         assert said in card
-    refused(call("distil", *own, "--out", tmp_path / "mine", "--scale", "toy"), "mine' exists and is not empty: name a new folder")
+    refused(
+        call("distil", *own, "--out", tmp_path / "mine", "--scale", "toy"),
+        "mine' exists and is not empty: name a new folder",
+    )
 
 
-@pytest.mark.parametrize("changes, message", [
-    (("--seed", "-1"), "seed is -1: it must not be negative"),
-    (("--method", "KD"), "method 'KD' is unknown: use one of student, RD, FD, LEAD"),
-    (("--architecture", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
-    (("--split", "validation"), "split 'validation' is not in collection"),
-    (("--k", "3"), "k is 3: it must be from 1 to the student's number of layers, 2"),
-    (("--teacher", "no/such/folder"), "encoder 'no/such/folder' is neither a folder"),
-    (("--collection", "beir:nowhere"), "nowhere is not a folder"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        (("--seed", "-1"), "seed is -1: it must not be negative"),
+        (("--method", "KD"), "method 'KD' is unknown: use one of student, RD, FD, LEAD"),
+        (("--architecture", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
+        (("--split", "validation"), "split 'validation' is not in collection"),
+        (("--k", "3"), "k is 3: it must be from 1 to the student's number of layers, 2"),
+        (("--teacher", "no/such/folder"), "encoder 'no/such/folder' is neither a folder"),
+        (("--collection", "beir:nowhere"), "nowhere is not a folder"),
+    ],
+)
 def test_distil_with_bad_arguments(call, tiny, changes, message, tmp_path):
-    good = {"--teacher": "random:3x32", "--student": "random:2x32", "--collection": f"beir:{tmp_path / 'toy'}",
-            "--out": tmp_path / "mine", "--scale": "toy"} | dict([changes])
+    good = {
+        "--teacher": "random:3x32",
+        "--student": "random:2x32",
+        "--collection": f"beir:{tmp_path / 'toy'}",
+        "--out": tmp_path / "mine",
+        "--scale": "toy",
+    } | dict([changes])
     refused(call("distil", *(part for pair in good.items() for part in pair)), message)
     assert not (tmp_path / "runs").exists() and not (tmp_path / "mine").exists()
 
 
 def test_process_exits_with_one_line_and_not_zero():
-    done = subprocess.run([sys.executable, "-m", "leadkit", "table", "--scale", "tiny"], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-m", "leadkit", "table", "--scale", "tiny"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper\n"
+    assert (
+        done.stderr
+        == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper\n"
+    )

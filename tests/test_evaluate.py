@@ -11,13 +11,20 @@ from leadkit.data.collections import load
 from leadkit.retrieval.measures import MEASURES, paired_t_test, per_query
 from leadkit.retrieval.dense import Run
 
-QRELS = {"q1": {"p0": 1}, "q2": {"p1": 1, "p2": 2, "p3": 1}, "q3": {"p4": 1, "p5": 0}, "q4": {"p19": 1}}
+QRELS = {
+    "q1": {"p0": 1},
+    "q2": {"p1": 1, "p2": 2, "p3": 1},
+    "q3": {"p4": 1, "p5": 0},
+    "q4": {"p19": 1},
+}
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     passages = {f"p{i}": f"text {i}" for i in range(20)}
-    name = write_beir(tmp_path_factory.mktemp("c") / "beir", passages, {q: "text" for q in QRELS}, {"test": QRELS})
+    name = write_beir(
+        tmp_path_factory.mktemp("c") / "beir", passages, {q: "text" for q in QRELS}, {"test": QRELS}
+    )
     return load(name)
 
 
@@ -33,7 +40,9 @@ def test_values_by_hand(collection):
     np.testing.assert_allclose(got["RR@10"], [1 / 3, 1, 1 / 2, 0])  # q4's passage stands 12th
     np.testing.assert_allclose(got["AP@1000"], [1 / 3, (1 / 1 + 2 / 3) / 3, 1 / 2, 1 / 12])
     ideal = 2 + 1 / log2(3) + 1 / log2(4)  # gains 2, 1, 1
-    np.testing.assert_allclose(got["nDCG@10"], [1 / log2(4), (2 + 1 / log2(4)) / ideal, 1 / log2(3), 0], atol=1e-6)
+    np.testing.assert_allclose(
+        got["nDCG@10"], [1 / log2(4), (2 + 1 / log2(4)) / ideal, 1 / log2(3), 0], atol=1e-6
+    )
     np.testing.assert_allclose(got["R@100"], [1, 2 / 3, 1, 1])
     np.testing.assert_allclose(got["R@1000"], [1, 2 / 3, 1, 1])
 

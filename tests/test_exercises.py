@@ -21,7 +21,9 @@ from leadkit.lessons.exercises.answers import NOT_YET
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 QUERY = tensor([[1.0, 0.0]])  # (X, H)
-PASSAGES = tensor([[[2, 1], [0, 3], [9, 9]], [[1, 0], [1, 1], [0, 2]], [[3, 0], [9, 9], [9, 9]]]).float()  # (N, Y, H)
+PASSAGES = tensor(
+    [[[2, 1], [0, 3], [9, 9]], [[1, 0], [1, 1], [0, 2]], [[3, 0], [9, 9], [9, 9]]]
+).float()  # (N, Y, H)
 MASK = tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0]])  # (N, Y); the query's scores are 2, 1, 3
 DE, CB = 26_089 * 128 * 2, 26_089 * 60 * 128 * 2
 
@@ -39,7 +41,9 @@ def divergence(t: Tensor, s: Tensor) -> float:
     return (p * (p / q).log()).sum().item()
 
 
-THERE = [[np.mean([divergence(t[b], s[b]) for b in range(4)]) for t in TEACHER] for s in STUDENT]  # (M, N)
+THERE = [
+    [np.mean([divergence(t[b], s[b]) for b in range(4)]) for t in TEACHER] for s in STUDENT
+]  # (M, N)
 BACK = [[np.mean([divergence(s[b], t[b]) for b in range(4)]) for t in TEACHER] for s in STUDENT]
 CHANGE = np.abs(np.subtract(BACK, THERE)).mean(1)  # (M,)
 
@@ -72,7 +76,9 @@ def pairs(distance: Tensor, k: int, choose=min):
     """The least total of all k pairs in order, by trying every choice."""
     M, N = distance.shape
     every = product(combinations(range(1, M + 1), k), combinations(range(1, N + 1), k))
-    return choose(every, key=lambda layers: sum(distance[b - 1, a - 1] for b, a in zip(*layers, strict=True)))
+    return choose(
+        every, key=lambda layers: sum(distance[b - 1, a - 1] for b, a in zip(*layers, strict=True))
+    )
 
 
 def greedy(distance: Tensor, k: int):
@@ -96,12 +102,19 @@ TOLD = (W * P).sum(0)  # (B,)
 
 
 def voices(p: Tensor) -> float:
-    return np.mean([math.exp(-sum(w * math.log(w) for w in column)) for column in normal(p).T.tolist()])
+    return np.mean(
+        [math.exp(-sum(w * math.log(w) for w in column)) for column in normal(p).T.tolist()]
+    )
 
 
 def same_voices(factor: float) -> float:
-    raw = torch.stack([(layer / factor).double().softmax(-1)[range(4), POSITIVE] for layer in TEACHER])
-    return min(np.geomspace(0.01, 100, 3000), key=lambda tau: abs(voices(P.double() ** (1 / tau)) - voices(raw ** (1 / 10))))
+    raw = torch.stack(
+        [(layer / factor).double().softmax(-1)[range(4), POSITIVE] for layer in TEACHER]
+    )
+    return min(
+        np.geomspace(0.01, 100, 3000),
+        key=lambda tau: abs(voices(P.double() ** (1 / tau)) - voices(raw ** (1 / 10))),
+    )
 
 
 def by_scores(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -123,10 +136,13 @@ def uncentred(plus: float):
     def gradients(t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         p, q = t.softmax(0), s.softmax(0)
         return q - p, q * ((q / p).log() + plus)
+
     return gradients
 
 
-def toy(first: float = 1, through: bool = True, second: float = 1, hard: float = 0, skip: int = 0) -> list[float]:
+def toy(
+    first: float = 1, through: bool = True, second: float = 1, hard: float = 0, skip: int = 0
+) -> list[float]:
     """By the gradients of exercise 1 instead of autograd: first KL(t, s) + second KL(s, t) + hard L_tch."""
     t, s, history = tensor([3.0, 0, 0]).double(), tensor([0.0, 3, 0]).double(), []
     for _ in range(60 + skip):
@@ -137,8 +153,24 @@ def toy(first: float = 1, through: bool = True, second: float = 1, hard: float =
     return history[skip:]
 
 
-def lead(student, teacher, student_final, teacher_final, positive, *, layer=1.0, there=1.0, back=1.0, hard_t=1.0, hard_s=1.0,
-         weighted=True, swap=False, fixed=True, attached=False, cut=None):
+def lead(
+    student,
+    teacher,
+    student_final,
+    teacher_final,
+    positive,
+    *,
+    layer=1.0,
+    there=1.0,
+    back=1.0,
+    hard_t=1.0,
+    hard_s=1.0,
+    weighted=True,
+    swap=False,
+    fixed=True,
+    attached=False,
+    cut=None,
+):
     """Eq. (6) to (12) in plain operations, and what can be left out of it."""
     if cut == "student":
         student = student.detach()
@@ -147,7 +179,10 @@ def lead(student, teacher, student_final, teacher_final, positive, *, layer=1.0,
         teacher_final = teacher_final.detach()
     if cut == "student_final":
         student_final = student_final.detach()
-    log_t, log_s = (teacher if attached else teacher.detach()).log_softmax(-1), student.log_softmax(-1)
+    log_t, log_s = (
+        (teacher if attached else teacher.detach()).log_softmax(-1),
+        student.log_softmax(-1),
+    )
     rows = range(len(positive))
     w = log_t[:, rows, positive].softmax(0) if weighted else 1 / len(teacher)
     w = w.detach() if fixed and weighted else w
@@ -162,17 +197,33 @@ def lead(student, teacher, student_final, teacher_final, positive, *, layer=1.0,
 
 CASES = {  # check -> arguments of the notebook, right answers, order of both in the call
     "not_symmetric": (1, lambda q, p: exercises.not_symmetric(q, p), ([[1, 0], [0, 1]], [[2, 1]])),
-    "query_padding": (2, lambda same, other: exercises.query_padding(QUERY, PASSAGES, MASK, same, other), ([5, 5], [0, 5])),
+    "query_padding": (
+        2,
+        lambda same, other: exercises.query_padding(QUERY, PASSAGES, MASK, same, other),
+        ([5, 5], [0, 5]),
+    ),
     "index_bytes": (3, exercises.index_bytes, (DE, CB)),
     "kl_limit": (1, exercises.kl_limit, (half_variance,)),
     "peaked_entropy": (2, exercises.peaked_entropy, (entropy, 855)),
-    "swapped_map": (3, lambda swapped, row: exercises.swapped_map(swapped, row, STUDENT, TEACHER), (BACK, CHANGE.argmax() + 1)),
+    "swapped_map": (
+        3,
+        lambda swapped, row: exercises.swapped_map(swapped, row, STUDENT, TEACHER),
+        (BACK, CHANGE.argmax() + 1),
+    ),
     "mean_teacher": (1, exercises.mean_teacher, ([13 / 7 * b for b in range(1, 7)],)),
     "steps_to_cover": (2, exercises.steps_to_cover, ([165, 90, 95], [1641, 891, 941])),
     "nearest_pairs": (3, exercises.nearest_pairs, (pairs,)),
     "shares": (1, exercises.shares, (lambda p, tau: normal(p ** (1 / tau)),)),
-    "worst_query": (2, lambda worst, told: exercises.worst_query(worst, told, TEACHER, POSITIVE, 2.0), (WORST, TOLD[WORST])),
-    "same_voices": (3, lambda tau: exercises.same_voices(tau, TEACHER, POSITIVE, 0.3), (same_voices(0.3),)),
+    "worst_query": (
+        2,
+        lambda worst, told: exercises.worst_query(worst, told, TEACHER, POSITIVE, 2.0),
+        (WORST, TOLD[WORST]),
+    ),
+    "same_voices": (
+        3,
+        lambda tau: exercises.same_voices(tau, TEACHER, POSITIVE, 0.3),
+        (same_voices(0.3),),
+    ),
     "kl_gradients": (1, exercises.kl_gradients, (by_scores, 1)),
     "without_teacher_loss": (2, exercises.without_teacher_loss, (toy(),)),
     "lead_total": (3, exercises.lead_total, (lead,)),
@@ -203,14 +254,53 @@ def test_unanswered(capsys, check):
     """None, ..., or a function that returns one of them; one answer of two is not enough."""
     answers = CASES[check][2]
     for place in range(len(answers)):
-        for nothing in (None, ..., *((lambda *x: None, lambda *x: ...) if callable(answers[place]) else ())):
-            assert verdict(capsys, check, *answers[:place], nothing, *answers[place + 1:]) == NOT_YET
+        for nothing in (
+            None,
+            ...,
+            *((lambda *x: None, lambda *x: ...) if callable(answers[place]) else ()),
+        ):
+            assert (
+                verdict(capsys, check, *answers[:place], nothing, *answers[place + 1 :]) == NOT_YET
+            )
 
 
-JUNK = ["text", "", [], {}, {1, 2}, object(), True, -1, 0, 0.5, 10**400, -1e308, math.nan, math.inf, 1j, [[1], [2, 3]], [None], "3",
-        [[]], np.array(["a"]), torch.zeros(2, 2, 2), tensor(7.5, requires_grad=True), torch.zeros(2, 0), np.zeros((60, 1)), int,
-        lambda *x: x, lambda *x: x[0], lambda *x: "text", lambda *x: 1 / 0, lambda x: x, lambda *x: math.nan, lambda *x: [x, x],
-        lambda *x: x[0] + 1j, lambda *x: x[0].requires_grad_().sum().backward(), [[0, 0, 0], [0, 0, 0]]]
+JUNK = [
+    "text",
+    "",
+    [],
+    {},
+    {1, 2},
+    object(),
+    True,
+    -1,
+    0,
+    0.5,
+    10**400,
+    -1e308,
+    math.nan,
+    math.inf,
+    1j,
+    [[1], [2, 3]],
+    [None],
+    "3",
+    [[]],
+    np.array(["a"]),
+    torch.zeros(2, 2, 2),
+    tensor(7.5, requires_grad=True),
+    torch.zeros(2, 0),
+    np.zeros((60, 1)),
+    int,
+    lambda *x: x,
+    lambda *x: x[0],
+    lambda *x: "text",
+    lambda *x: 1 / 0,
+    lambda x: x,
+    lambda *x: math.nan,
+    lambda *x: [x, x],
+    lambda *x: x[0] + 1j,
+    lambda *x: x[0].requires_grad_().sum().backward(),
+    [[0, 0, 0], [0, 0, 0]],
+]
 
 
 @pytest.mark.parametrize("check", CASES)
@@ -218,7 +308,7 @@ def test_never_an_exception(capsys, check):
     answers = CASES[check][2]
     for place in range(len(answers)):
         for junk in JUNK:
-            said = verdict(capsys, check, *answers[:place], junk, *answers[place + 1:])
+            said = verdict(capsys, check, *answers[:place], junk, *answers[place + 1 :])
             assert said != "right" or junk is True and (check, place) == ("kl_gradients", 1), junk
 
 
@@ -250,13 +340,21 @@ MISTAKES = [
     ("kl_limit", (lambda t, s: (t - s).square().mean() / 2,), "subtract the mean"),
     ("kl_limit", (divergence,), "the KL at tau_d = 1"),
     ("kl_limit", (lambda t, s: 0,), "without the factor tau_d^2"),
-    ("kl_limit", (lambda t, s: 0.6875,), "for 6 random scores"),  # the limit of the notebook's scores alone
+    (
+        "kl_limit",
+        (lambda t, s: 0.6875,),
+        "for 6 random scores",
+    ),  # the limit of the notebook's scores alone
     ("peaked_entropy", (lambda C: entropy(C) / math.log(2), 855), "in bits"),
     ("peaked_entropy", (lambda C: -entropy(C), 855), "is negative"),
     ("peaked_entropy", (lambda C: entropy(C, 0.1 / C), 855), "0.1 / C each"),
     ("peaked_entropy", (lambda C: entropy(C, 0.1), 855), "every other candidate 0.1"),
     ("peaked_entropy", (lambda C: entropy(C, others=1), 855), "only one of the other"),
-    ("peaked_entropy", (lambda C: entropy(C) - 0.9 * math.log(1 / 0.9), 855), "leaves out the peak"),
+    (
+        "peaked_entropy",
+        (lambda C: entropy(C) - 0.9 * math.log(1 / 0.9), 855),
+        "leaves out the peak",
+    ),
     ("peaked_entropy", (lambda C: entropy(C, others=0), 855), "leaves out the other candidates"),
     ("peaked_entropy", (lambda C: math.log(C), 855), "entropy(5) is wrong"),
     ("peaked_entropy", (entropy, 854), "still below 1 nat"),
@@ -279,26 +377,50 @@ MISTAKES = [
     ("mean_teacher", ([6.5] * 6,), "the mean of all layers"),
     ("mean_teacher", ([924 * 13 / 7 * b for b in range(1, 7)],), "not the means over all draws"),
     ("mean_teacher", (13 / 7,), "means has shape (): it must be (6,)"),
-    ("steps_to_cover", ([165, 90, 300], [1641, 891, 941]), "every_step, K = 5: 300 steps are too many"),
-    ("steps_to_cover", ([165, 40, 95], [1641, 891, 941]), "every_step, K = 3: after 40 steps most trainings"),
+    (
+        "steps_to_cover",
+        ([165, 90, 300], [1641, 891, 941]),
+        "every_step, K = 5: 300 steps are too many",
+    ),
+    (
+        "steps_to_cover",
+        ([165, 40, 95], [1641, 891, 941]),
+        "every_step, K = 3: after 40 steps most trainings",
+    ),
     ("steps_to_cover", ([165, 90, 95], [165, 90, 95]), "(a draw serves ten steps)"),
-    ("steps_to_cover", ([1641, 891, 941], [1641, 891, 941]), "every_step, K = 1: 1641 steps are too many"),
+    (
+        "steps_to_cover",
+        ([1641, 891, 941], [1641, 891, 941]),
+        "every_step, K = 1: 1641 steps are too many",
+    ),
     ("nearest_pairs", (lambda d, k: pairs(d, k, max),), "the farthest"),
     ("nearest_pairs", (lambda d, k: ((0, 1, 2), (0, 1, 2)),), "student layer 0 does not exist"),
     ("nearest_pairs", (lambda d, k: ((1, 2, 3), (0, 1, 2)),), "teacher layer 0 does not exist"),
     ("nearest_pairs", (lambda d, k: ((5, 6, 7), (1, 2, 3)),), "student layer 5 does not exist"),
     ("nearest_pairs", (lambda d, k: ((1, 2, 3), (1.5, 2, 3)),), "teacher layer 1.5 does not exist"),
-    ("nearest_pairs", (lambda d, k: ((1, 2, 2), (1, 2, 3)),), "a student layer stands in two pairs"),
+    (
+        "nearest_pairs",
+        (lambda d, k: ((1, 2, 2), (1, 2, 3)),),
+        "a student layer stands in two pairs",
+    ),
     ("nearest_pairs", (lambda d, k: ((1, 3, 2), (1, 2, 3)),), "the student layers are not sorted"),
     ("nearest_pairs", (lambda d, k: ((1, 2, 3), (3, 2, 1)),), "the lines cross"),
     ("nearest_pairs", (greedy,), "other pairs in order have a smaller total"),
-    ("nearest_pairs", (lambda d, k: list(zip(*pairs(d, k), strict=True)),), "has shape (3, 2): it must be (2, 3)"),
+    (
+        "nearest_pairs",
+        (lambda d, k: list(zip(*pairs(d, k), strict=True)),),
+        "has shape (3, 2): it must be (2, 3)",
+    ),
     ("shares", (lambda p, tau: normal(p ** (1 / tau), 1),), "add up to one over the queries"),
     ("shares", (lambda p, tau: p ** (1 / tau),), "do not add up to one over the layers"),
     ("shares", (lambda p, tau: normal(p ** (-1 / tau)),), "the sign is wrong"),
     ("shares", (lambda p, tau: normal(p),), "the shares of tau_l = 1"),
     ("shares", (lambda p, tau: normal(p**tau),), "the shares of 1 / tau_l"),
-    ("shares", (lambda p, tau: normal(p if tau == 1 else p**2),), "at tau_l = 4 these are the shares of the squares"),
+    (
+        "shares",
+        (lambda p, tau: normal(p if tau == 1 else p**2),),
+        "at tau_l = 4 these are the shares of the squares",
+    ),
     ("shares", (lambda p, tau: normal(p + 1),), "at tau_l = 1 these are not the weights"),
     ("worst_query", (WORST + 1, 0), "worst is counted from 1"),
     ("worst_query", (P.amax(0).argmax(), 0), "its best layer knows best"),
@@ -315,9 +437,21 @@ MISTAKES = [
     ("same_voices", (20,), "more than the raw ones at 10"),
     ("same_voices", (0.1,), "fewer than the raw ones at 10"),
     ("kl_gradients", (lambda t, s: by_scores(t, s)[::-1], 1), "the two are swapped"),
-    ("kl_gradients", (lambda t, s: tuple(-x for x in by_scores(t, s)), 1), "both have the wrong sign"),
-    ("kl_gradients", (lambda t, s: (-by_scores(t, s)[0], by_scores(t, s)[1]), 1), "the first one has the wrong sign"),
-    ("kl_gradients", (lambda t, s: (by_scores(t, s)[0], -by_scores(t, s)[1]), 1), "the second one has the wrong sign"),
+    (
+        "kl_gradients",
+        (lambda t, s: tuple(-x for x in by_scores(t, s)), 1),
+        "both have the wrong sign",
+    ),
+    (
+        "kl_gradients",
+        (lambda t, s: (-by_scores(t, s)[0], by_scores(t, s)[1]), 1),
+        "the first one has the wrong sign",
+    ),
+    (
+        "kl_gradients",
+        (lambda t, s: (by_scores(t, s)[0], -by_scores(t, s)[1]), 1),
+        "the second one has the wrong sign",
+    ),
     ("kl_gradients", (by_teacher, 1), "teacher's scores"),
     ("kl_gradients", (by_probability, 1), "behind a softmax"),
     ("kl_gradients", (uncentred(0), 1), "does not add up to 0"),
@@ -351,24 +485,42 @@ WAYS = [  # of lead_total
     ({"cut": "teacher_final"}, "should move the teacher's final scores is detached"),
     ({"cut": "student_final"}, "should move the student's final scores is detached"),
 ]
-MISTAKES += [("lead_total", (lambda *x, way=way: lead(*x, **way),), sentence) for way, sentence in WAYS]
-MISTAKES += [("lead_total", (lambda *x: lead(*x).item(),), "no gradient can be taken"),
-             ("lead_total", (lambda *x: lead(*x).backward(),), NOT_YET),
-             ("lead_total", (lambda student: 0,), "lead_total(...) raises TypeError")]
+MISTAKES += [
+    ("lead_total", (lambda *x, way=way: lead(*x, **way),), sentence) for way, sentence in WAYS
+]
+MISTAKES += [
+    ("lead_total", (lambda *x: lead(*x).item(),), "no gradient can be taken"),
+    ("lead_total", (lambda *x: lead(*x).backward(),), NOT_YET),
+    ("lead_total", (lambda student: 0,), "lead_total(...) raises TypeError"),
+]
 
 
-@pytest.mark.parametrize("check, answers, sentence", MISTAKES, ids=[f"{check}: {sentence}" for check, _, sentence in MISTAKES])
+@pytest.mark.parametrize(
+    "check, answers, sentence",
+    MISTAKES,
+    ids=[f"{check}: {sentence}" for check, _, sentence in MISTAKES],
+)
 def test_mistake(capsys, check, answers, sentence):
     said = verdict(capsys, check, *answers)
     assert sentence in said
-    assert sum(sentence in other for other in {said} | {s for c, _, s in MISTAKES if c == check and s != sentence}) == 1
+    assert (
+        sum(
+            sentence in other
+            for other in {said} | {s for c, _, s in MISTAKES if c == check and s != sentence}
+        )
+        == 1
+    )
 
 
 def test_worst_query_by_the_mean_and_by_a_single_layer(capsys):
     """Scores where the three candidates for the worst query differ: one best layer, one mean, one single layer."""
     p = tensor([[0.4, 0.9, 0.3, 0.9], [0.02, 0.001, 0.3, 0.9], [0.02, 0.9, 0.3, 0.95]])  # (K, B)
     t, y = torch.stack([p, 1 - p], -1).log(), torch.zeros(4, dtype=torch.long)
-    for worst, sentence in ((0, "worst mean over the layers"), (1, "worst single layer"), (2, "told is not")):
+    for worst, sentence in (
+        (0, "worst mean over the layers"),
+        (1, "worst single layer"),
+        (2, "told is not"),
+    ):
         exercises.worst_query(worst, 0.7, t, y, 1.0)
         assert sentence in capsys.readouterr().out
 
@@ -390,19 +542,35 @@ def test_checks_do_not_touch_the_global_generators():
 
 def test_the_package_agrees_with_these_answers():
     """The right answers above are written without the package: here is the bridge."""
-    torch.testing.assert_close(losses.kl(TEACHER[:, None], STUDENT).mean(-1).double().T, tensor(THERE), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        losses.kl(TEACHER[:, None], STUDENT).mean(-1).double().T, tensor(THERE), rtol=1e-5, atol=0
+    )
     torch.testing.assert_close(losses.layer_weights(TEACHER, POSITIVE, 2.0), W)
 
 
-@pytest.mark.parametrize("lesson", sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "lesson", sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb")), ids=lambda path: path.stem
+)
 def test_lesson_and_solutions_call_the_same_checks(lesson):
     solutions = NOTEBOOKS / "solutions" / lesson.name
     called, printed = {}, ""
     for path in (lesson, solutions):
-        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-        called[path] = [name for cell in cells for name in re.findall(r"exercises\.(\w+)\(", "".join(cell["source"]))]
+        cells = [
+            cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+        ]
+        called[path] = [
+            name
+            for cell in cells
+            for name in re.findall(r"exercises\.(\w+)\(", "".join(cell["source"]))
+        ]
         printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell["outputs"])
     assert called[lesson] == called[solutions]
-    documented = [name for name in CASES if vars(exercises)[name].__doc__.startswith(f"Notebook {lesson.name[:2]}")]
+    documented = [
+        name
+        for name in CASES
+        if vars(exercises)[name].__doc__.startswith(f"Notebook {lesson.name[:2]}")
+    ]
     assert called[lesson] == documented
-    assert re.findall("exercise .*", printed) == [f"exercise {i}: right" for i in range(1, len(documented) + 1)]
+    assert re.findall("exercise .*", printed) == [
+        f"exercise {i}: right" for i in range(1, len(documented) + 1)
+    ]

@@ -33,18 +33,28 @@ from leadkit.lessons.exercises import (
 
 ROOT = Path(__file__).parent.parent
 CHECKS = {  # in the order of the lessons: check -> number
-    ignorant_loss: 1, paired_p: 2, spread_of_difference: 3,
-    released_parts: 1, equal_things: 2, queries_needed: 3,
-    stops_at: 1, trained_anew: 2, lagging: 3,
-    farther_together: 1, weighted_fusion: 2, share_lost: 3}
-FUNCTIONS = [ignorant_loss, paired_p, queries_needed, lagging, weighted_fusion,
-             share_lost]
+    ignorant_loss: 1,
+    paired_p: 2,
+    spread_of_difference: 3,
+    released_parts: 1,
+    equal_things: 2,
+    queries_needed: 3,
+    stops_at: 1,
+    trained_anew: 2,
+    lagging: 3,
+    farther_together: 1,
+    weighted_fusion: 2,
+    share_lost: 3,
+}
+FUNCTIONS = [ignorant_loss, paired_p, queries_needed, lagging, weighted_fusion, share_lost]
 
 
 def committed(row):
     """(S, Q) in points, read by itself."""
     paths = (claims.RESULTS / "classroom").glob(f"?-{row}.json")
-    return 100 * np.array([json.loads(path.read_text())["per_query"]["RR@10"] for path in sorted(paths)])
+    return 100 * np.array(
+        [json.loads(path.read_text())["per_query"]["RR@10"] for path in sorted(paths)]
+    )
 
 
 LEAD, RD, STUDENT = map(committed, ("cb-lead", "cb-rd", "student"))
@@ -80,7 +90,9 @@ def fused(scores, weights):
     p = scores.softmax(-1)
     found = sum(w * row for w, row in zip(weights, p, strict=True)).log()
     # where all members underflow, from the largest logarithm
-    return torch.where(found.isfinite(), found, (scores.log_softmax(-1) + weights.log()[:, None]).amax(0))
+    return torch.where(
+        found.isfinite(), found, (scores.log_softmax(-1) + weights.log()[:, None]).amax(0)
+    )
 
 
 def lost(far):
@@ -91,15 +103,20 @@ def lost(far):
 RIGHT = {
     ignorant_loss: [ignorant, lambda *case: torch.tensor(ignorant(*case), requires_grad=True)],
     paired_p: [t_test],
-    spread_of_difference: [np.std([x - y for x, y in zip(LEAD.mean(1), RD.mean(1), strict=True)], ddof=1)],
+    spread_of_difference: [
+        np.std([x - y for x, y in zip(LEAD.mean(1), RD.mean(1), strict=True)], ddof=1)
+    ],
     released_parts: [{1: {"layer"}, 2: ["response", "layer"]}],
     equal_things: [(APART, COUNT), [round(APART, 2), COUNT], np.array([APART, COUNT])],
     queries_needed: [needed, lambda d, effect: int(np.ceil(needed(d, effect)))],
     stops_at: [(1.01, 0.09), [1.0086, 0.0943]],
     trained_anew: [CHANGED, sorted(CHANGED)],
     lagging: [behind],
-    farther_together: [(T, A, B), torch.tensor([T, A, B]),  # the last is not so for the mean of scores, nor of logarithms
-                       [[0.28, 0.17, 0.06, 0.49], [0.22, 0.34, 0.02, 0.42], [0.17, 0.14, 0.65, 0.04]]],
+    farther_together: [
+        (T, A, B),
+        torch.tensor([T, A, B]),  # the last is not so for the mean of scores, nor of logarithms
+        [[0.28, 0.17, 0.06, 0.49], [0.22, 0.34, 0.02, 0.42], [0.17, 0.14, 0.65, 0.04]],
+    ],
     weighted_fusion: [fused, lambda scores, weights: fused(scores, weights).numpy()],
     share_lost: [lost],
 }
@@ -108,49 +125,112 @@ WRONG = [
     # 06
     (ignorant_loss, candidates, "that is the number of candidates"),
     (ignorant_loss, lambda *case: log(candidates(*case) - 1), "the positive is a candidate too"),
-    (ignorant_loss, lambda b, n, t: log(n if t == "CE" else b), "every query of the batch brings all its passages"),
+    (
+        ignorant_loss,
+        lambda b, n, t: log(n if t == "CE" else b),
+        "every query of the batch brings all its passages",
+    ),
     (ignorant_loss, lambda b, n, t: log(n), "you give every query its own passages only"),
     (ignorant_loss, lambda b, n, t: log(b * n), "you score every query against all passages"),
-    (ignorant_loss, lambda b, n, t: log(n if t in ("CE", None) else b * n), "the control has no teacher"),
+    (
+        ignorant_loss,
+        lambda b, n, t: log(n if t in ("CE", None) else b * n),
+        "the control has no teacher",
+    ),
     (ignorant_loss, lambda *case: log2(candidates(*case)), "not the hard loss of equal scores"),
-    (paired_p, lambda a, b: stats.ttest_ind(a.mean(0), b.mean(0)).pvalue, "that is an unpaired test"),
-    (paired_p, lambda a, b: stats.ttest_1samp((a - b).ravel(), 0).pvalue, "every query counts once for each seed"),
-    (paired_p, lambda a, b: stats.ttest_1samp((a - b).mean(1), 0).pvalue, "that is a test over the seeds"),
+    (
+        paired_p,
+        lambda a, b: stats.ttest_ind(a.mean(0), b.mean(0)).pvalue,
+        "that is an unpaired test",
+    ),
+    (
+        paired_p,
+        lambda a, b: stats.ttest_1samp((a - b).ravel(), 0).pvalue,
+        "every query counts once for each seed",
+    ),
+    (
+        paired_p,
+        lambda a, b: stats.ttest_1samp((a - b).mean(1), 0).pvalue,
+        "that is a test over the seeds",
+    ),
     (paired_p, lambda a, b: t_test(a, b) / 2, "that is one-sided"),
     (paired_p, lambda a, b: t_test(a[:1], b[:1]), "that is one seed"),
-    (paired_p, lambda a, b: t_test(*(x[:, a.mean(0) != b.mean(0)] for x in (a, b))), "queries that both answer alike are dropped"),
+    (
+        paired_p,
+        lambda a, b: t_test(*(x[:, a.mean(0) != b.mean(0)] for x in (a, b))),
+        "queries that both answer alike are dropped",
+    ),
     (paired_p, lambda a, b: 0.5, "not the p-value"),
     (spread_of_difference, (LEAD - RD).mean(0).std(ddof=1), "that is the sd over queries"),
     (spread_of_difference, (LEAD - RD).std(ddof=1), "that is the sd over all values"),
-    (spread_of_difference, np.hypot(LEAD.mean(1).std(ddof=1), RD.mean(1).std(ddof=1)), "that is the sd of two independent"),
+    (
+        spread_of_difference,
+        np.hypot(LEAD.mean(1).std(ddof=1), RD.mean(1).std(ddof=1)),
+        "that is the sd of two independent",
+    ),
     (spread_of_difference, LEAD.mean(1).std(ddof=1), "that is the sd of LEAD alone"),
     (spread_of_difference, (LEAD - RD).mean(1).std(), "divide by one less"),
     (spread_of_difference, stats.sem((LEAD - RD).mean(1)), "that is the standard error"),
     (spread_of_difference, (LEAD - RD).mean(1).std(ddof=1) / 100, "points are wanted"),
     (spread_of_difference, 3, "not the sd:"),
     # 07
-    (released_parts, {1: {"student"}, 2: {"layer"}}, "at tau_d = 1 you name 'student': no temperature"),
-    (released_parts, {1: {"layer"}, 2: {"layer", "teacher"}}, "at tau_d = 2 you name 'teacher': no temperature"),
-    (released_parts, {1: {"layer", "response"}, 2: set()}, "at tau_d = 1 you name 'response': what does it change"),
+    (
+        released_parts,
+        {1: {"student"}, 2: {"layer"}},
+        "at tau_d = 1 you name 'student': no temperature",
+    ),
+    (
+        released_parts,
+        {1: {"layer"}, 2: {"layer", "teacher"}},
+        "at tau_d = 2 you name 'teacher': no temperature",
+    ),
+    (
+        released_parts,
+        {1: {"layer", "response"}, 2: set()},
+        "at tau_d = 1 you name 'response': what does it change",
+    ),
     (released_parts, {1: set(), 2: set()}, "at tau_d = 1 a part is missing"),
     (released_parts, {1: {"layer"}, 2: {"layer"}}, "at tau_d = 2 a part is missing"),
-    (released_parts, {1: {"total"}, 2: {"layer"}}, "at tau_d = 1: 'total' is not among the names: layer, response"),
+    (
+        released_parts,
+        {1: {"total"}, 2: {"layer"}},
+        "at tau_d = 1: 'total' is not among the names: layer, response",
+    ),
     (released_parts, {1: "layer", 2: {"layer"}}, "at tau_d = 1: a set of names is wanted"),
     (equal_things, (APART / 100, COUNT), "the difference is wanted in points"),
     (equal_things, (APART, 2 * COUNT), "you have each pair twice"),
-    (equal_things, (APART, sum(stats.ttest_ind(a, b).pvalue <= 0.05 for a, b in combinations(STUDENT, 2))),
-     "you count with an unpaired test"),
+    (
+        equal_things,
+        (APART, sum(stats.ttest_ind(a, b).pvalue <= 0.05 for a, b in combinations(STUDENT, 2))),
+        "you count with an unpaired test",
+    ),
     (equal_things, (APART, 10 - COUNT), "you count the pairs that do not differ"),
     (equal_things, (100, COUNT), "the first number is a difference of two queries"),
     (equal_things, (APART, 7), "the largest difference is right"),
     (equal_things, (5, COUNT), "the number of pairs is right"),
     (equal_things, (5, 7), "neither number"),
-    (queries_needed, lambda d, effect: (1.96 * d.std() / effect) ** 2, "that is section 8's number"),
-    (queries_needed, lambda d, effect: ((1.645 + 0.842) * d.std() / effect) ** 2, "that is for a one-sided test"),
+    (
+        queries_needed,
+        lambda d, effect: (1.96 * d.std() / effect) ** 2,
+        "that is section 8's number",
+    ),
+    (
+        queries_needed,
+        lambda d, effect: ((1.645 + 0.842) * d.std() / effect) ** 2,
+        "that is for a one-sided test",
+    ),
     (queries_needed, lambda d, effect: 2 * needed(d, effect), "that is for two independent groups"),
-    (queries_needed, lambda d, effect: needed(d, effect) ** 0.5, "the number of queries grows with the square"),
+    (
+        queries_needed,
+        lambda d, effect: needed(d, effect) ** 0.5,
+        "the number of queries grows with the square",
+    ),
     (queries_needed, lambda d, effect: needed(d, d.mean()), "the effect to be found is given"),
-    (queries_needed, lambda d, effect: NORMAL**2 * stats.sem(d) ** 2 / effect**2, "the spread is that of one difference"),
+    (
+        queries_needed,
+        lambda d, effect: NORMAL**2 * stats.sem(d) ** 2 / effect**2,
+        "the spread is that of one difference",
+    ),
     (queries_needed, lambda d, effect: 6980, "not the number"),
     # 08
     (stops_at, (0.09, 1.01), "the two are the wrong way round"),
@@ -169,14 +249,35 @@ WRONG = [
     (trained_anew, {"stage 5"}, "'stage 5' is not among the names: student, 12DE teacher"),
     (trained_anew, "stage 2", "a set of names is wanted, out of student, 12DE teacher"),
     (lagging, lambda s, t, last: np.where((t < s) & (s <= last))[0], "a rank of 0 is no rank"),
-    (lagging, lambda s, t, last: [q for q in range(200) if 0 < t[q] <= s[q] <= last], "equal ranks are included, and with them q"),
-    (lagging, lambda s, t, last: [q for q in range(200) if t[q] <= s[q] <= last], "equal ranks are included, and with them rank"),
+    (
+        lagging,
+        lambda s, t, last: [q for q in range(200) if 0 < t[q] <= s[q] <= last],
+        "equal ranks are included, and with them q",
+    ),
+    (
+        lagging,
+        lambda s, t, last: [q for q in range(200) if t[q] <= s[q] <= last],
+        "equal ranks are included, and with them rank",
+    ),
     (lagging, lambda s, t, last: behind(s, t, last - 1), "the last rank counts too"),
     (lagging, lambda s, t, last: behind(t, s, last), "teacher and student are the wrong way round"),
-    (lagging, lambda s, t, last: [q for q in behind(s, t, last) if t[q] == 1], "that is PROD's own filter"),
-    (lagging, lambda s, t, last: behind(np.where((s == 0) & (t > 0), last, s), np.where(s == 0, t.clip(0, 1), t), last),
-     "queries come in whose passage the student has not found"),
-    (lagging, lambda s, t, last: [q in behind(s, t, last) for q in range(len(s))], "that is true or false for each query"),
+    (
+        lagging,
+        lambda s, t, last: [q for q in behind(s, t, last) if t[q] == 1],
+        "that is PROD's own filter",
+    ),
+    (
+        lagging,
+        lambda s, t, last: behind(
+            np.where((s == 0) & (t > 0), last, s), np.where(s == 0, t.clip(0, 1), t), last
+        ),
+        "queries come in whose passage the student has not found",
+    ),
+    (
+        lagging,
+        lambda s, t, last: [q in behind(s, t, last) for q in range(len(s))],
+        "that is true or false for each query",
+    ),
     (lagging, lambda s, t, last: range(200), "the shape (200,) is not the one wanted"),
     (lagging, lambda s, t, last: behind(s, t, last)[::-1], "not these queries"),
     # 09
@@ -185,28 +286,94 @@ WRONG = [
     (farther_together, (T, A, [np.nan] * 4), "a row is no distribution"),
     (farther_together, ([0.25] * 4, A, B), "the teacher gives two passages the same probability"),
     (farther_together, (T, A, [0.3, 0.3, 0.22, 0.18]), "the second assistant gives two passages"),
-    (farther_together, (T, [0.4, 0.3, 0.2, 0.1], [0.2, 0.3, 0.4, 0.1]), "the mean gives two passages"),
+    (
+        farther_together,
+        (T, [0.4, 0.3, 0.2, 0.1], [0.2, 0.3, 0.4, 0.1]),
+        "the mean gives two passages",
+    ),
     (farther_together, (T, A, A), "the mean is no farther than either assistant"),
-    (farther_together, (A, T, [0.58, 0.15, 0.18, 0.09]), "the mean is farther than one assistant, not than both"),
+    (
+        farther_together,
+        (A, T, [0.58, 0.15, 0.18, 0.09]),
+        "the mean is farther than one assistant, not than both",
+    ),
     (farther_together, (T, A), "three rows of four numbers are wanted"),
-    (weighted_fusion, lambda scores, weights: weights @ scores, "you take the mean of scores and not of distributions"),
-    (weighted_fusion, lambda scores, weights: (weights @ scores).log_softmax(0), "you take the mean of scores, then a softmax"),
-    (weighted_fusion, lambda scores, weights: weights @ scores.log_softmax(1), "you take the mean of log-probabilities"),
-    (weighted_fusion, lambda scores, weights: fused(scores, torch.ones(len(weights)) / len(weights)), "the weights are not used"),
-    (weighted_fusion, lambda scores, weights: weights @ scores.softmax(1), "probabilities come out"),
-    (weighted_fusion, lambda scores, weights: (weights[:, None] * scores.log_softmax(1)).logsumexp(0), "the weights multiply"),
-    (weighted_fusion, lambda scores, weights: (weights.log()[:, None] + scores).logsumexp(0), "the scores are not normalised"),
-    (weighted_fusion, lambda scores, weights: (weights @ scores.softmax(1)).log(), "an exponential underflowed"),
-    (weighted_fusion, lambda scores, weights: fused(scores, weights) + 1, "not the logarithms of the weighted mean"),
-    (share_lost, lambda far: (far[6].mean() - far.mean(1).min()) / (far[:3].mean() - far.mean(1).min()), "your nearest is one"),
-    (share_lost, lambda far: (far[6].mean() - far.min()) / (far[:3].mean() - far.min()), "your nearest is the smallest"),
-    (share_lost, lambda far: (far[6] - far.min(0)).mean() / (far - far.min(0)).mean(),
-     "compare with a plain assistant at random: the fused"),
-    (share_lost, lambda far: (far[6] - far.min(0)).mean() / (far[:3].mean(1).min() - far.min(0).mean()),
-     "compare with a plain assistant at random: you take the best"),
+    (
+        weighted_fusion,
+        lambda scores, weights: weights @ scores,
+        "you take the mean of scores and not of distributions",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: (weights @ scores).log_softmax(0),
+        "you take the mean of scores, then a softmax",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: weights @ scores.log_softmax(1),
+        "you take the mean of log-probabilities",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: fused(scores, torch.ones(len(weights)) / len(weights)),
+        "the weights are not used",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: weights @ scores.softmax(1),
+        "probabilities come out",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: (weights[:, None] * scores.log_softmax(1)).logsumexp(0),
+        "the weights multiply",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: (weights.log()[:, None] + scores).logsumexp(0),
+        "the scores are not normalised",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: (weights @ scores.softmax(1)).log(),
+        "an exponential underflowed",
+    ),
+    (
+        weighted_fusion,
+        lambda scores, weights: fused(scores, weights) + 1,
+        "not the logarithms of the weighted mean",
+    ),
+    (
+        share_lost,
+        lambda far: (far[6].mean() - far.mean(1).min()) / (far[:3].mean() - far.mean(1).min()),
+        "your nearest is one",
+    ),
+    (
+        share_lost,
+        lambda far: (far[6].mean() - far.min()) / (far[:3].mean() - far.min()),
+        "your nearest is the smallest",
+    ),
+    (
+        share_lost,
+        lambda far: (far[6] - far.min(0)).mean() / (far - far.min(0)).mean(),
+        "compare with a plain assistant at random: the fused",
+    ),
+    (
+        share_lost,
+        lambda far: (far[6] - far.min(0)).mean() / (far[:3].mean(1).min() - far.min(0).mean()),
+        "compare with a plain assistant at random: you take the best",
+    ),
     (share_lost, lambda far: 1 - lost(far), "that is the share that is kept"),
-    (share_lost, lambda far: (far[6] - far.min(0)).mean(), "that is how much farther all three are"),
-    (share_lost, lambda far: np.mean((far[6] - far.min(0)) / (far[:3].mean(0) - far.min(0))), "the mean is over shares"),
+    (
+        share_lost,
+        lambda far: (far[6] - far.min(0)).mean(),
+        "that is how much farther all three are",
+    ),
+    (
+        share_lost,
+        lambda far: np.mean((far[6] - far.min(0)) / (far[:3].mean(0) - far.min(0))),
+        "the mean is over shares",
+    ),
     (share_lost, lambda far: 0.3, "not the share"),
 ]
 
@@ -215,7 +382,11 @@ def said(capsys, check, answer):
     """What the check prints after the exercise's number."""
     check(answer)
     out = capsys.readouterr().out
-    assert out.startswith(f"exercise {CHECKS[check]}: ") and out.endswith("\n") and out.count("\n") == 1
+    assert (
+        out.startswith(f"exercise {CHECKS[check]}: ")
+        and out.endswith("\n")
+        and out.count("\n") == 1
+    )
     return out.partition(": ")[2].strip()
 
 
@@ -227,20 +398,31 @@ def name(check):
 def test_unanswered(capsys, check):
     assert said(capsys, check, None) == said(capsys, check, ...) == "no answer yet"
     if check in FUNCTIONS:
-        assert said(capsys, check, lambda *case: None) == said(capsys, check, lambda *case: ...) == "no answer yet"
+        assert (
+            said(capsys, check, lambda *case: None)
+            == said(capsys, check, lambda *case: ...)
+            == "no answer yet"
+        )
 
 
 def test_a_half_answer_is_no_answer_yet(capsys):
     assert said(capsys, released_parts, {1: {"layer"}, 2: None}) == "no answer yet"
 
 
-@pytest.mark.parametrize("check, answer", [(check, answer) for check, answers in RIGHT.items() for answer in answers],
-                         ids=lambda x: getattr(x, "__name__", "answer"))
+@pytest.mark.parametrize(
+    "check, answer",
+    [(check, answer) for check, answers in RIGHT.items() for answer in answers],
+    ids=lambda x: getattr(x, "__name__", "answer"),
+)
 def test_right(capsys, check, answer):
     assert said(capsys, check, answer) == "right"
 
 
-@pytest.mark.parametrize("check, answer, sentence", WRONG, ids=[f"{name(check)}: {sentence}" for check, _, sentence in WRONG])
+@pytest.mark.parametrize(
+    "check, answer, sentence",
+    WRONG,
+    ids=[f"{name(check)}: {sentence}" for check, _, sentence in WRONG],
+)
 def test_a_mistake_is_named(capsys, check, answer, sentence):
     assert said(capsys, check, answer).startswith(sentence)
 
@@ -249,10 +431,40 @@ def test_every_check_is_tried():
     assert set(CHECKS) == set(RIGHT) == {check for check, _, _ in WRONG}
 
 
-ODD = ["stage 2", "", b"x", 1, True, 10**400, 1j, np.nan, np.inf, [], [1], [[1, 2], 3], [None, None], {}, {1: 2, 2: 3}, set(), {1},
-       [["a"]], np.zeros((2, 3)), np.array(["a", "b"]), torch.zeros(3, requires_grad=True), [torch.zeros(2), 1], object(), len,
-       lambda: 1, lambda *case: "x", lambda *case: {"a": 1}, lambda *case: [1, [2]], lambda *case: case, lambda *case: np.nan,
-       lambda *case: 1 / 0, lambda *case: torch.ones(7, requires_grad=True)]
+ODD = [
+    "stage 2",
+    "",
+    b"x",
+    1,
+    True,
+    10**400,
+    1j,
+    np.nan,
+    np.inf,
+    [],
+    [1],
+    [[1, 2], 3],
+    [None, None],
+    {},
+    {1: 2, 2: 3},
+    set(),
+    {1},
+    [["a"]],
+    np.zeros((2, 3)),
+    np.array(["a", "b"]),
+    torch.zeros(3, requires_grad=True),
+    [torch.zeros(2), 1],
+    object(),
+    len,
+    lambda: 1,
+    lambda *case: "x",
+    lambda *case: {"a": 1},
+    lambda *case: [1, [2]],
+    lambda *case: case,
+    lambda *case: np.nan,
+    lambda *case: 1 / 0,
+    lambda *case: torch.ones(7, requires_grad=True),
+]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=name)
@@ -267,11 +479,14 @@ def test_the_learner_cannot_change_what_the_check_asks(capsys):
         found = behind(s.copy(), t.copy(), last)
         s[:], t[:] = 0, 0
         return found
+
     assert said(capsys, lagging, in_place) == "right"
 
 
 def test_a_function_that_fails_says_how(capsys):
-    assert said(capsys, share_lost, lambda a, b: 1).startswith("your function stops with TypeError: ")
+    assert said(capsys, share_lost, lambda a, b: 1).startswith(
+        "your function stops with TypeError: "
+    )
     assert said(capsys, share_lost, 3) == "a function is wanted, not int"
     assert said(capsys, stops_at, lambda: 3) == "numbers are wanted, not function"
     assert said(capsys, stops_at, 3) == "the shape () is not the one wanted, (2,)"
@@ -285,7 +500,9 @@ def test_candidates_are_those_of_the_batches(common, teacher):
     pipeline = pipeline.Pipeline(scale(common), teacher=teacher or "CB")
     stage, data = pipeline.distil("RD" if teacher else "student"), pipeline.scale.data
     scores = torch.zeros(1, data.batch, data.batch * data.passages)
-    assert batches(stage, stage.tower)(0).candidates(scores).shape[-1] == candidates(data.batch, data.passages, teacher)
+    assert batches(stage, stage.tower)(0).candidates(scores).shape[-1] == candidates(
+        data.batch, data.passages, teacher
+    )
 
 
 def test_the_number_of_queries_finds_the_effect_in_four_of_five_cases():
@@ -299,16 +516,27 @@ def test_where_the_total_is_lowest_by_the_loss_itself(capsys):
     t, before = torch.tensor([[4.0, 1, 0], [3, 2, 0]]), torch.tensor([[1.0, 2, 0], [2, 1, 0]])
     way = np.linspace(0, 1.4, 141)
     points, positive = [before + x * (t - before) for x in way], torch.tensor([0, 0])
-    total = [[losses.progressive_loss(s, t, before, positive, keep=keep).total.item() for s in points] for keep in (0, 10)]
+    total = [
+        [losses.progressive_loss(s, t, before, positive, keep=keep).total.item() for s in points]
+        for keep in (0, 10)
+    ]
     assert said(capsys, stops_at, way[np.argmin(total, axis=1)]) == "right"
 
 
 def test_what_is_trained_anew_has_another_folder(common):
-    chains = [prod.PROD(scale(common), progression=prod.Progression(terms=prod.Terms(keep=keep))) for keep in (1.0, 10.0)]
-    keys = [{"direct": chain.direct.key, "student": chain.pipeline.student.key}
-            | {f"stage {i}": stage.key for i, stage in enumerate(chain.stages, start=1)}
-            | {f"{n} teacher": stage.teacher.key for n, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)}
-            for chain in chains]
+    chains = [
+        prod.PROD(scale(common), progression=prod.Progression(terms=prod.Terms(keep=keep)))
+        for keep in (1.0, 10.0)
+    ]
+    keys = [
+        {"direct": chain.direct.key, "student": chain.pipeline.student.key}
+        | {f"stage {i}": stage.key for i, stage in enumerate(chain.stages, start=1)}
+        | {
+            f"{n} teacher": stage.teacher.key
+            for n, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)
+        }
+        for chain in chains
+    ]
     assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == CHANGED
 
 
@@ -341,15 +569,32 @@ def test_links_lead_somewhere(page):
 
 def test_the_cells_that_the_instructor_names_are_there():
     named = re.findall(r"(0\d) §\d+ \*(?!\*)([^*]+)\*", (NOTEBOOKS / "INSTRUCTOR.md").read_text())
-    texts = {path.name[:2]: json.loads(path.read_text())["cells"] for path in NOTEBOOKS.glob("0*.ipynb")}
-    texts = {number: " ".join("".join(cell["source"]) for cell in cells) for number, cells in texts.items()}
+    texts = {
+        path.name[:2]: json.loads(path.read_text())["cells"] for path in NOTEBOOKS.glob("0*.ipynb")
+    }
+    texts = {
+        number: " ".join("".join(cell["source"]) for cell in cells)
+        for number, cells in texts.items()
+    }
     assert len(named) > 20 and [name for name in named if name[1] not in texts[name[0]]] == []
 
 
 def test_every_letter_has_its_line():
     symbols = [line.split("|")[1] for line in GLOSSARY.splitlines() if line.startswith("| $")]
     letters = re.findall(r"\$([^$]+)\$", " ".join(symbols))
-    assert len(letters) == len(set(letters)) and {"B", "n", "N", "C", "X", "Y", "H", "L", "K", r"\tau_d", r"\tau_l"} <= set(letters)
+    assert len(letters) == len(set(letters)) and {
+        "B",
+        "n",
+        "N",
+        "C",
+        "X",
+        "Y",
+        "H",
+        "L",
+        "K",
+        r"\tau_d",
+        r"\tau_l",
+    } <= set(letters)
 
 
 def test_words_are_in_order_each_once():

@@ -28,7 +28,8 @@ LONG = "list of the sequence order and the number of items in a file with a name
 def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
     return {kind: encoder(folder / kind, kind, 2) for kind in ("bert", "distilbert", "roberta")} | {
-        "teacher": encoder(folder / "deep", "bert", 12, 16)}
+        "teacher": encoder(folder / "deep", "bert", 12, 16)
+    }
 
 
 def own_scores(student, queries, passages, data, cache):
@@ -36,7 +37,9 @@ def own_scores(student, queries, passages, data, cache):
     tokenizer = load_tokenizer(student.tower.encoder)
     q = tokenise(dict(enumerate(queries)), tokenizer, data.query_tokens, cache)
     p = tokenise(dict(enumerate(passages)), tokenizer, data.passage_tokens, cache)
-    assert max(q.lengths) == data.query_tokens < max(p.lengths) == data.passage_tokens  # both are cut somewhere
+    assert (
+        max(q.lengths) == data.query_tokens < max(p.lengths) == data.passage_tokens
+    )  # both are cut somewhere
     positive = torch.zeros(len(q), dtype=torch.long)
     with torch.no_grad():
         return student(Batch(q.rows(np.arange(len(q))), p.rows(np.arange(len(p))), positive))[1]
@@ -45,8 +48,12 @@ def own_scores(student, queries, passages, data, cache):
 # --- the student
 
 
-@pytest.mark.parametrize("student, architecture", [("roberta", "CB"), ("bert", "DE"), ("distilbert", "CE")])
-def test_student_scores_the_same_in_sentence_transformers(student, architecture, encoders, common, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "student, architecture", [("roberta", "CB"), ("bert", "DE"), ("distilbert", "CE")]
+)
+def test_student_scores_the_same_in_sentence_transformers(
+    student, architecture, encoders, common, tmp_path, caplog
+):
     toy = scale(common, teacher_encoder=encoders["teacher"], student_encoder=encoders[student])
     out = tmp_path / "new" / "student"
     rows = export.distil(toy, out, architecture)
@@ -59,15 +66,28 @@ def test_student_scores_the_same_in_sentence_transformers(student, architecture,
     assert caplog.records == []  # no weight is missing, none is left over
     got = model.similarity(model.encode_query(queries), model.encode_document(passages))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    assert want.std() > 1e-2 and model.similarity_fn_name == "dot" and model.max_seq_length == toy.data.passage_tokens
+    assert (
+        want.std() > 1e-2
+        and model.similarity_fn_name == "dot"
+        and model.max_seq_length == toy.data.passage_tokens
+    )
     # What the record measured is this model's ranking.
     best = got[:-1, :-1].sort(descending=True).values[:, : toy.depth]
     np.testing.assert_allclose(rows["this model"].ranking().scores, best, rtol=1e-4, atol=1e-5)
     # The folder is a leadkit retriever, and an encoder, as well.
-    torch.testing.assert_close(own_scores(retrievers.load(out), queries, passages, toy.data, tmp_path) / own.tower.scale, want)
-    assert torch.equal(build(Tower("CB", str(out))).encoder.state_dict()["embeddings.word_embeddings.weight"],
-                       own.encoder.state_dict()["embeddings.word_embeddings.weight"])
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {".json", ".safetensors", ".md"}
+    torch.testing.assert_close(
+        own_scores(retrievers.load(out), queries, passages, toy.data, tmp_path) / own.tower.scale,
+        want,
+    )
+    assert torch.equal(
+        build(Tower("CB", str(out))).encoder.state_dict()["embeddings.word_embeddings.weight"],
+        own.encoder.state_dict()["embeddings.word_embeddings.weight"],
+    )
+    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {
+        ".json",
+        ".safetensors",
+        ".md",
+    }
 
 
 @pytest.mark.parametrize("method", ["student", "RD", "FD"])
@@ -83,21 +103,38 @@ def test_other_methods(method, common, tmp_path):
 
 
 def test_card_says_what_was_done(encoders, common, tmp_path):
-    toy = scale(common, teacher_encoder=encoders["teacher"], student_encoder=encoders["roberta"], dropout=0.1)
+    toy = scale(
+        common,
+        teacher_encoder=encoders["teacher"],
+        student_encoder=encoders["roberta"],
+        dropout=0.1,
+    )
     rows = export.distil(toy, tmp_path / "my-student", "CB")
     card, texts = (tmp_path / "my-student" / "README.md").read_text(), collection(common)
-    assert card.startswith("---\nlibrary_name: sentence-transformers\n") and "\n# my-student\n" in card
-    for said in (f"toy, fingerprint {texts.fingerprint}: 48 passages, 24 queries to train on, 6 to measure with\n(split test)",
-                 "cut at 8 tokens", "cut at 16 tokens", "over 0.1", "Dropout 0.1, seed 0",
-                 "| warm-up: mines hard negatives | 12DE of deep | 3 | 0.001 |", "| warm-up: teacher | 12CB of deep | 3 | 0.001 |",
-                 "| distillation: LEAD | 12CB of deep -> 2DE of roberta | 3 | 0.001 |", f"`{toy.lead}`",
-                 f"|  | {' | '.join(MEASURES)} |", f"torch {torch.__version__}"):
+    assert (
+        card.startswith("---\nlibrary_name: sentence-transformers\n") and "\n# my-student\n" in card
+    )
+    for said in (
+        f"toy, fingerprint {texts.fingerprint}: 48 passages, 24 queries to train on, 6 to measure with\n(split test)",
+        "cut at 8 tokens",
+        "cut at 16 tokens",
+        "over 0.1",
+        "Dropout 0.1, seed 0",
+        "| warm-up: mines hard negatives | 12DE of deep | 3 | 0.001 |",
+        "| warm-up: teacher | 12CB of deep | 3 | 0.001 |",
+        "| distillation: LEAD | 12CB of deep -> 2DE of roberta | 3 | 0.001 |",
+        f"`{toy.lead}`",
+        f"|  | {' | '.join(MEASURES)} |",
+        f"torch {torch.__version__}",
+    ):
         assert said in card
     for row, evaluation in rows.items():
         values = " | ".join(f"{value:.4f}" for value in evaluation.record()["measures"].values())
         assert f"| {row} | {values} |" in card
     assert "bfloat16" not in card and str(tmp_path.parent) not in card and "beir:" not in card
-    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace('"my-student"', repr(str(tmp_path / "my-student")))
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace(
+        '"my-student"', repr(str(tmp_path / "my-student"))
+    )
     exec(compile(code, "card", "exec"), {})  # what the card shows runs
 
 
@@ -128,9 +165,14 @@ def test_folder_appears_whole_or_not_at_all(common, tmp_path, monkeypatch):
     assert json.loads((tmp_path / "out" / "modules.json").read_text())[1]["path"] == "1_Pooling"
 
 
-@pytest.mark.parametrize("tower", [Tower("CB", "random:2x32"), Tower("DE", "random:2x32", linear=8)])
+@pytest.mark.parametrize(
+    "tower", [Tower("CB", "random:2x32"), Tower("DE", "random:2x32", linear=8)]
+)
 def test_student_that_is_not_one_vector_of_its_encoder(tower, common, tmp_path):
-    with pytest.raises(ValueError, match=f"student is a {tower.architecture} with linear layer {tower.linear}: only a DE without"):
+    with pytest.raises(
+        ValueError,
+        match=f"student is a {tower.architecture} with linear layer {tower.linear}: only a DE without",
+    ):
         export.export(build(tower), scale(common).data, "card", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -138,16 +180,24 @@ def test_student_that_is_not_one_vector_of_its_encoder(tower, common, tmp_path):
 @pytest.mark.parametrize("file", ["out", "out/notes"])
 def test_folder_that_holds_something_is_refused_before_any_work(file, name, tmp_path):
     files.write(tmp_path / file, lambda path: path.write_text("mine"))
-    with pytest.raises(FileExistsError, match=r"out '.*out' exists and is not empty: name a new folder"):
+    with pytest.raises(
+        FileExistsError, match=r"out '.*out' exists and is not empty: name a new folder"
+    ):
         export.distil(scale(name), tmp_path / "out")
     assert not store.RUNS.exists()
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"batch": 25}, "batch 25 is larger than the 24 training queries"),
-    ({"collection": "beir:nowhere"}, "nowhere is not a folder"),
-    ({"passage_tokens": 600}, "data.passage_tokens is 600: the position table of encoder 'random:3x32' holds 512"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"batch": 25}, "batch 25 is larger than the 24 training queries"),
+        ({"collection": "beir:nowhere"}, "nowhere is not a folder"),
+        (
+            {"passage_tokens": 600},
+            "data.passage_tokens is 600: the position table of encoder 'random:3x32' holds 512",
+        ),
+    ],
+)
 def test_data_that_cannot_do_is_told_before_any_work(change, message, name, tmp_path):
     toy = scale(name)
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
@@ -158,6 +208,9 @@ def test_data_that_cannot_do_is_told_before_any_work(change, message, name, tmp_
 def test_collection_without_training_queries(monkeypatch, tmp_path, name):
     isolate(monkeypatch, tmp_path)
     (tmp_path / "toy" / "qrels" / "train.tsv").rename(tmp_path / "toy" / "qrels" / "other.tsv")
-    with pytest.raises(ValueError, match=r"split 'train' is not in collection .*: choose one of \['dev', 'other', 'test'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"split 'train' is not in collection .*: choose one of \['dev', 'other', 'test'\]",
+    ):
         export.distil(scale(name), tmp_path / "out")
     assert not store.RUNS.exists()

@@ -46,7 +46,14 @@ from leadkit.training.loop import Schedule
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
 TESTS = Path(__file__).parent
 PROCESSES = multiprocessing.get_context("forkserver")  # has loaded the libraries once
-PROCESSES.set_forkserver_preload(["leadkit.training.pretraining", "leadkit.experiments.pipeline", "leadkit.experiments.sweep", "pytest"])
+PROCESSES.set_forkserver_preload(
+    [
+        "leadkit.training.pretraining",
+        "leadkit.experiments.pipeline",
+        "leadkit.experiments.sweep",
+        "pytest",
+    ]
+)
 
 
 # --- the work
@@ -63,25 +70,41 @@ def chain(name):
 
 def pretraining(name, folder):
     pretraining.Schedule = lambda *a, **k: Schedule(*a, **k, save_seconds=0.0)
-    small = pretraining.Pretraining("bottlenecked", name, vocabulary=300, hidden=64, layers=(3, 6), steps=(8, 6), batch=4, tokens=24,
-                                 learning_rate=(1e-3, 1e-3))
+    small = pretraining.Pretraining(
+        "bottlenecked",
+        name,
+        vocabulary=300,
+        hidden=64,
+        layers=(3, 6),
+        steps=(8, 6),
+        batch=4,
+        tokens=24,
+        learning_rate=(1e-3, 1e-3),
+    )
     pretraining.pretrain(small, folder / "models")
 
 
 def collecting(name, folder):
     multiprocessing.set_start_method("fork", force=True)  # not that of the tests' own processes
     python_docs.CACHE = folder / "cache"
-    python_docs.VARIANTS["toy"] = python_docs.Variant(("tqdm", "datasketch"), standard_library=False, test=9, dev=9)
+    python_docs.VARIANTS["toy"] = python_docs.Variant(
+        ("tqdm", "datasketch"), standard_library=False, test=9, dev=9
+    )
     python_docs.folder("toy")
 
 
 def sweeping(name, folder):
     def experiments(scale, seed, split):
         stages = Pipeline(scale, seed)
-        return {"teacher": store.evaluate(store.teacher, split, rerank=True), "student": store.evaluate(store.student, split)}
+        return {
+            "teacher": store.evaluate(store.teacher, split, rerank=True),
+            "student": store.evaluate(store.student, split),
+        }
 
     sweep.PROCESSES = multiprocessing.get_context("fork")
-    sweep.METHODS = (SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),)
+    sweep.METHODS = (
+        SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),
+    )
     sys.exit(sweep.sweep(("1",), toy_scale(name), 1, 2, out=folder / "results"))
 
 
@@ -99,9 +122,15 @@ SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often
 def executing(name, folder):
     from leadkit.lessons import reproduce  # which loads much that nothing else here needs
 
-    kernel, cell = {"name": "python3", "display_name": "Python 3", "language": "python"}, nbformat.v4.new_code_cell
+    kernel, cell = (
+        {"name": "python3", "display_name": "Python 3", "language": "python"},
+        nbformat.v4.new_code_cell,
+    )
     made = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
-    made.cells = [cell("SCALE = ''\nSEED = 0", metadata={"tags": ["parameters"]}, id="a"), cell(CELL, id="b")]
+    made.cells = [
+        cell("SCALE = ''\nSEED = 0", metadata={"tags": ["parameters"]}, id="a"),
+        cell(CELL, id="b"),
+    ]
     nbformat.write(made, folder / "01_toy.ipynb")
     os.environ |= {"TOYS": str(folder), "TOY": name}
     reproduce.NOTEBOOKS, reproduce.Lesson.inputs = folder, lambda self: []
@@ -121,7 +150,10 @@ def finish(*wanted):
 
 def _finish(wanted, name, folder):
     made = chain(name)
-    every = vars(made) | {"LEAD": made.distil("LEAD"), "evaluation": made.evaluate(made.teacher, "test", rerank=True)}
+    every = vars(made) | {
+        "LEAD": made.distil("LEAD"),
+        "evaluation": made.evaluate(made.teacher, "test", rerank=True),
+    }
     for stage in wanted:
         every[stage].done()
 
@@ -151,7 +183,9 @@ def begin(folder):
 
 def _process(ready, work, name, folder, said):
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job, and all that it starts, ignores it
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job, and all that it starts, ignores it
     sys.stdout = sys.stderr = open(said, "a", buffering=1)
     begin(folder)
     ready.set()
@@ -177,12 +211,24 @@ def run(work: Callable, name: str, folder: Path) -> int:
 def said(folder: Path) -> list[str]:
     """The lines that the last process said but for progress bars, which are forgotten then."""
     path = Path(f"{folder}.txt")
-    lines = [line for line in path.read_text().replace("\r", "\n").splitlines() if line.strip("\x1b[A ") and "%|" not in line]
+    lines = [
+        line
+        for line in path.read_text().replace("\r", "\n").splitlines()
+        if line.strip("\x1b[A ") and "%|" not in line
+    ]
     path.write_text("")
     return lines
 
 
-MACHINE = {"seconds", "training_seconds", "peak_memory_mib", "papermill", "execution", "widgets", "id"}  # differs from run to run
+MACHINE = {
+    "seconds",
+    "training_seconds",
+    "peak_memory_mib",
+    "papermill",
+    "execution",
+    "widgets",
+    "id",
+}  # differs from run to run
 
 
 def plain(value):
@@ -191,19 +237,31 @@ def plain(value):
         names = {k: sorted(v) for k, v in value.items() if k == "files" and isinstance(v, dict)}
         return {k: plain(v) for k, v in value.items() if k not in MACHINE} | names
     if isinstance(value, list):
-        return [plain(v) for v in value if not (isinstance(v, dict) and v.get("output_type") in ("stream", "display_data"))]
+        return [
+            plain(v)
+            for v in value
+            if not (isinstance(v, dict) and v.get("output_type") in ("stream", "display_data"))
+        ]
     return value
 
 
 def results(folder: Path) -> dict[str, object]:
     """Path -> content of whatever file or folder there is, but for locks and logs."""
+
     def content(path):
         if path.is_dir():
             return "folder"
-        return plain(json.loads(path.read_text())) if path.suffix in (".json", ".ipynb") else path.read_bytes()
+        return (
+            plain(json.loads(path.read_text()))
+            if path.suffix in (".json", ".ipynb")
+            else path.read_bytes()
+        )
 
-    return {str(path.relative_to(folder)): content(path) for path in folder.rglob("*")
-            if path.suffix != ".lock" and "sweep-logs" not in path.parts}
+    return {
+        str(path.relative_to(folder)): content(path)
+        for path in folder.rglob("*")
+        if path.suffix != ".lock" and "sweep-logs" not in path.parts
+    }
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +291,12 @@ def undisturbed(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", [kind for kind in WORK if kind != "command"])
 def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbed, tmp_path):
-    (name, before, seconds, want), work, draw, hits = undisturbed(kind), WORK[kind][1], random.Random(kind), []
+    (name, before, seconds, want), work, draw, hits = (
+        undisturbed(kind),
+        WORK[kind][1],
+        random.Random(kind),
+        [],
+    )
     for number in range(KILLS):
         folder = shutil.copytree(before, tmp_path / str(number))
         for _ in range(1 + number % 2):  # every second time also while it goes on
@@ -249,7 +312,9 @@ def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbe
         assert run(work, name, folder) == 0, said(folder)
         assert results(folder) == want
         shutil.rmtree(folder)
-    print(f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times: {sum(hits)} kills, {len(hits) - sum(hits)} that came too late")
+    print(
+        f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times: {sum(hits)} kills, {len(hits) - sum(hits)} that came too late"
+    )
 
 
 def ended(group: int) -> None:
@@ -305,12 +370,16 @@ def interrupting(kind, delay, name, folder):
     WORK[kind][1](name, folder)
 
 
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "warm-up", "distillation", "evaluation"])
+@pytest.mark.parametrize(
+    "kind", ["collection", "pre-training", "warm-up", "distillation", "evaluation"]
+)
 def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tmp_path):
     (name, before, seconds, want), draw, hits = undisturbed(kind), random.Random(kind), 0
     for trial in range(KILLS):
         folder = shutil.copytree(before, tmp_path / str(trial))
-        assert run(partial(interrupting, kind, draw.uniform(0, 0.95 * seconds)), name, folder) == 0, said(folder)
+        assert (
+            run(partial(interrupting, kind, draw.uniform(0, 0.95 * seconds)), name, folder) == 0
+        ), said(folder)
         assert results(folder) == want
         hits += any(line.startswith("interrupted:") for line in said(folder))
         shutil.rmtree(folder)
@@ -323,7 +392,9 @@ def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
 
     monkeypatch.setattr(concurrent.futures.process._ExecutorManagerThread, "start", start)
     with pytest.raises(KeyboardInterrupt):
-        python_docs.build(python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path)
+        python_docs.build(
+            python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path
+        )
     assert multiprocessing.active_children() == []  # its readers are gone
 
 
@@ -336,13 +407,23 @@ def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(loop, "seed_step", ctrl_c_at_five)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background job ignores it
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
-    with pytest.raises(KeyboardInterrupt, match="warm-up-.* is not finished: ask for it again and it goes on, a training"):
+    with pytest.raises(
+        KeyboardInterrupt,
+        match="warm-up-.* is not finished: ask for it again and it goes on, a training",
+    ):
         stage.done()
-    assert sorted(path.name for path in stage.folder.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
+    assert sorted(path.name for path in stage.folder.iterdir()) == [
+        "checkpoint-5.safetensors",
+        "checkpoint.json",
+    ]
     steps = []
-    monkeypatch.setattr(loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
+    monkeypatch.setattr(
+        loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step)
+    )
     assert stage.done().is_dir() and stage.finished() and steps == list(range(5, 12))
 
 
@@ -354,7 +435,10 @@ class Slow(Count):
 
     def run(self) -> None:
         until = time.monotonic() + 60
-        while "waiting" not in Path(f"{store.RUNS.parent}.txt").read_text() and time.monotonic() < until:
+        while (
+            "waiting" not in Path(f"{store.RUNS.parent}.txt").read_text()
+            and time.monotonic() < until
+        ):
             time.sleep(0.1)
         super().run()
 
@@ -370,7 +454,9 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
     assert [process.exitcode for process in both] == [0, 0]
     isolate(pytest.MonkeyPatch(), tmp_path / "two")
     stage = Slow(data(name))
-    assert said(tmp_path / "two") == [f"{stage.folder} is being made by another process or notebook: waiting for it"]
+    assert said(tmp_path / "two") == [
+        f"{stage.folder} is being made by another process or notebook: waiting for it"
+    ]
     assert stage.finished() and (store.RUNS / "runs.txt").read_text() == "1\n"
 
 
@@ -403,7 +489,11 @@ def own_disk(before: Path, disk: Path) -> None:
         uid, gid = os.getuid(), os.getgid()
         if ctypes.CDLL(None).unshare(0x10020000):  # CLONE_NEWUSER, CLONE_NEWNS
             raise OSError("no name space of its own")
-        for file, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+        for file, line in (
+            ("setgroups", "deny"),
+            ("uid_map", f"0 {uid} 1"),
+            ("gid_map", f"0 {gid} 1"),
+        ):
             Path("/proc/self", file).write_text(line)
         disk.mkdir(parents=True)
         mount(disk, 0, "size=200m")
@@ -427,7 +517,9 @@ def failing(kind, before, room, name, folder):
         WORK[kind][1](name, disk)
     except OSError as error:
         print(error)
-        assert [path for path in disk.rglob(".*") if path.suffix != ".lock" and not path.is_dir()] == []
+        assert [
+            path for path in disk.rglob(".*") if path.suffix != ".lock" and not path.is_dir()
+        ] == []
     if room is None and kind == "evaluation":  # what is finished can be read
         assert chain(name).teacher.model().layers == 3
     if room is None:
@@ -454,12 +546,19 @@ def fails(kind, undisturbed, folder, room):
 @pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation", "evaluation"])
 def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed, tmp_path):
     _, before, _, want = undisturbed(kind)
-    needed, draw, hits = sum(len(str(want[path])) for path in want.keys() - results(before).keys()), random.Random(kind), 0
+    needed, draw, hits = (
+        sum(len(str(want[path])) for path in want.keys() - results(before).keys()),
+        random.Random(kind),
+        0,
+    )
     for trial in range(KILLS):
         lines = fails(kind, undisturbed, tmp_path / str(trial), int(draw.uniform(0, needed)))
         for line in lines:
-            assert re.fullmatch(r"/\S+/disk/\S+ could not be written \(No space left on device\) and is left as it was: "
-                                "free some space there, then ask for the same again", line), lines
+            assert re.fullmatch(
+                r"/\S+/disk/\S+ could not be written \(No space left on device\) and is left as it was: "
+                "free some space there, then ask for the same again",
+                line,
+            ), lines
         hits += bool(lines)
     assert hits
     print(f"{kind}: {hits} of {KILLS} times too little room")
@@ -468,8 +567,11 @@ def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed,
 @pytest.mark.parametrize("kind", ["collection", "pre-training", "evaluation"])
 def test_read_only_folder_is_told_in_a_sentence(kind, undisturbed, tmp_path):
     (line,) = fails(kind, undisturbed, tmp_path / "here", None)
-    assert re.fullmatch(r"/\S+/disk/\S+ could not be written \(Read-only file system\) and is left as it was: "
-                        "make its folder writable, then ask for the same again", line)
+    assert re.fullmatch(
+        r"/\S+/disk/\S+ could not be written \(Read-only file system\) and is left as it was: "
+        "make its folder writable, then ask for the same again",
+        line,
+    )
 
 
 def test_folder_that_is_a_file(name, tmp_path):
@@ -504,13 +606,22 @@ def test_seal_without_a_field_is_of_a_stage_that_is_run_anew(field, name, capsys
     seal = json.loads(path.read_text())
     write_json(path, {key: value for key, value in seal.items() if key != field})
     assert not stage.finished() and stage.seconds() >= 0
-    assert json.loads(path.read_text()).keys() == seal.keys() and "is run anew" in capsys.readouterr().out
+    assert (
+        json.loads(path.read_text()).keys() == seal.keys()
+        and "is run anew" in capsys.readouterr().out
+    )
 
 
-@pytest.mark.parametrize("older", [torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))], ids=["shape", "names"])
+@pytest.mark.parametrize(
+    "older",
+    [torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))],
+    ids=["shape", "names"],
+)
 def test_checkpoint_of_another_model_is_not_used(older, tmp_path, capsys):
     def loss(net):
-        return lambda step: {"total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()}
+        return lambda step: {
+            "total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()
+        }
 
     often, steps = Schedule(3, 0.1, save_seconds=0.0), []
     loop.fit(older, loss(older), often, 0, tmp_path, "toy")
@@ -531,17 +642,27 @@ def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
     path.write_bytes(np.arange(40, dtype=np.int32).tobytes())
     path.with_suffix(".sha256").write_text(digest(path))
     monkeypatch.undo()
-    assert sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+    assert (
+        sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
+        == tokenizer("two sorted lists")["input_ids"]
+    )
     path.with_suffix(".sha256").write_bytes(b"\xff")  # nor where its digest is damaged
     monkeypatch.setattr(sampling, "LAYOUT", sampling.LAYOUT - 1)
-    assert sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist() == tokenizer("two sorted lists")["input_ids"]
+    assert (
+        sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
+        == tokenizer("two sorted lists")["input_ids"]
+    )
 
 
 @pytest.mark.parametrize("seal", ["[]", "{}", "", '{"digests": {}}', "null"])
 def test_collection_with_another_seal_is_built_anew(seal, tmp_path, monkeypatch):
-    monkeypatch.setitem(python_docs.VARIANTS, "toy", python_docs.Variant((), standard_library=False, test=1, dev=1))
+    monkeypatch.setitem(
+        python_docs.VARIANTS, "toy", python_docs.Variant((), standard_library=False, test=1, dev=1)
+    )
     monkeypatch.setattr(python_docs, "CACHE", tmp_path)
-    monkeypatch.setattr(python_docs, "build", lambda variant, folder: (folder / "corpus.jsonl").write_text("made"))
+    monkeypatch.setattr(
+        python_docs, "build", lambda variant, folder: (folder / "corpus.jsonl").write_text("made")
+    )
     folder = python_docs.folder("toy")
     (folder / "cache.json").write_text(seal)
     (folder / "corpus.jsonl").write_text("older")

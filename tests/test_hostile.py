@@ -50,7 +50,16 @@ from leadkit.retrieval.dense import Run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "<script>alert('passage')</script><img src=x onerror=alert(1)>"
-TRAVERSAL = ("../../escaped", "/etc/passwd", "..", "C:\\escaped", "~root", "-rf", "$(id)", "a/../../b")
+TRAVERSAL = (
+    "../../escaped",
+    "/etc/passwd",
+    "..",
+    "C:\\escaped",
+    "~root",
+    "-rf",
+    "$(id)",
+    "a/../../b",
+)
 
 
 def refused(load, *arguments) -> str:
@@ -58,7 +67,9 @@ def refused(load, *arguments) -> str:
     with pytest.raises((ValueError, OSError)) as caught:
         load(*arguments)
     sentence = " ".join(str(caught.value).split())
-    assert type(caught.value) in (ValueError, OSError, FileNotFoundError) and 10 < len(sentence) < 1000
+    assert (
+        type(caught.value) in (ValueError, OSError, FileNotFoundError) and 10 < len(sentence) < 1000
+    )
     return sentence
 
 
@@ -71,21 +82,42 @@ def dangers(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
-            found += sorted({"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"} & {n.split(".")[0] for n in names})
+            found += sorted(
+                {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+                & {n.split(".")[0] for n in names}
+            )
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            if called in ("eval", "exec", "compile", "__import__", "torch.load", "os.system", "yaml.load", "pd.read_pickle"):
+            if called in (
+                "eval",
+                "exec",
+                "compile",
+                "__import__",
+                "torch.load",
+                "os.system",
+                "yaml.load",
+                "pd.read_pickle",
+            ):
                 found.append(called)
             given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-            found += [name for name in ("allow_pickle", "trust_remote_code", "shell") if given.get(name, "False") != "False"]
-            if re.match(r"Auto\w+\.from_pretrained", called) and given.get("trust_remote_code") != "False":
+            found += [
+                name
+                for name in ("allow_pickle", "trust_remote_code", "shell")
+                if given.get(name, "False") != "False"
+            ]
+            if (
+                re.match(r"Auto\w+\.from_pretrained", called)
+                and given.get("trust_remote_code") != "False"
+            ):
                 found.append(f"{called} asks whether to trust")
             if called == "AutoModel.from_pretrained" and given.get("use_safetensors") != "True":
                 found.append(f"{called} may unpickle")
     return found
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "leadkit").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "leadkit").glob("*.py")), ids=lambda path: path.name
+)
 def test_the_package_runs_nothing_that_it_reads(path):
     # irds.py names pickle to put a reader of plain values in the place of ir_datasets' own.
     allowed = ["pickle"] if path.name == "irds.py" else []
@@ -95,14 +127,29 @@ def test_the_package_runs_nothing_that_it_reads(path):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
 def test_the_benchmarks_run_nothing_that_they_read(path):  # they load the shipped encoders alone
-    assert not [found for found in dangers(path.read_text()) if not found.startswith("AutoModel.from_pretrained")]
+    assert not [
+        found
+        for found in dangers(path.read_text())
+        if not found.startswith("AutoModel.from_pretrained")
+    ]
 
 
-@pytest.mark.parametrize("line", [
-    "import pickle", "from joblib import load", "import torch; torch.load(f)",
-    "import numpy as np; np.load(f, allow_pickle=True)", "eval(t)", "exec(t)",
-    "AutoModel.from_pretrained(f, trust_remote_code=trust, use_safetensors=True)", "AutoConfig.from_pretrained(f)",
-    "AutoModel.from_pretrained(f, trust_remote_code=False)", "subprocess.run(c, shell=True)", "import yaml; yaml.load(f)"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from joblib import load",
+        "import torch; torch.load(f)",
+        "import numpy as np; np.load(f, allow_pickle=True)",
+        "eval(t)",
+        "exec(t)",
+        "AutoModel.from_pretrained(f, trust_remote_code=trust, use_safetensors=True)",
+        "AutoConfig.from_pretrained(f)",
+        "AutoModel.from_pretrained(f, trust_remote_code=False)",
+        "subprocess.run(c, shell=True)",
+        "import yaml; yaml.load(f)",
+    ],
+)
 def test_the_search_for_dangers_finds_them(line):
     assert dangers(line)
 
@@ -138,11 +185,17 @@ def read_encoder(folder: Path):
 
 def test_pickled_weights_are_never_read(bert, tmp_path):
     flag = tmp_path / "exploded"
-    torch.save(BertModel.from_pretrained(bert).state_dict() | {"bomb": Bomb(flag)}, bert / "pytorch_model.bin")
+    torch.save(
+        BertModel.from_pretrained(bert).state_dict() | {"bomb": Bomb(flag)},
+        bert / "pytorch_model.bin",
+    )
     read_encoder(bert)  # beside safetensors it is not looked at
     (bert / "model.safetensors").unlink()
     for read in (read_encoder, lambda folder: encoders.load_encoder(str(folder), 0.0)):
-        assert "holds no weights (*.safetensors); others, pytorch_model.bin for one, are pickled" in refused(read, bert)
+        assert (
+            "holds no weights (*.safetensors); others, pytorch_model.bin for one, are pickled"
+            in refused(read, bert)
+        )
     assert not flag.exists()
     torch.load(bert / "pytorch_model.bin", weights_only=False)
     assert flag.exists()  # the bomb was alive
@@ -152,22 +205,48 @@ EVIL = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
 OWN_CODE = "asks for code of its own (auto_map), which is never run here"
 
 
-@pytest.mark.parametrize("file, fields, message", [
-    ("config.json", {"auto_map": EVIL}, None),  # ignored: transformers has a BERT
-    ("config.json", {"model_type": "evil", "auto_map": EVIL}, OWN_CODE),
-    ("config.json", {"model_type": "evil", "auto_map": {"AutoConfig": "who/ever--evil.Evil"}}, OWN_CODE),
-    ("config.json", {"model_type": "evil"}, "its tokeniser or config.json cannot be read"),
-    ("tokenizer_config.json", {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}, None),
-    ("config.json", {"attn_implementation": "who/ever"}, None),  # a kernel of the hub: the default in its place
-    ("config.json", {"_attn_implementation": "who/ever"}, None),
-    ("config.json", {"quantization_config": {"quant_method": "awq"}}, "asks for what there is not"),
-    ("config.json", {"hidden_act": "__import__('os').abort()"}, "asks for what there is not"),
-    ("config.json", {"dtype": "load"}, ""),
-    ("config.json", {"num_hidden_layers": -1}, "its config.json says -1 layers; at least one is needed"),
-    ("config.json", {"num_hidden_layers": "2"}, "its tokeniser or config.json cannot be read"),
-    ("config.json", {"hidden_size": 10**12}, "its weights are damaged or of another shape")])
+@pytest.mark.parametrize(
+    "file, fields, message",
+    [
+        ("config.json", {"auto_map": EVIL}, None),  # ignored: transformers has a BERT
+        ("config.json", {"model_type": "evil", "auto_map": EVIL}, OWN_CODE),
+        (
+            "config.json",
+            {"model_type": "evil", "auto_map": {"AutoConfig": "who/ever--evil.Evil"}},
+            OWN_CODE,
+        ),
+        ("config.json", {"model_type": "evil"}, "its tokeniser or config.json cannot be read"),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}},
+            None,
+        ),
+        (
+            "config.json",
+            {"attn_implementation": "who/ever"},
+            None,
+        ),  # a kernel of the hub: the default in its place
+        ("config.json", {"_attn_implementation": "who/ever"}, None),
+        (
+            "config.json",
+            {"quantization_config": {"quant_method": "awq"}},
+            "asks for what there is not",
+        ),
+        ("config.json", {"hidden_act": "__import__('os').abort()"}, "asks for what there is not"),
+        ("config.json", {"dtype": "load"}, ""),
+        (
+            "config.json",
+            {"num_hidden_layers": -1},
+            "its config.json says -1 layers; at least one is needed",
+        ),
+        ("config.json", {"num_hidden_layers": "2"}, "its tokeniser or config.json cannot be read"),
+        ("config.json", {"hidden_size": 10**12}, "its weights are damaged or of another shape"),
+    ],
+)
 def test_configurations_run_no_code(bert, tmp_path, file, fields, message):
-    (bert / "evil.py").write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass Evil: pass\n")
+    (bert / "evil.py").write_text(
+        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass Evil: pass\n"
+    )
     edit(bert / file, **fields)
     if message is None:
         assert read_encoder(bert).config._attn_implementation in ("sdpa", "eager")
@@ -176,7 +255,9 @@ def test_configurations_run_no_code(bert, tmp_path, file, fields, message):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", "7", '{"model_type": ["bert"]}', "[" * 100_000, "\ufeff{}", "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "[]", "7", '{"model_type": ["bert"]}', "[" * 100_000, "\ufeff{}", "\0"]
+)
 @pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
 def test_files_of_an_encoder_that_are_no_json_objects(bert, file, content):
     (bert / file).write_text(content)
@@ -187,7 +268,15 @@ def test_files_of_an_encoder_that_are_no_json_objects(bert, file, content):
 
 
 @pytest.mark.parametrize(
-    "parts", ["../other/model.safetensors", "/etc/passwd", "missing.safetensors", 7, ["model.safetensors"], None]
+    "parts",
+    [
+        "../other/model.safetensors",
+        "/etc/passwd",
+        "missing.safetensors",
+        7,
+        ["model.safetensors"],
+        None,
+    ],
 )
 def test_weights_lie_in_the_folder(bert, tmp_path, parts):
     shutil.copytree(bert, tmp_path / "other")
@@ -200,17 +289,28 @@ def test_weights_lie_in_the_folder(bert, tmp_path, parts):
 # --- collections: read right
 
 
-def write_lines(folder: Path, corpus: list[str], queries: list[str], qrels: list[str], **how: object) -> str:
+def write_lines(
+    folder: Path, corpus: list[str], queries: list[str], qrels: list[str], **how: object
+) -> str:
     """A folder in BEIR layout of these lines; its name for `load`."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "qrels").mkdir(parents=True)
-    for name, lines in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", qrels)):
+    for name, lines in (
+        ("corpus.jsonl", corpus),
+        ("queries.jsonl", queries),
+        ("qrels/test.tsv", qrels),
+    ):
         write_file(folder / name, lines, **how)
     return f"beir:{folder}"
 
 
 def write_file(
-    path: Path, lines: list[str], end: str = "\n", mark: bool = False, last: bool = True, compressed: bool = False
+    path: Path,
+    lines: list[str],
+    end: str = "\n",
+    mark: bool = False,
+    last: bool = True,
+    compressed: bool = False,
 ) -> None:
     content = (end.join(lines) + end * last).encode("utf-8", "surrogateescape")
     content = b"\xef\xbb\xbf" * mark + content
@@ -221,15 +321,23 @@ def write_file(
 
 
 TEXTS = {
-    "right to left": "שלום العالم \u202eabc\u202c", "astral": "𝔘𝔫𝔦 🤷🏽‍♀️ \U0010ffff", "NUL": "before\0after",
-    "lines": "one\ntwo\r\nthree\u2028four\x85five", "combining": "e\u0301" + "\u0301" * 500, "markup": SCRIPT,
-    "huge": "word " * 2_000_000}
+    "right to left": "שלום العالم \u202eabc\u202c",
+    "astral": "𝔘𝔫𝔦 🤷🏽‍♀️ \U0010ffff",
+    "NUL": "before\0after",
+    "lines": "one\ntwo\r\nthree\u2028four\x85five",
+    "combining": "e\u0301" + "\u0301" * 500,
+    "markup": SCRIPT,
+    "huge": "word " * 2_000_000,
+}
 
 
 @pytest.mark.parametrize("escaped", [True, False])
 @pytest.mark.parametrize("kind", TEXTS)
 def test_texts_of_all_kinds_stay_as_they_are(tmp_path, kind, escaped):
-    line = json.dumps({"_id": "a", "text": TEXTS[kind], "metadata": {"depth": [[[{}]]], "nan": float("nan")}}, ensure_ascii=escaped)
+    line = json.dumps(
+        {"_id": "a", "text": TEXTS[kind], "metadata": {"depth": [[[{}]]], "nan": float("nan")}},
+        ensure_ascii=escaped,
+    )
     name = write_lines(tmp_path / "beir", [line], [line], ["a\ta\t1"])
     assert load(name).passages == load(name).queries == {"a": TEXTS[kind].strip()}
 
@@ -238,8 +346,11 @@ def test_hostile_texts_go_through_a_whole_evaluation(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
     texts = {f"p{i}": text[:5000] for i, text in enumerate(TEXTS.values())}
     name = write_beir(
-        tmp_path / "toy", texts, {f"q{i}": text for i, text in enumerate(texts.values())},
-        {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(texts))}})
+        tmp_path / "toy",
+        texts,
+        {f"q{i}": text for i, text in enumerate(texts.values())},
+        {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(texts))}},
+    )
     store.collection.cache_clear()
     record = store.Evaluate(data(name), None, "test", 5).record()
     assert record["measures"]["R@100"] == 1
@@ -258,7 +369,9 @@ def test_ids_like_paths_are_ids(tmp_path, monkeypatch):
     stage = store.Evaluate(data(name), None, "test", 5)
     stage.ranking().write_trec(inside / "run.trec", list(ids), list(ids), "tag")
     lines = (inside / "run.trec").read_text().splitlines()
-    assert all(len(line.split()) == 6 for line in lines) and {line.split()[0] for line in lines} == set(ids)
+    assert all(len(line.split()) == 6 for line in lines) and {
+        line.split()[0] for line in lines
+    } == set(ids)
     assert list(tmp_path.iterdir()) == [inside]
     assert {path.name for path in inside.iterdir()} == {"toy", "runs", "run.trec"}
 
@@ -268,18 +381,33 @@ def test_grades_below_zero_count_as_not_relevant(tmp_path):
     run = Run(np.array([[3, 2, 1, 0]]), np.array([[4.0, 3.0, 2.0, 1.0]]))
     values = []
     for bad in (0, -1, -1000):
-        name = write_beir(tmp_path / str(bad), texts, {"q": "text"}, {"test": {"q": {"p0": 2, "p2": 1, "p3": bad}}})
+        name = write_beir(
+            tmp_path / str(bad),
+            texts,
+            {"q": "text"},
+            {"test": {"q": {"p0": 2, "p2": 1, "p3": bad}}},
+        )
         values.append(per_query(run, load(name), "test"))
     assert values[0]["RR@10"] == 0.5 and 0 < values[0]["nDCG@10"] < 1
     assert values[0] == values[1] == values[2]
 
 
-@pytest.mark.parametrize("header, kept", [
-    (["query-id\tcorpus-id\tscore"], 1), (["Query-ID\tCorpus-ID\tScore"], 1), (["query-id corpus-id score"], 1), ([], 1),
-    (["query-id-7\tp\t1"], 2), (["", "  "], 1)])
+@pytest.mark.parametrize(
+    "header, kept",
+    [
+        (["query-id\tcorpus-id\tscore"], 1),
+        (["Query-ID\tCorpus-ID\tScore"], 1),
+        (["query-id corpus-id score"], 1),
+        ([], 1),
+        (["query-id-7\tp\t1"], 2),
+        (["", "  "], 1),
+    ],
+)
 def test_a_header_is_a_header_and_a_query_a_query(tmp_path, header, kept):
     line = ['{"_id": "query-id-7", "text": "x"}', '{"_id": "q", "text": "x"}']
-    name = write_lines(tmp_path / "beir", ['{"_id": "p", "text": "x"}'], line, [*header, "q\tp\t1", "q\tp\t1"])
+    name = write_lines(
+        tmp_path / "beir", ['{"_id": "p", "text": "x"}'], line, [*header, "q\tp\t1", "q\tp\t1"]
+    )
     assert len(load(name).qrels["test"]) == kept and load(name).qrels["test"]["q"] == {"p": 1}
 
 
@@ -288,36 +416,96 @@ def test_a_header_is_a_header_and_a_query_a_query(tmp_path, header, kept):
 GOOD = {
     "corpus.jsonl": ['{"_id": "p1", "text": "one"}', '{"_id": "p2", "text": "two"}'],
     "queries.jsonl": ['{"_id": "q1", "text": "one"}', '{"_id": "q2", "text": "two"}'],
-    "qrels/test.tsv": ["q1\tp1\t1", "q2\tp2\t-1"]}
+    "qrels/test.tsv": ["q1\tp1\t1", "q2\tp2\t-1"],
+}
 NO_OBJECT, NO_ID = "not a JSON object in UTF-8", "must be a non-empty string without white space"
 NO_ROW = "is not 'query-id TAB corpus-id TAB integer score'"
 DEEP, LONG = "[" * 200_000, "long" * 1000
-BAD_TEXTS = [(line, NO_OBJECT) for line in (
-    DEEP, '{"_id": "x", "text": "y", "z": ' + DEEP, "\0", "{}", '"x"', "null", '{"_id": "x", "text": {"text": "y"}}',
-    '{"_id": "x", "text": ["y"]}', '{"_id": "x", "text": 7}', '{"_id": "x", "text": "y", "title": 7}',
-    '{"_id": "x", "text": "y", "title": 0}', '{"_id": "x", "text": "y", "title": []}',
-    '{"_id": "x", "text": "\\udc80"}', '{"_id": "x", "text": "\udc80"}',
-    '{"_id": "x", "title": "\\ud83d", "text": "\\ude00"}', '{"_id": "x", "text": ' + "9" * 5000 + "}",
-    f'{{"_id": "x", "text": "{LONG}\\ud800"}}')]
-BAD_TEXTS += [(f'{{"_id": {key}, "text": "y"}}', NO_ID) for key in (
-    '"\\ud800"', '"\udc80"', '""', "7", "null", '{"a": 1}', '"a\\u0000"', '"a\\tb"', '"a\\u202eb"', '"a\\u00a0b"', f'"{LONG}"')]
+BAD_TEXTS = [
+    (line, NO_OBJECT)
+    for line in (
+        DEEP,
+        '{"_id": "x", "text": "y", "z": ' + DEEP,
+        "\0",
+        "{}",
+        '"x"',
+        "null",
+        '{"_id": "x", "text": {"text": "y"}}',
+        '{"_id": "x", "text": ["y"]}',
+        '{"_id": "x", "text": 7}',
+        '{"_id": "x", "text": "y", "title": 7}',
+        '{"_id": "x", "text": "y", "title": 0}',
+        '{"_id": "x", "text": "y", "title": []}',
+        '{"_id": "x", "text": "\\udc80"}',
+        '{"_id": "x", "text": "\udc80"}',
+        '{"_id": "x", "title": "\\ud83d", "text": "\\ude00"}',
+        '{"_id": "x", "text": ' + "9" * 5000 + "}",
+        f'{{"_id": "x", "text": "{LONG}\\ud800"}}',
+    )
+]
+BAD_TEXTS += [
+    (f'{{"_id": {key}, "text": "y"}}', NO_ID)
+    for key in (
+        '"\\ud800"',
+        '"\udc80"',
+        '""',
+        "7",
+        "null",
+        '{"a": 1}',
+        '"a\\u0000"',
+        '"a\\tb"',
+        '"a\\u202eb"',
+        '"a\\u00a0b"',
+        f'"{LONG}"',
+    )
+]
 BAD_TEXTS += [('{"_id": "x", "text": " \\n\\u2003"}', "'x' has an empty text")]
-BAD_QRELS = [(line, NO_ROW) for line in (
-    "q1\tp1", "q1", "q1 p1 1", "q1\tp1\t1\t", "q1\t0\tp1\t1", "q1\tp1\t", "q1\tp1\t1.0", "q1\tp1\tNaN", "q1\tp1\t1e3",
-    "q1\tp1\t1_0", "q1\tp1\t0x1", "q1\tp1\t" + "9" * 5000, "\0", "query-id\tcorpus-id\tscore")]
+BAD_QRELS = [
+    (line, NO_ROW)
+    for line in (
+        "q1\tp1",
+        "q1",
+        "q1 p1 1",
+        "q1\tp1\t1\t",
+        "q1\t0\tp1\t1",
+        "q1\tp1\t",
+        "q1\tp1\t1.0",
+        "q1\tp1\tNaN",
+        "q1\tp1\t1e3",
+        "q1\tp1\t1_0",
+        "q1\tp1\t0x1",
+        "q1\tp1\t" + "9" * 5000,
+        "\0",
+        "query-id\tcorpus-id\tscore",
+    )
+]
 BAD_QRELS += [
-    ("q1\tp1\t1001", "score 1001 is not from -1,000 to 1,000"), ("q1\tp1\t-2147483648", "score -2147483648 is not from"),
-    ("q9\tp1\t1", "query-id 'q9' is not in queries.jsonl"), ("q1\tp9\t1", "corpus-id 'p9' is not in corpus.jsonl"),
-    ("\udc80\tp1\t1", "query-id '\\udc80' is not in queries.jsonl"), ("q1\t../p1\t1", "corpus-id '../p1' is not in"),
-    ("q1 \tp1\t1", "query-id 'q1 ' is not"), (f"{LONG}\tp1\t1", "is not in queries.jsonl"),
-    ("q1\tp1\t0", "query-id 'q1' and corpus-id 'p1' stand there a second time, with score 0 after 1")]
+    ("q1\tp1\t1001", "score 1001 is not from -1,000 to 1,000"),
+    ("q1\tp1\t-2147483648", "score -2147483648 is not from"),
+    ("q9\tp1\t1", "query-id 'q9' is not in queries.jsonl"),
+    ("q1\tp9\t1", "corpus-id 'p9' is not in corpus.jsonl"),
+    ("\udc80\tp1\t1", "query-id '\\udc80' is not in queries.jsonl"),
+    ("q1\t../p1\t1", "corpus-id '../p1' is not in"),
+    ("q1 \tp1\t1", "query-id 'q1 ' is not"),
+    (f"{LONG}\tp1\t1", "is not in queries.jsonl"),
+    (
+        "q1\tp1\t0",
+        "query-id 'q1' and corpus-id 'p1' stand there a second time, with score 0 after 1",
+    ),
+]
 BAD = [(file, *bad) for file in ("corpus.jsonl", "queries.jsonl") for bad in BAD_TEXTS]
 BAD += [("qrels/test.tsv", *bad) for bad in BAD_QRELS]
 
 
-@pytest.mark.parametrize("file, line, message", BAD, ids=lambda value: value[:20].encode("ascii", "backslashreplace").decode())
+@pytest.mark.parametrize(
+    "file, line, message",
+    BAD,
+    ids=lambda value: value[:20].encode("ascii", "backslashreplace").decode(),
+)
 def test_a_hostile_line_is_named(tmp_path, file, line, message):
-    name = write_lines(tmp_path / "beir", *(lines + [line] * (key == file) for key, lines in GOOD.items()))
+    name = write_lines(
+        tmp_path / "beir", *(lines + [line] * (key == file) for key, lines in GOOD.items())
+    )
     sentence = refused(load, name)
     assert sentence.startswith(f"{tmp_path / 'beir' / file}, line 3: ") and message in sentence
     sentence.encode()  # it can be printed
@@ -329,15 +517,28 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, file
     monkeypatch.setattr(collections, "LONGEST", 1000)
     lines = {key: part + ["x" * 5000] * (key == file) for key, part in GOOD.items()}
     name = write_lines(tmp_path / "beir", *lines.values(), compressed=compressed)
-    assert re.search(r", line 3: it has 1,000 characters or more; a line is one text$", refused(load, name))
+    assert re.search(
+        r", line 3: it has 1,000 characters or more; a line is one text$", refused(load, name)
+    )
     monkeypatch.setattr(collections, "LONGEST", 100)
-    assert len(load(write_lines(tmp_path / "beir", *GOOD.values(), compressed=compressed)).passages) == 2
+    assert (
+        len(load(write_lines(tmp_path / "beir", *GOOD.values(), compressed=compressed)).passages)
+        == 2
+    )
 
 
-@pytest.mark.parametrize("content, message", [
-    (b"", "holds no line|holds no judgement"), (b"\n \r\n\t\n", "holds no line|holds no judgement"),
-    (b"query-id\tcorpus-id\tscore\n", "holds no|not a JSON"), ("{}".encode("utf-16"), "line 1: "),
-    (b"\x1f\x8b\x08\0", "line 1: "), (bytes(range(256)), "line [123]: "), (b"\xff" * 1000, "line 1: ")])
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "holds no line|holds no judgement"),
+        (b"\n \r\n\t\n", "holds no line|holds no judgement"),
+        (b"query-id\tcorpus-id\tscore\n", "holds no|not a JSON"),
+        ("{}".encode("utf-16"), "line 1: "),
+        (b"\x1f\x8b\x08\0", "line 1: "),
+        (bytes(range(256)), "line [123]: "),
+        (b"\xff" * 1000, "line 1: "),
+    ],
+)
 @pytest.mark.parametrize("file", GOOD)
 def test_a_file_of_something_else(tmp_path, file, content, message):
     name = write_lines(tmp_path / "beir", *GOOD.values())
@@ -345,9 +546,24 @@ def test_a_file_of_something_else(tmp_path, file, content, message):
     assert re.search(rf"{file}.* ?({message})", refused(load, name))
 
 
-@pytest.mark.parametrize("name", [
-    "beir:~nobody-of-this-name/x", "beir:a\0b", "beir:\ud800", "beir:" + "x/" * 5000, "irds:../../x", "irds:\0", "irds:",
-    "irds:/etc/passwd", "irds:beir/../beir/nq", "../python-docs", "python-docs/..", "\ud800", "x" * 10**6])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "beir:~nobody-of-this-name/x",
+        "beir:a\0b",
+        "beir:\ud800",
+        "beir:" + "x/" * 5000,
+        "irds:../../x",
+        "irds:\0",
+        "irds:",
+        "irds:/etc/passwd",
+        "irds:beir/../beir/nq",
+        "../python-docs",
+        "python-docs/..",
+        "\ud800",
+        "x" * 10**6,
+    ],
+)
 def test_names_of_collections(name, tmp_path, monkeypatch):
     monkeypatch.setattr(irds, "CACHE", tmp_path / "cache")
     with pytest.raises((ValueError, OSError)):
@@ -370,18 +586,38 @@ def hostile_archive(path: Path, member: str, content: bytes, link: str | None) -
 
 
 @pytest.mark.parametrize(
-    "member, link", [("../../escaped", None), ("{out}/escaped", None), ("link/escaped", "{out}"), ("link/escaped", "../..")]
+    "member, link",
+    [
+        ("../../escaped", None),
+        ("{out}/escaped", None),
+        ("link/escaped", "{out}"),
+        ("link/escaped", "../.."),
+    ],
 )
 def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, member, link):  # noqa: F811
     archive, out = home / "docs.tar.gz", tmp_path / "outside"
     out.mkdir()
     hostile_archive(archive, member.format(out=out), b"hostile", link and link.format(out=out))
-    made = TsvDocs(RelativePath(TarExtractAll(Download([], cache_path=str(archive)), str(home / "unpacked")), "collection.tsv"))
+    made = TsvDocs(
+        RelativePath(
+            TarExtractAll(Download([], cache_path=str(archive)), str(home / "unpacked")),
+            "collection.tsv",
+        )
+    )
     register(monkeypatch, home)
-    monkeypatch.setattr(ir_datasets.registry._registered["toy-irds/train"], "docs_iter", made.docs_iter, raising=False)
+    monkeypatch.setattr(
+        ir_datasets.registry._registered["toy-irds/train"],
+        "docs_iter",
+        made.docs_iter,
+        raising=False,
+    )
     sentence = refused(load, "irds:toy-irds")
-    assert sentence.startswith("collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or read (")
-    assert not [path for path in tmp_path.rglob("escaped") if home not in path.parents]  # "/" in front is left out
+    assert sentence.startswith(
+        "collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or read ("
+    )
+    assert not [
+        path for path in tmp_path.rglob("escaped") if home not in path.parents
+    ]  # "/" in front is left out
 
 
 def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
@@ -390,30 +626,55 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
     assert len(load("irds:toy-irds").passages) == 4
     shutil.rmtree(irds.CACHE)
     [index] = [path for path in (tmp_path / "home").rglob("bin") if path.is_file()]
-    for hostile in (Bomb(tmp_path / "exploded"), (Bomb(tmp_path / "exploded"), "text"), (shutil.rmtree, "text")):
+    for hostile in (
+        Bomb(tmp_path / "exploded"),
+        (Bomb(tmp_path / "exploded"), "text"),
+        (shutil.rmtree, "text"),
+    ):
         content = lz4.block.compress(pickle.dumps(hostile), store_size=True)
         index.write_bytes(len(content).to_bytes(4, "little") + content + index.read_bytes())
         assert re.search(
             r"could not be downloaded or read \(UnpicklingError: an index of documents holds no \S+; this one is not ir_d",
-            refused(load, "irds:toy-irds"))
+            refused(load, "irds:toy-irds"),
+        )
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("module, name", [
-    ("os", "system"), ("builtins", "eval"), ("ir_datasets.util", "os.system"), ("ir_datasets.util", "os"),
-    ("ir_datasets.util.fileio", "TarExtractAll"), ("ir_datasetsx", "y"), ("leadkit.data.irds", "Source")])
+@pytest.mark.parametrize(
+    "module, name",
+    [
+        ("os", "system"),
+        ("builtins", "eval"),
+        ("ir_datasets.util", "os.system"),
+        ("ir_datasets.util", "os"),
+        ("ir_datasets.util.fileio", "TarExtractAll"),
+        ("ir_datasetsx", "y"),
+        ("leadkit.data.irds", "Source"),
+    ],
+)
 def test_an_index_names_named_tuples_alone(module, name):
-    frame = b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
+    frame = (
+        b"\x80\x04\x8c"
+        + bytes([len(module)])
+        + module.encode()
+        + b"\x8c"
+        + bytes([len(name)])
+        + name.encode()
+        + b"\x93."
+    )
     with pytest.raises(pickle.UnpicklingError, match="an index of documents holds no "):
         lz4_pickle.pickle.loads(frame)
     document = ir_datasets.formats.GenericDoc("a", "b")
-    assert lz4_pickle.pickle.loads(lz4_pickle.pickle.dumps(("1", document, {"a": [2.5, None]}))) == (
-        "1", document, {"a": [2.5, None]})
+    assert lz4_pickle.pickle.loads(
+        lz4_pickle.pickle.dumps(("1", document, {"a": [2.5, None]}))
+    ) == ("1", document, {"a": [2.5, None]})
 
 
 @pytest.mark.parametrize("pid", ["a b", "a\0", "", "\u202e", "x" * 1001, "\ud800"])
 def test_a_passage_id_that_cannot_be_one(tmp_path, pid):
-    assert refused(write_passages, tmp_path, [("good", "text"), (pid, "text")], "name").startswith(f"name: _id {pid!r:.80} must be")
+    assert refused(write_passages, tmp_path, [("good", "text"), (pid, "text")], "name").startswith(
+        f"name: _id {pid!r:.80} must be"
+    )
 
 
 def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, monkeypatch):  # noqa: F811
@@ -426,7 +687,9 @@ def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, m
             yield entry._replace(text=entry.text + "\ud800") if kind == "queries" else entry
 
     monkeypatch.setattr(irds, "_entries", entries)
-    assert re.search(r"queries.jsonl, line 1: not a JSON object in UTF-8", refused(load, "irds:toy-irds"))
+    assert re.search(
+        r"queries.jsonl, line 1: not a JSON object in UTF-8", refused(load, "irds:toy-irds")
+    )
 
 
 # --- files that are named after something
@@ -436,8 +699,13 @@ def test_records_are_written_in_their_folder(tmp_path):
     stage = SimpleNamespace(cost=dict, record=lambda: {"experiment": "x"})
     names = [*TRAVERSAL, "a\0b", "a\nb", SCRIPT]
     pipeline.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-    assert all(re.fullmatch(r"0-[\w-]*\.json", path.name) for path in (tmp_path / "a" / "b" / "records").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [
+        path.name for path in (tmp_path / "a").iterdir()
+    ] == ["b"]
+    assert all(
+        re.fullmatch(r"0-[\w-]*\.json", path.name)
+        for path in (tmp_path / "a" / "b" / "records").iterdir()
+    )
 
 
 @pytest.mark.parametrize("name", ["..", ".", "/", "x/..", "../..", "~", "x/../.."])
@@ -445,14 +713,18 @@ def test_records_of_a_sweep_stay_in_results(name, tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
     found, saved = load(toy(tmp_path / "toy")), []
     monkeypatch.setattr(store, "collection", lambda _: found)
-    monkeypatch.setattr(sweep, "METHODS", [SimpleNamespace(TABLES={"main": ()}, experiments=lambda *_: {})])
+    monkeypatch.setattr(
+        sweep, "METHODS", [SimpleNamespace(TABLES={"main": ()}, experiments=lambda *_: {})]
+    )
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
     small = scale(f"beir:{name}")
     assert sweep.sweep(("main",), small, 1, 1) == 0
     assert saved[0].resolve().parent == tmp_path / "results"
     log = sweep.log_of(store.Evaluate(small.data, None, "test", 5))
-    assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(r"evaluate-[0-9a-f]{12}\.log", log.name)
+    assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(
+        r"evaluate-[0-9a-f]{12}\.log", log.name
+    )
 
 
 # --- Markdown and HTML
@@ -463,14 +735,36 @@ def markup(text: str) -> set[str]:
     return set(re.findall(r"<(\w+)", MarkdownIt("commonmark").enable("table").render(text)))
 
 
-NAMES = ("[x](javascript:alert(1))", "![x](y)", SCRIPT.replace("/", ""), "`a`", "*a* _b_", "a | b", "a\nb", "---", "# a",
-         "a\u202eb", "&lt;b&gt;", "$x$", "<!--", "\\")
+NAMES = (
+    "[x](javascript:alert(1))",
+    "![x](y)",
+    SCRIPT.replace("/", ""),
+    "`a`",
+    "*a* _b_",
+    "a | b",
+    "a\nb",
+    "---",
+    "# a",
+    "a\u202eb",
+    "&lt;b&gt;",
+    "$x$",
+    "<!--",
+    "\\",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_name_in_a_card_is_a_text(name):
-    shown = MarkdownIt("commonmark").enable("table").render(f"# {export._text(name)}\n\nCollection {export._text(name)}\n")
-    said = html.escape("".join(c if c.isprintable() else "\ufffd" for c in name)).replace("&#x27;", "'").replace("&#x2F;", "/")
+    shown = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(f"# {export._text(name)}\n\nCollection {export._text(name)}\n")
+    )
+    said = (
+        html.escape("".join(c if c.isprintable() else "\ufffd" for c in name))
+        .replace("&#x27;", "'")
+        .replace("&#x2F;", "/")
+    )
     assert shown == f"<h1>{said.strip()}</h1>\n<p>Collection {said.strip()}</p>\n"
 
 
@@ -486,14 +780,33 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
     _, front, body = card.split("---\n", 2)
     assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
     assert body.count("\n# ") == 1 and card.count("```") == 2
-    assert markup(body) <= {"h1", "h2", "p", "a", "pre", "code", "table", "thead", "tbody", "tr", "th", "td"}
-    assert re.findall(r'href="([^"]*)"', MarkdownIt("commonmark").render(body)) == ["https://doi.org/10.1145/3616855.3635774"]
+    assert markup(body) <= {
+        "h1",
+        "h2",
+        "p",
+        "a",
+        "pre",
+        "code",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    assert re.findall(r'href="([^"]*)"', MarkdownIt("commonmark").render(body)) == [
+        "https://doi.org/10.1145/3616855.3635774"
+    ]
     shown = MarkdownIt("commonmark").enable("table").render(body)
-    rows = re.findall(r"<tr>(.*?)</tr>", shown.split("<h2>Recipe")[1].split("</table>")[0], re.DOTALL)
+    rows = re.findall(
+        r"<tr>(.*?)</tr>", shown.split("<h2>Recipe")[1].split("</table>")[0], re.DOTALL
+    )
     assert {row.count("<td>") for row in rows[1:]} == {4}
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
     [call] = [
-        node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call) and ast.unparse(node.func) == "SentenceTransformer"
+        node
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "SentenceTransformer"
     ]
     assert ast.literal_eval(call.args[0]) == f"out{evil}"
 
@@ -519,13 +832,29 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
         output("display_data", data={"text/html": table._repr_html_(), "text/plain": str(table)}),
         output("error", ename=SCRIPT, evalue=SCRIPT, traceback=[SCRIPT]),
         output(
-            "display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": SCRIPT}, metadata={"image/png": {"alt": f'">{SCRIPT}'}}
+            "display_data",
+            data={"image/png": "iVBORw0KGgo=", "text/plain": SCRIPT},
+            metadata={"image/png": {"alt": f'">{SCRIPT}'}},
         ),
     ]
-    made = nbformat.v4.new_notebook(cells=[cell, nbformat.v4.new_markdown_cell(f"*In the figure*: {SCRIPT}")])
-    state = {"abc": {"model_name": "TextModel", "model_module": "@jupyter-widgets/controls", "model_module_version": "2.0.0",
-                     "state": {"value": SCRIPT}}}
-    made.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2, "version_minor": 0, "state": state}}
+    made = nbformat.v4.new_notebook(
+        cells=[cell, nbformat.v4.new_markdown_cell(f"*In the figure*: {SCRIPT}")]
+    )
+    state = {
+        "abc": {
+            "model_name": "TextModel",
+            "model_module": "@jupyter-widgets/controls",
+            "model_module_version": "2.0.0",
+            "state": {"value": SCRIPT},
+        }
+    }
+    made.metadata.widgets = {
+        "application/vnd.jupyter.widget-state+json": {
+            "version_major": 2,
+            "version_minor": 0,
+            "state": state,
+        }
+    }
     nbformat.write(made, tmp_path / "01_hostile.ipynb")
     lesson = SimpleNamespace(notebook="01_hostile.ipynb", done=lambda: tmp_path)
     monkeypatch.setattr(reproduce, "lessons", lambda *_: [lesson])
@@ -536,8 +865,12 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
     monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame({"x": [1.0]}))
     reproduce.reproduce(small)
     report = (tmp_path / "notebooks-toy" / "01_hostile.html").read_text(encoding="utf-8")
-    assert report.count("alert('passage')") == 9  # it is all there: once for each output, three times in the table, and in the text
-    assert "<script" not in report and not re.search(r"<img[^>]*onerror=", re.sub(r'alt="[^"]*"', "", report))
+    assert (
+        report.count("alert('passage')") == 9
+    )  # it is all there: once for each output, three times in the table, and in the text
+    assert "<script" not in report and not re.search(
+        r"<img[^>]*onerror=", re.sub(r'alt="[^"]*"', "", report)
+    )
 
 
 # --- fuzz: each of these six runs 100 times in `make test`, 2,000 times with the profile "fuzz"
@@ -550,13 +883,20 @@ TITLES = st.one_of(st.none(), ANY_TEXT)
 LINE_ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\r\n \r\n"])
 JSON = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-5, 100), st.floats(), st.text(max_size=8)),
-    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)), max_leaves=5)
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
 
 
 @st.composite
 def contents(draw) -> tuple[dict, dict, dict]:
     """(passages, queries, qrels) with texts as (title, text)."""
-    texts = [draw(st.dictionaries(IDS, st.tuples(TITLES, SHOWN_TEXT), min_size=1, max_size=4)) for _ in range(2)]
+    texts = [
+        draw(st.dictionaries(IDS, st.tuples(TITLES, SHOWN_TEXT), min_size=1, max_size=4))
+        for _ in range(2)
+    ]
     pairs = st.tuples(st.sampled_from(sorted(texts[1])), st.sampled_from(sorted(texts[0])))
     return *texts, draw(st.dictionaries(pairs, st.integers(-1000, 1000), min_size=1, max_size=6))
 
@@ -577,16 +917,33 @@ def place(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("fuzz") / "beir"
 
 
-@given(contents(), st.booleans(), LINE_ENDS, st.booleans(), st.booleans(), st.booleans(), st.booleans())
-def test_fuzz_what_is_right_is_read_right(place, content, escaped, end, mark, last, compressed, header):
+@given(
+    contents(), st.booleans(), LINE_ENDS, st.booleans(), st.booleans(), st.booleans(), st.booleans()
+)
+def test_fuzz_what_is_right_is_read_right(
+    place, content, escaped, end, mark, last, compressed, header
+):
     corpus, queries, judged = content
-    qrels = ["query-id\tcorpus-id\tscore"] * header + [f"{qid}\t{pid}\t{grade}" for (qid, pid), grade in judged.items()]
+    qrels = ["query-id\tcorpus-id\tscore"] * header + [
+        f"{qid}\t{pid}\t{grade}" for (qid, pid), grade in judged.items()
+    ]
     name = write_lines(
-        place, lines_of(corpus, escaped), lines_of(queries, escaped), qrels, end=end, mark=mark, last=last, compressed=compressed
+        place,
+        lines_of(corpus, escaped),
+        lines_of(queries, escaped),
+        qrels,
+        end=end,
+        mark=mark,
+        last=last,
+        compressed=compressed,
     )
     found = load(name)
-    assert (dict(found.passages), found.queries) == (plain(corpus), plain(queries)) and list(found.passages) == list(corpus)
-    assert {(qid, pid): grade for qid, row in found.qrels["test"].items() for pid, grade in row.items()} == judged
+    assert (dict(found.passages), found.queries) == (plain(corpus), plain(queries)) and list(
+        found.passages
+    ) == list(corpus)
+    assert {
+        (qid, pid): grade for qid, row in found.qrels["test"].items() for pid, grade in row.items()
+    } == judged
     assert load(name).fingerprint == found.fingerprint
 
 
@@ -594,9 +951,14 @@ def test_fuzz_what_is_right_is_read_right(place, content, escaped, end, mark, la
 def test_fuzz_one_hostile_line_is_refused_by_its_number(place, content, bad, at, end):
     corpus, queries, judged = content
     file, line, message = bad
-    lines = {"corpus.jsonl": lines_of(corpus, True), "queries.jsonl": lines_of(queries, True),
-             "qrels/test.tsv": [f"{qid}\t{pid}\t{grade}" for (qid, pid), grade in judged.items()]}
-    lines = {key: GOOD[key] + part for key, part in lines.items()}  # has the ids that the hostile lines speak of
+    lines = {
+        "corpus.jsonl": lines_of(corpus, True),
+        "queries.jsonl": lines_of(queries, True),
+        "qrels/test.tsv": [f"{qid}\t{pid}\t{grade}" for (qid, pid), grade in judged.items()],
+    }
+    lines = {
+        key: GOOD[key] + part for key, part in lines.items()
+    }  # has the ids that the hostile lines speak of
     at = 2 + min(at, len(lines[file]) - 2)
     lines[file].insert(at, line)
     sentence = refused(load, write_lines(place, *lines.values(), end=end))
@@ -605,9 +967,33 @@ def test_fuzz_one_hostile_line_is_refused_by_its_number(place, content, bad, at,
 
 FRAGMENTS = st.sampled_from(
     [
-        b"{", b"}", b'"_id"', b'"text"', b":", b",", b'"a"', b'"\\ud800"', b"\n", b"\r", b"\t", b"1", b"-1", b"1e9", b"null", b"[",
-        b"]", b"\0", b"\xff", b"\xef\xbb\xbf", b"query-id\tcorpus-id\tscore", b"a\ta\t1\n", b'{"_id": "a", "text": "b"}\n', b" ",
-        b"\xe2\x80\xa8", b"\x1f\x8b"]
+        b"{",
+        b"}",
+        b'"_id"',
+        b'"text"',
+        b":",
+        b",",
+        b'"a"',
+        b'"\\ud800"',
+        b"\n",
+        b"\r",
+        b"\t",
+        b"1",
+        b"-1",
+        b"1e9",
+        b"null",
+        b"[",
+        b"]",
+        b"\0",
+        b"\xff",
+        b"\xef\xbb\xbf",
+        b"query-id\tcorpus-id\tscore",
+        b"a\ta\t1\n",
+        b'{"_id": "a", "text": "b"}\n',
+        b" ",
+        b"\xe2\x80\xa8",
+        b"\x1f\x8b",
+    ]
 )
 FILES = st.one_of(st.binary(max_size=60), st.lists(FRAGMENTS, max_size=12).map(b"".join))
 
@@ -615,19 +1001,32 @@ FILES = st.one_of(st.binary(max_size=60), st.lists(FRAGMENTS, max_size=12).map(b
 @given(FILES, FILES, FILES, st.booleans())
 def test_fuzz_any_bytes_are_a_collection_or_refused(place, corpus, queries, qrels, compressed):
     write_lines(place, [], [], [])
-    for file, content in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", qrels)):
+    for file, content in (
+        ("corpus.jsonl", corpus),
+        ("queries.jsonl", queries),
+        ("qrels/test.tsv", qrels),
+    ):
         (place / file).write_bytes(content)
     if compressed:
         (place / "corpus.jsonl").rename(place / "corpus.jsonl.gz")
     try:
         found = load(f"beir:{place}")
     except ValueError as error:
-        assert str(error).startswith(str(place)) and "\n" not in str(error) and len(str(error)) < 1000
+        assert (
+            str(error).startswith(str(place)) and "\n" not in str(error) and len(str(error)) < 1000
+        )
     else:
         assert found.passages and found.queries and found.qrels["test"]
         for texts in (found.passages, found.queries):
-            assert all(key.isprintable() and " " not in key and text.strip() and text.encode() for key, text in texts.items())
-        assert all(qid in found.queries and pid in found.passages for qid, row in found.qrels["test"].items() for pid in row)
+            assert all(
+                key.isprintable() and " " not in key and text.strip() and text.encode()
+                for key, text in texts.items()
+            )
+        assert all(
+            qid in found.queries and pid in found.passages
+            for qid, row in found.qrels["test"].items()
+            for pid in row
+        )
 
 
 ODD_IDS = st.one_of(IDS, st.text(max_size=3), st.integers(0, 9).map(str))
@@ -637,13 +1036,20 @@ ODD_IDS = st.one_of(IDS, st.text(max_size=3), st.integers(0, 9).map(str))
 def test_fuzz_passages_on_disk_are_a_dictionary(place, rows):
     place.mkdir(exist_ok=True)
     ids = [pid for pid, _ in rows]
-    fit = all(pid and " " not in pid and pid.isprintable() for pid in ids) and len(set(ids)) == len(ids) > 0
+    fit = (
+        all(pid and " " not in pid and pid.isprintable() for pid in ids)
+        and len(set(ids)) == len(ids) > 0
+    )
     if not (fit and not any("\ud800" <= c <= "\udfff" for _, text in rows for c in text)):
         assert refused(write_passages, place, rows, "collection 'x'").startswith("collection 'x'")
         return
     write_passages(place, rows, "collection 'x'")
     found, want = Passages(place, "0"), dict(rows)
-    assert dict(found.items()) == want and list(found) == list(want) and list(found.values()) == list(want.values())
+    assert (
+        dict(found.items()) == want
+        and list(found) == list(want)
+        and list(found.values()) == list(want.values())
+    )
     for pid in ["", "\0", "a", *(pid[:1] for pid in ids), *(pid + "\0" for pid in ids)]:
         assert (pid in found) == (pid in want)
 
@@ -654,14 +1060,32 @@ def whole(tmp_path_factory) -> Path:
 
 
 FIELDS = (
-    "model_type", "architectures", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act",
-    "pad_token_id", "auto_map", "dtype", "is_decoder", "quantization_config", "attn_implementation", "tokenizer_class",
-    "added_tokens_decoder", "cls_token", "model_max_length", "model", "weight_map")
+    "model_type",
+    "architectures",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "pad_token_id",
+    "auto_map",
+    "dtype",
+    "is_decoder",
+    "quantization_config",
+    "attn_implementation",
+    "tokenizer_class",
+    "added_tokens_decoder",
+    "cls_token",
+    "model_max_length",
+    "model",
+    "weight_map",
+)
 
 
 @given(
     st.sampled_from(["config.json", "tokenizer_config.json", "tokenizer.json"]),
-    st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1, max_size=2))
+    st.dictionaries(st.sampled_from(FIELDS), JSON, min_size=1, max_size=2),
+)
 def test_fuzz_configurations_are_read_or_refused(whole, place, file, fields):
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(whole, place)
@@ -675,5 +1099,12 @@ def test_fuzz_configurations_are_read_or_refused(whole, place, file, fields):
 @given(st.text(max_size=20), st.sampled_from(NAMES))
 def test_fuzz_names_are_texts_in_markdown(name, evil):
     first, second = export._text(name + evil + name), export._text(name + evil)
-    shown = MarkdownIt("commonmark").enable("table").render(f"Collection {first}, | x |\n\n| a |\n| --- |\n| {second} |\n")
-    assert set(re.findall(r"<(\w+)", shown)) <= {"p", "table", "thead", "tbody", "tr", "th", "td"} and shown.count("<td>") == 1
+    shown = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(f"Collection {first}, | x |\n\n| a |\n| --- |\n| {second} |\n")
+    )
+    assert (
+        set(re.findall(r"<(\w+)", shown)) <= {"p", "table", "thead", "tbody", "tr", "th", "td"}
+        and shown.count("<td>") == 1
+    )

@@ -33,9 +33,22 @@ from leadkit.data.passages import Passages, _save, write_passages
 from leadkit.models.retrievers import Tower
 from leadkit.retrieval.dense import Run, bm25
 
-PASSAGES = {"10": "The first passage", "9": "A second one, naïve \N{SNOWMAN}\u2028 with \t signs", "D7": "", "80": "The last one"}
-QUERIES = {"train": {"1": " what is first ", "2": "never judged"}, "dev": {"1": "another of this id"}, "dl19": {"5": "graded"}}
-QRELS = {"train": {"1": {"10": 1}}, "dev": {"1": {"80": 1}}, "dl19": {"5": {"10": 1, "9": 2, "80": 3, "D7": 0}}}
+PASSAGES = {
+    "10": "The first passage",
+    "9": "A second one, naïve \N{SNOWMAN}\u2028 with \t signs",
+    "D7": "",
+    "80": "The last one",
+}
+QUERIES = {
+    "train": {"1": " what is first ", "2": "never judged"},
+    "dev": {"1": "another of this id"},
+    "dl19": {"5": "graded"},
+}
+QRELS = {
+    "train": {"1": {"10": 1}},
+    "dev": {"1": {"80": 1}},
+    "dl19": {"5": {"10": 1, "9": 2, "80": 3, "D7": 0}},
+}
 SPLITS = {split: f"toy-irds/{split}" for split in QRELS}
 
 
@@ -46,21 +59,34 @@ def lines(rows) -> str:
 def write_toy(folder: Path, passages: dict[str, str]) -> None:
     """The files of MS MARCO: collection.tsv (no tab inside a text), queries.SPLIT.tsv, qrels.SPLIT."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "collection.tsv").write_text(lines((pid, text.replace("\t", " ")) for pid, text in passages.items()))
+    (folder / "collection.tsv").write_text(
+        lines((pid, text.replace("\t", " ")) for pid, text in passages.items())
+    )
     for split, texts in QUERIES.items():
         (folder / f"queries.{split}.tsv").write_text(lines(texts.items()))
-        judged = [(qid, 0, pid, grade) for qid, row in QRELS[split].items() for pid, grade in row.items()]
+        judged = [
+            (qid, 0, pid, grade) for qid, row in QRELS[split].items() for pid, grade in row.items()
+        ]
         (folder / f"qrels.{split}").write_text(lines(judged))
 
 
-def register(monkeypatch, folder: Path, counts: dict[str, dict] | None = None, docs: Download | None = None) -> None:
+def register(
+    monkeypatch, folder: Path, counts: dict[str, dict] | None = None, docs: Download | None = None
+) -> None:
     """Register the files with ir_datasets as it registers its own, with metadata of these counts."""
     provider = MetadataProvider(lambda: counts or {})
     docs = TsvDocs(docs or LocalDownload(folder / "collection.tsv"))
     for split, name in SPLITS.items():
-        made = Dataset(docs, TsvQueries(LocalDownload(folder / f"queries.{split}.tsv")),
-                       TrecQrels(LocalDownload(folder / f"qrels.{split}"), {}))
-        monkeypatch.setitem(ir_datasets.registry._registered, name, Dataset(MetadataComponent(name, made, provider), made))
+        made = Dataset(
+            docs,
+            TsvQueries(LocalDownload(folder / f"queries.{split}.tsv")),
+            TrecQrels(LocalDownload(folder / f"qrels.{split}"), {}),
+        )
+        monkeypatch.setitem(
+            ir_datasets.registry._registered,
+            name,
+            Dataset(MetadataComponent(name, made, provider), made),
+        )
 
 
 @pytest.fixture
@@ -68,7 +94,9 @@ def home(monkeypatch, tmp_path) -> Path:
     """Where ir_datasets keeps the toy data set; `load("irds:toy-irds")` reads it, with a cache of its own."""
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(irds, "CACHE", tmp_path / "cache")
-    monkeypatch.setitem(irds.SOURCES, "toy-irds", Source(SPLITS, {"dl19": 2}, download=1e-6, text=1e-6))
+    monkeypatch.setitem(
+        irds.SOURCES, "toy-irds", Source(SPLITS, {"dl19": 2}, download=1e-6, text=1e-6)
+    )
     folder = tmp_path / "home" / "toy-irds"
     write_toy(folder, PASSAGES)
     register(monkeypatch, folder)
@@ -86,19 +114,32 @@ def collection(home) -> Collection:
 def test_every_split_with_its_queries_judgements_and_passages(collection):
     texts = {pid: text.replace("\t", " ") for pid, text in PASSAGES.items()}
     assert dict(collection.passages) == texts and list(collection.passages) == list(PASSAGES)
-    assert list(collection.passages.values()) == list(texts.values()) and len(collection.passages) == 4
-    assert collection.split("train") == {"1": "what is first"}  # the query that is not judged is left out
+    assert (
+        list(collection.passages.values()) == list(texts.values()) and len(collection.passages) == 4
+    )
+    assert collection.split("train") == {
+        "1": "what is first"
+    }  # the query that is not judged is left out
     assert collection.split("dev") == {"dev-1": "another of this id"}
-    assert collection.qrels == {"train": {"1": {"10": 1}}, "dev": {"dev-1": {"80": 1}}, "dl19": {"5": {"10": 1, "9": 2, "80": 3}}}
+    assert collection.qrels == {
+        "train": {"1": {"10": 1}},
+        "dev": {"dev-1": {"80": 1}},
+        "dl19": {"5": {"10": 1, "9": 2, "80": 3}},
+    }
     assert collection.relevant == {"dl19": 2}
-    with pytest.raises(ValueError, match=r"split 'test' is not in .*: choose one of \['dev', 'dl19', 'train'\]"):
+    with pytest.raises(
+        ValueError, match=r"split 'test' is not in .*: choose one of \['dev', 'dl19', 'train'\]"
+    ):
         collection.split("test")
 
 
 def test_rows_and_ids_are_each_others_inverse(collection):
     for row, pid in enumerate(PASSAGES):
         assert collection.passage_row[pid] == row and collection.passage_ids[row] == pid
-        assert collection.passages[pid] == PASSAGES[pid].replace("\t", " ") and pid in collection.passages
+        assert (
+            collection.passages[pid] == PASSAGES[pid].replace("\t", " ")
+            and pid in collection.passages
+        )
     for absent in ("", "1", "100", "8", "D", "zzz", "a much longer name than any"):
         assert absent not in collection.passages
         with pytest.raises(KeyError):
@@ -111,21 +152,34 @@ def test_rows_of_many_ids(tmp_path, seed):
     write_passages(tmp_path, ((f"{n:x}", f"text {n}") for n in numbers), "many")
     made = Passages(tmp_path, "0")
     assert [made.rows[f"{n:x}"] for n in numbers] == list(range(300))
-    assert [made[f"{n:x}"] for n in numbers] == list(made.values()) == [f"text {n}" for n in numbers]
+    assert (
+        [made[f"{n:x}"] for n in numbers] == list(made.values()) == [f"text {n}" for n in numbers]
+    )
     assert sum(f"{n:x}" in made for n in range(10_000)) == 300
 
 
-def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures_and_bm25(home, tmp_path):
-    texts = {"a": "sort the list", "b": "the shape of an array", "c": "open a file", "d": "list of open files"}
+def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures_and_bm25(
+    home, tmp_path
+):
+    texts = {
+        "a": "sort the list",
+        "b": "the shape of an array",
+        "c": "open a file",
+        "d": "list of open files",
+    }
     write_toy(home, texts)
     for split in QUERIES:
         (home / f"queries.{split}.tsv").write_text(lines([(split, "the list of files")]))
         (home / f"qrels.{split}").write_text(lines([(split, 0, "d", 1), (split, 0, "a", 2)]))
     streamed = load("irds:toy-irds")
     qrels = {split: {split: {"d": 1, "a": 2}} for split in QUERIES}
-    held = load(write_beir(tmp_path / "beir", texts, dict.fromkeys(QUERIES, "the list of files"), qrels))
+    held = load(
+        write_beir(tmp_path / "beir", texts, dict.fromkeys(QUERIES, "the list of files"), qrels)
+    )
     tokenizer = load_tokenizer("random:2x32")
-    ours, theirs = (tokenise(c.passages, tokenizer, 16, tmp_path / c.name[:4]) for c in (streamed, held))
+    ours, theirs = (
+        tokenise(c.passages, tokenizer, 16, tmp_path / c.name[:4]) for c in (streamed, held)
+    )
     np.testing.assert_array_equal(ours.flat, theirs.flat)
     np.testing.assert_array_equal(ours.offsets, theirs.offsets)
     assert groups(streamed, "train") == groups(held, "train")
@@ -140,7 +194,9 @@ def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_p
     store.collection.cache_clear()
     tower, settings = Tower("DE", "random:1x32"), data("irds:toy-irds")
     made = store.passages_of(tower, settings)
-    want = load_tokenizer("random:1x32")(list(collection.passages.values()), truncation=True, max_length=16)["input_ids"]
+    want = load_tokenizer("random:1x32")(
+        list(collection.passages.values()), truncation=True, max_length=16
+    )["input_ids"]
     assert [made.row(i).tolist() for i in range(len(made))] == want
     assert len(store.queries_of(tower, settings, "dl19")) == 1
     store.collection.cache_clear()
@@ -155,11 +211,21 @@ def test_prepared_once_and_without_the_downloads_afterwards(collection, home, mo
     assert load("irds:toy-irds") == collection
 
 
-FILES = ("corpus.jsonl", "queries.jsonl", "qrels/dev.tsv", "ids.npy", "order.npy", "starts.npy", "cache.json")
+FILES = (
+    "corpus.jsonl",
+    "queries.jsonl",
+    "qrels/dev.tsv",
+    "ids.npy",
+    "order.npy",
+    "starts.npy",
+    "cache.json",
+)
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b""]
+)
 def test_a_damaged_file_is_prepared_anew(collection, tmp_path, file, damage):
     path = tmp_path / "cache" / "irds-toy-irds" / file
     content = path.read_bytes()
@@ -173,8 +239,13 @@ def test_a_damaged_file_is_prepared_anew(collection, tmp_path, file, damage):
 def test_fingerprint_is_that_of_the_content(home, collection, monkeypatch, tmp_path):
     monkeypatch.setattr(irds, "CACHE", tmp_path / "elsewhere")
     assert load("irds:toy-irds").fingerprint == collection.fingerprint
-    for i, (file, old, new) in enumerate([("collection.tsv", "first", "fir5t"), ("queries.dl19.tsv", "graded", "Graded"),
-                                          ("qrels.dl19", "80\t3", "80\t2")]):
+    for i, (file, old, new) in enumerate(
+        [
+            ("collection.tsv", "first", "fir5t"),
+            ("queries.dl19.tsv", "graded", "Graded"),
+            ("qrels.dl19", "80\t3", "80\t2"),
+        ]
+    ):
         monkeypatch.setattr(irds, "CACHE", tmp_path / str(i))
         content = (home / file).read_text()
         assert old in content
@@ -189,7 +260,9 @@ def test_nothing_is_left_of_a_preparation_that_failed(home, monkeypatch, tmp_pat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(irds, "write_passages", full)
-    with pytest.raises(OSError, match=r"irds-toy-irds could not be written \(No space left on device\)"):
+    with pytest.raises(
+        OSError, match=r"irds-toy-irds could not be written \(No space left on device\)"
+    ):
         load("irds:toy-irds")
     assert [path.name for path in (tmp_path / "cache").iterdir()] in ([], ["irds-toy-irds.lock"])
 
@@ -220,15 +293,25 @@ def test_what_a_killed_process_left_is_removed(home, tmp_path):
 def test_disk_need_is_said_before_the_start(home, monkeypatch, capsys):
     monkeypatch.setitem(irds.SOURCES, "toy-irds", Source(SPLITS, download=1.25, text=0.5))
     monkeypatch.setattr(irds, "build", lambda *a: pytest.fail("started"))
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, int(1.2e9)))
-    with pytest.raises(OSError, match=r"^collection 'irds:toy-irds' needs 1\.\d GB at \S+, where 1\.2 GB are free: make room, or "):
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, int(1.2e9))
+    )
+    with pytest.raises(
+        OSError,
+        match=r"^collection 'irds:toy-irds' needs 1\.\d GB at \S+, where 1\.2 GB are free: make room, or ",
+    ):
         load("irds:toy-irds")
     said = capsys.readouterr().out
-    assert said.startswith("irds:toy-irds takes 1.8 GB of disk: 1.2 GB of downloads in ") and said.count("\n") == 1
+    assert (
+        said.startswith("irds:toy-irds takes 1.8 GB of disk: 1.2 GB of downloads in ")
+        and said.count("\n") == 1
+    )
 
 
 def test_what_is_downloaded_already_is_not_needed_again(home, monkeypatch, tmp_path):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, int(0.7e9)))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, int(0.7e9))
+    )
     (tmp_path / "cache").mkdir()
     needed = Source(SPLITS, download=1.0, text=0.5)
     with pytest.raises(OSError, match="1.5 GB"):
@@ -246,26 +329,42 @@ def counts(**known: int) -> dict[str, dict[str, int]]:
     return {kind: {"count": count} for kind, count in ({"docs": 4} | known).items()}
 
 
-@pytest.mark.parametrize("file, kind", [("collection.tsv", "docs"), ("qrels.dl19", "qrels"), ("queries.train.tsv", "queries")])
+@pytest.mark.parametrize(
+    "file, kind",
+    [("collection.tsv", "docs"), ("qrels.dl19", "qrels"), ("queries.train.tsv", "queries")],
+)
 def test_a_file_that_ends_early_is_noticed_by_its_count(home, monkeypatch, file, kind):
-    register(monkeypatch, home, {name: counts(queries=len(QUERIES[split]), qrels=len(*QRELS[split].values()))
-                                 for split, name in SPLITS.items()})
+    register(
+        monkeypatch,
+        home,
+        {
+            name: counts(queries=len(QUERIES[split]), qrels=len(*QRELS[split].values()))
+            for split, name in SPLITS.items()
+        },
+    )
     load("irds:toy-irds")
     shutil.rmtree(irds.CACHE)
     content = (home / file).read_bytes()
     (home / file).write_bytes(content[: content[:-1].rfind(b"\n") + 1])
     there = content.count(b"\n")
-    with pytest.raises(ValueError, match=rf"^collection 'irds:toy-irds': toy-irds/\w+ has {there - 1} {kind} where {there} should "
-                                         rf"be, so a file in {re.escape(str(home))} is not whole: delete it and load the "):
+    with pytest.raises(
+        ValueError,
+        match=rf"^collection 'irds:toy-irds': toy-irds/\w+ has {there - 1} {kind} where {there} should "
+        rf"be, so a file in {re.escape(str(home))} is not whole: delete it and load the ",
+    ):
         load("irds:toy-irds")
     assert not list(irds.CACHE.glob("*/*"))
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no archive"], ids=["half", "other"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"no archive"], ids=["half", "other"]
+)
 def test_an_archive_that_is_not_whole(home, monkeypatch, damage):
     archive = home / "collection.tsv.gz"
     archive.write_bytes(damage(gzip.compress((home / "collection.tsv").read_bytes() * 500)))
-    register(monkeypatch, home, docs=ir_datasets.util.GzipExtract(Download([], cache_path=str(archive))))
+    register(
+        monkeypatch, home, docs=ir_datasets.util.GzipExtract(Download([], cache_path=str(archive)))
+    )
     with pytest.raises(ValueError, match=r"^collection 'irds:toy-irds': "):
         load("irds:toy-irds")
     assert not list(irds.CACHE.glob("*/*"))
@@ -310,11 +409,16 @@ def download(home: Path, md5: str) -> Download:
 
 
 def test_no_network_is_one_sentence(home, monkeypatch):
-    monkeypatch.setattr(requests, "get", failing(requests.exceptions.ConnectionError("no route to host")))
+    monkeypatch.setattr(
+        requests, "get", failing(requests.exceptions.ConnectionError("no route to host"))
+    )
     register(monkeypatch, home, docs=download(home, "0"))
-    with pytest.raises(ValueError, match=r"^collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or read "
-                                         r"\(ConnectionError: no route to host\); load it again, whole files stay; if that fails "
-                                         rf"too, delete what is damaged in {re.escape(str(home))}$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or read "
+        r"\(ConnectionError: no route to host\); load it again, whole files stay; if that fails "
+        rf"too, delete what is damaged in {re.escape(str(home))}$",
+    ):
         load("irds:toy-irds")
 
 
@@ -337,19 +441,27 @@ def test_another_checksum_is_refused_and_not_kept(home, monkeypatch):
 def test_a_passage_id_that_comes_twice(home):
     with open(home / "collection.tsv", "a") as out:
         out.write("9\tonce more\n")
-    with pytest.raises(ValueError, match="^collection 'irds:toy-irds': passage id '9' stands there a second time; ids must be "):
+    with pytest.raises(
+        ValueError,
+        match="^collection 'irds:toy-irds': passage id '9' stands there a second time; ids must be ",
+    ):
         load("irds:toy-irds")
 
 
 def test_a_judged_query_without_a_text(home):
     (home / "queries.dl19.tsv").write_text("6\tanother\n")
-    with pytest.raises(ValueError, match="^collection 'irds:toy-irds': query '5' of toy-irds/dl19 has judgements and no text"):
+    with pytest.raises(
+        ValueError,
+        match="^collection 'irds:toy-irds': query '5' of toy-irds/dl19 has judgements and no text",
+    ):
         load("irds:toy-irds")
 
 
 def test_no_passage(home):
     (home / "collection.tsv").write_text("")
-    with pytest.raises(ValueError, match="^collection 'irds:toy-irds' holds no passage; at least one is needed"):
+    with pytest.raises(
+        ValueError, match="^collection 'irds:toy-irds' holds no passage; at least one is needed"
+    ):
         load("irds:toy-irds")
 
 
@@ -360,15 +472,24 @@ def test_sources_are_data_sets_of_ir_datasets_and_share_their_passages():
     for name, known in irds.SOURCES.items():
         sets = [ir_datasets.load(dataset) for dataset in known.splits.values()]
         assert all(each.has(kind) for each in sets for kind in ("docs", "queries", "qrels")), name
-        assert len({each.metadata()["docs"]["count"] for each in sets}) == 1 and set(known.relevant) <= set(known.splits)
+        assert len({each.metadata()["docs"]["count"] for each in sets}) == 1 and set(
+            known.relevant
+        ) <= set(known.splits)
 
 
 def test_sources_have_the_queries_of_the_papers():
-    sizes = {name: {split: ir_datasets.load(dataset).metadata()["queries"]["count"] for split, dataset in known.splits.items()}
-             for name, known in irds.SOURCES.items()}
+    sizes = {
+        name: {
+            split: ir_datasets.load(dataset).metadata()["queries"]["count"]
+            for split, dataset in known.splits.items()
+        }
+        for name, known in irds.SOURCES.items()
+    }
     assert sizes["msmarco-passage"] == {"train": 808_731, "dev": 6_980, "dl19": 43, "dl20": 54}
     assert sizes["msmarco-document"] == {"train": 367_013, "dev": 5_193, "dl19": 43, "dl20": 45}
-    assert sizes["dpr-w100/natural-questions"] == {"train": 58_880, "dev": 6_515} and sizes["beir/nq"] == {"test": 3_452}
+    assert sizes["dpr-w100/natural-questions"] == {"train": 58_880, "dev": 6_515} and sizes[
+        "beir/nq"
+    ] == {"test": 3_452}
 
 
 def test_grades_that_count_are_those_that_answer():
@@ -381,15 +502,23 @@ def test_grades_that_count_are_those_that_answer():
 
 
 def test_other_names_are_what_ir_datasets_registers():
-    assert source("beir/scifact").splits == {"train": "beir/scifact/train", "test": "beir/scifact/test"}
+    assert source("beir/scifact").splits == {
+        "train": "beir/scifact/train",
+        "test": "beir/scifact/test",
+    }
     assert source("vaswani").splits == {"test": "vaswani"}
-    assert source("dpr-w100/trivia-qa").splits == {split: f"dpr-w100/trivia-qa/{split}" for split in ("train", "dev")}
+    assert source("dpr-w100/trivia-qa").splits == {
+        split: f"dpr-w100/trivia-qa/{split}" for split in ("train", "dev")
+    }
 
 
 @pytest.mark.parametrize("name", ["", "msmarco", "dpr-w100", "beir", "msmarco-passage/eval"])
 def test_unknown_names(name):
-    with pytest.raises(ValueError, match=rf"^collection 'irds:{name}' is unknown: ir_datasets has no judged queries of that name; "
-                                         "use irds:msmarco-passage, irds:msmarco-document, .*, irds:beir/nq or another name of "):
+    with pytest.raises(
+        ValueError,
+        match=rf"^collection 'irds:{name}' is unknown: ir_datasets has no judged queries of that name; "
+        "use irds:msmarco-passage, irds:msmarco-document, .*, irds:beir/nq or another name of ",
+    ):
         load(f"irds:{name}")
 
 
@@ -401,15 +530,30 @@ def test_binary_measures_count_from_the_splits_grade_and_ndcg_counts_grades(coll
     got = per_query(rows, collection, "dl19", ("RR@10", "AP@1000", "R@100", "nDCG@10"))
     assert got["RR@10"] == [1 / 2] and got["R@100"] == [1]
     np.testing.assert_allclose(got["AP@1000"], [(1 / 2 + 2 / 4) / 2])
-    np.testing.assert_allclose(got["nDCG@10"], [(1 + 2 / log2(3) + 3 / log2(5)) / (3 + 2 / log2(3) + 1 / log2(4))], atol=1e-6)
-    assert per_query(Run(np.array([[0]]), np.zeros((1, 1))), collection, "train")["RR@10"] == [1]  # grade 1 counts there
+    np.testing.assert_allclose(
+        got["nDCG@10"],
+        [(1 + 2 / log2(3) + 3 / log2(5)) / (3 + 2 / log2(3) + 1 / log2(4))],
+        atol=1e-6,
+    )
+    assert per_query(Run(np.array([[0]]), np.zeros((1, 1))), collection, "train")["RR@10"] == [
+        1
+    ]  # grade 1 counts there
 
 
 def test_measures_of_the_papers(collection):
     run = Run(np.array([[0]]), np.zeros((1, 1)))
     assert "AP@100" not in per_query(run, collection, "train")
-    documents = Collection("irds:msmarco-document", "0", collection.passages, collection.queries, collection.qrels)
-    assert list(per_query(run, documents, "train")) == ["RR@10", "AP@1000", "nDCG@10", "R@100", "R@1000", "AP@100"]
+    documents = Collection(
+        "irds:msmarco-document", "0", collection.passages, collection.queries, collection.qrels
+    )
+    assert list(per_query(run, documents, "train")) == [
+        "RR@10",
+        "AP@1000",
+        "nDCG@10",
+        "R@100",
+        "R@1000",
+        "AP@100",
+    ]
 
 
 def read(path: Path) -> list[list[str]]:
@@ -417,12 +561,20 @@ def read(path: Path) -> list[list[str]]:
         return [row.split() for row in rows]
 
 
-@pytest.mark.parametrize("split, file, topics, relevant, queries", [
-    ("dl19", "dl19-passage", "dl19-passage", 2, 43), ("dl20", "dl20-passage", "dl20", 2, 54),
-    ("dl19", "dl19-doc", "dl19-doc", 1, 43), ("dl20", "dl20-doc", "dl20", 1, 45),
-    ("dev", "msmarco-passage.dev-subset", "msmarco-passage.dev-subset", 1, 6980),
-    ("dev", "msmarco-doc.dev", "msmarco-doc.dev", 1, 5193)])
-def test_real_topics_and_judgements(collections_dir, home, monkeypatch, split, file, topics, relevant, queries):
+@pytest.mark.parametrize(
+    "split, file, topics, relevant, queries",
+    [
+        ("dl19", "dl19-passage", "dl19-passage", 2, 43),
+        ("dl20", "dl20-passage", "dl20", 2, 54),
+        ("dl19", "dl19-doc", "dl19-doc", 1, 43),
+        ("dl20", "dl20-doc", "dl20", 1, 45),
+        ("dev", "msmarco-passage.dev-subset", "msmarco-passage.dev-subset", 1, 6980),
+        ("dev", "msmarco-doc.dev", "msmarco-doc.dev", 1, 5193),
+    ],
+)
+def test_real_topics_and_judgements(
+    collections_dir, home, monkeypatch, split, file, topics, relevant, queries
+):
     """trec_eval with all judgements gives the same values; grade 0 and topics without judgements are dropped here."""
     folder = collections_dir / "msmarco-qrels"
     if not folder.is_dir():
@@ -432,9 +584,16 @@ def test_real_topics_and_judgements(collections_dir, home, monkeypatch, split, f
         judged.setdefault(qid, {})[pid] = int(grade)
     passages = {pid: "text" for row in judged.values() for pid in row}
     write_toy(home, passages)
-    (home / f"queries.{split}.tsv").write_text(gzip.open(folder / f"topics.{topics}.txt.gz", "rt").read())
+    (home / f"queries.{split}.tsv").write_text(
+        gzip.open(folder / f"topics.{topics}.txt.gz", "rt").read()
+    )
     (home / f"qrels.{split}").write_text(lines(rows))
-    only = Source({split: f"toy-irds/{split}"}, source("msmarco-document" if "doc" in file else "msmarco-passage").relevant, 0, 0)
+    only = Source(
+        {split: f"toy-irds/{split}"},
+        source("msmarco-document" if "doc" in file else "msmarco-passage").relevant,
+        0,
+        0,
+    )
     monkeypatch.setitem(irds.SOURCES, "toy-irds", only)
     monkeypatch.setitem(SPLITS, split, f"toy-irds/{split}")
     register(monkeypatch, home)
@@ -447,11 +606,18 @@ def test_real_topics_and_judgements(collections_dir, home, monkeypatch, split, f
         run[qid] = draw.permutation(list(found)).tolist()
     width = max(map(len, run.values()))
     ranking = [[collection.passage_row[pid] for pid in run[qid]] for qid in collection.split(split)]
-    got = per_query(Run(np.array([r + [-1] * (width - len(r)) for r in ranking]), np.zeros((queries, width))), collection, split)
-    scores = {qid: {pid: float(-rank) for rank, pid in enumerate(order)} for qid, order in run.items()}
+    got = per_query(
+        Run(np.array([r + [-1] * (width - len(r)) for r in ranking]), np.zeros((queries, width))),
+        collection,
+        split,
+    )
+    scores = {
+        qid: {pid: float(-rank) for rank, pid in enumerate(order)} for qid, order in run.items()
+    }
     names = {"recip_rank", "map_cut_1000", "recall_100"}
     want = pytrec_eval.RelevanceEvaluator(judged, names, relevance_level=relevant).evaluate(
-        {qid: dict(list(row.items())[:1000]) for qid, row in scores.items()})
+        {qid: dict(list(row.items())[:1000]) for qid, row in scores.items()}
+    )
     graded = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut_10"}).evaluate(scores)
     for i, qid in enumerate(collection.split(split)):
         first = want[qid]["recip_rank"]
@@ -482,17 +648,25 @@ def test_memory_does_not_grow_by_the_texts(home, monkeypatch, tmp_path):
     tokenizer = load_tokenizer("random:1x32")
     monkeypatch.setattr("leadkit.data.passages.FLUSH", 1000)
     monkeypatch.setattr("leadkit.data.sampling.PORTION", 500)
-    monkeypatch.setitem(irds.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0))
+    monkeypatch.setitem(
+        irds.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0)
+    )
     (home / "qrels.train").write_text("1 0 7 1\n")
     files, peaks = ir_datasets.load(SPLITS["train"]), []
     for count in (100, 2_000, 12_000):  # the first for what is allocated once
         made = Dataset(Made(count), files.queries_handler(), files.qrels_handler())
-        monkeypatch.setitem(ir_datasets.registry._registered, SPLITS["train"], Dataset(MetadataComponent("toy", made), made))
+        monkeypatch.setitem(
+            ir_datasets.registry._registered,
+            SPLITS["train"],
+            Dataset(MetadataComponent("toy", made), made),
+        )
         monkeypatch.setattr(irds, "CACHE", tmp_path / str(count))
         tracemalloc.start()
         collection = load("irds:toy-irds")
         tokens = tokenise(collection.passages, tokenizer, 8, tmp_path / str(count))
-        assert len(tokens) == len(collection.passages) == count and groups(collection, "train")[0].relevant == (7,)
+        assert len(tokens) == len(collection.passages) == count and groups(collection, "train")[
+            0
+        ].relevant == (7,)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert (peaks[2] - peaks[1]) / 10_000 < 200

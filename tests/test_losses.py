@@ -24,7 +24,9 @@ from leadkit.losses import (
     student_loss,
 )
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "released_loss_dual_encoder.json").read_text())["cases"]
+GOLDEN = json.loads(
+    (Path(__file__).parent / "golden" / "released_loss_dual_encoder.json").read_text()
+)["cases"]
 PARTS = ("layer", "response", "teacher", "student")
 
 
@@ -32,7 +34,9 @@ PARTS = ("layer", "response", "teacher", "student")
 def batch():
     """student, teacher (3, 4, 5), student_final, teacher_final (4, 5) with gradients, positive (4,)."""
     shapes = ((3, 4, 5), (3, 4, 5), (4, 5), (4, 5))
-    return *(torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes), tensor([0, 2, 4, 1])
+    return *(torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes), tensor(
+        [0, 2, 4, 1]
+    )
 
 
 def logits(*probabilities):
@@ -53,8 +57,12 @@ def test_kl_by_hand():
     assert kl(half, quarter).item() == pytest.approx(0.5 * log(2) + 0.5 * log(2 / 3))
     assert kl(quarter, half).item() == pytest.approx(0.25 * log(1 / 2) + 0.75 * log(3 / 2))
     # tau_d = 1/2 squares the odds: 1/3 becomes 1/9, so 1/4 becomes 1/10
-    assert kl(half, quarter, 0.5).item() == pytest.approx(0.5 * log(0.5 / 0.1) + 0.5 * log(0.5 / 0.9))
-    assert kl(quarter, half, 0.5, "released").item() == pytest.approx(0.1 * log(0.1 / 0.5) + 0.9 * log(0.9 / 0.5))
+    assert kl(half, quarter, 0.5).item() == pytest.approx(
+        0.5 * log(0.5 / 0.1) + 0.5 * log(0.5 / 0.9)
+    )
+    assert kl(quarter, half, 0.5, "released").item() == pytest.approx(
+        0.1 * log(0.1 / 0.5) + 0.9 * log(0.9 / 0.5)
+    )
     assert kl(half, quarter, 0.5, "released").item() == pytest.approx(kl(half, quarter).item())
 
 
@@ -76,7 +84,9 @@ def test_lead_loss_by_hand():
     }
     assert {part: getattr(got, part).item() for part in PARTS} == pytest.approx(want)
     assert got.total.item() == pytest.approx(sum(want.values()))
-    frozen = lead_loss(student, teacher, student_final, teacher_final, positive, joint=False, reweight=False)
+    frozen = lead_loss(
+        student, teacher, student_final, teacher_final, positive, joint=False, reweight=False
+    )
     assert frozen.layer.item() == pytest.approx((to_half + to_half + to_quarter) / 2 / 2)
     assert frozen.response.item() == pytest.approx(to_quarter / 2)
     assert frozen.teacher.item() == 0
@@ -84,9 +94,13 @@ def test_lead_loss_by_hand():
 
 def test_nll_and_weights_by_hand():
     teacher = torch.stack([logits(0.8, 0.5), logits(0.2, 0.5)])
-    torch.testing.assert_close(nll(teacher, tensor([0, 1])), -tensor([[0.8, 0.5], [0.2, 0.5]]).double().log())
+    torch.testing.assert_close(
+        nll(teacher, tensor([0, 1])), -tensor([[0.8, 0.5], [0.2, 0.5]]).double().log()
+    )
     # tau_l = 2 takes square roots: sqrt(.8) : sqrt(.2) = 2 : 1
-    torch.testing.assert_close(layer_weights(teacher, tensor([0, 1]), 2.0)[:, 0], tensor([2 / 3, 1 / 3]).double())
+    torch.testing.assert_close(
+        layer_weights(teacher, tensor([0, 1]), 2.0)[:, 0], tensor([2 / 3, 1 / 3]).double()
+    )
 
 
 # Properties
@@ -105,8 +119,12 @@ def test_a_temperature_divides_both_sides_without_a_factor(batch):
 def test_zero_when_student_equals_teacher_else_positive(batch):
     student, teacher, student_final, teacher_final, positive = batch
     for joint in (False, True):
-        same = lead_loss(teacher, teacher, teacher_final, teacher_final, positive, joint=joint, tau_d=2.0)
-        assert same.layer.item() == pytest.approx(0, abs=1e-15) and same.response.item() == pytest.approx(0, abs=1e-15)
+        same = lead_loss(
+            teacher, teacher, teacher_final, teacher_final, positive, joint=joint, tau_d=2.0
+        )
+        assert same.layer.item() == pytest.approx(
+            0, abs=1e-15
+        ) and same.response.item() == pytest.approx(0, abs=1e-15)
         for variant in VARIANTS:
             other = lead_loss(*batch, joint=joint, variant=variant)
             assert other.layer > 0 and other.response > 0 and other.student > 0
@@ -126,14 +144,18 @@ def test_direction_of_the_kl(batch):
         assert getattr(missing, part) > 3 > 1 > getattr(adding, part)
     assert response_loss(final, final, positive).response == 0
     there = response_loss(student[0], teacher[0], positive, joint=True).response
-    torch.testing.assert_close(there, response_loss(teacher[0], student[0], positive, joint=True).response)
+    torch.testing.assert_close(
+        there, response_loss(teacher[0], student[0], positive, joint=True).response
+    )
 
 
 def test_who_gets_a_gradient(batch):
     inputs = batch[:4]
     frozen = gradients(lead_loss(*batch, joint=False).total, inputs)
     assert frozen[0].any() and frozen[2].any() and frozen[1] is None and frozen[3] is None
-    assert gradients(lead_loss(*batch, joint=False, teacher_layer_grad=True).total, inputs)[1] is None
+    assert (
+        gradients(lead_loss(*batch, joint=False, teacher_layer_grad=True).total, inputs)[1] is None
+    )
     joint = lead_loss(*batch)
     assert gradients(joint.layer, inputs)[1] is None
     for part in (joint.response, joint.total):
@@ -149,7 +171,9 @@ def test_joint_response_trains_both_sides_with_both_terms(batch):
     _, _, student_final, teacher_final, positive = batch
     loss = response_loss(student_final, teacher_final, positive, joint=True, tau_d=2.0).response
     by_torch = sum(
-        torch.nn.functional.kl_div((b / 2).log_softmax(-1), (a / 2).softmax(-1), reduction="batchmean")
+        torch.nn.functional.kl_div(
+            (b / 2).log_softmax(-1), (a / 2).softmax(-1), reduction="batchmean"
+        )
         for a, b in ((teacher_final, student_final), (student_final, teacher_final))
     )
     torch.testing.assert_close(loss, by_torch)
@@ -162,18 +186,25 @@ def test_weights_sum_to_one_and_fall_for_a_corrupted_layer(batch, variant):
     before = lead_loss(*batch, variant=variant, tau_l=0.7).weights
     corrupted = teacher.detach().clone()
     corrupted[1, torch.arange(4), positive] -= 3
-    after = lead_loss(student, corrupted, student_final, teacher_final, positive, variant=variant, tau_l=0.7).weights
+    after = lead_loss(
+        student, corrupted, student_final, teacher_final, positive, variant=variant, tau_l=0.7
+    ).weights
     assert before.shape == ((3, 4) if variant == "paper" else (3,))
     for weights in (before, after):
         assert not weights.requires_grad
-        torch.testing.assert_close(weights.sum(0), torch.ones(weights.shape[1:], dtype=torch.float64))
+        torch.testing.assert_close(
+            weights.sum(0), torch.ones(weights.shape[1:], dtype=torch.float64)
+        )
     assert (after[1] < before[1]).all() and (after[[0, 2]] > before[[0, 2]]).all()
 
 
 def test_weights_act_per_instance(batch):
     student, teacher, student_final, teacher_final, positive = batch
     got = lead_loss(*batch, tau_d=2.0, tau_l=0.5)
-    terms = [[torch.exp(-nll(teacher[i, b][None], positive[b][None]) / 0.5) for b in range(4)] for i in range(3)]
+    terms = [
+        [torch.exp(-nll(teacher[i, b][None], positive[b][None]) / 0.5) for b in range(4)]
+        for i in range(3)
+    ]
     want = 0
     for b in range(4):
         for i in range(3):
@@ -185,7 +216,9 @@ def test_weights_act_per_instance(batch):
 def test_without_reweighting(batch):
     each = kl(batch[1], batch[0]).mean(1)  # (K,)
     torch.testing.assert_close(lead_loss(*batch, reweight=False).layer, each.mean())
-    torch.testing.assert_close(lead_loss(*batch, reweight=False, variant="released").layer, each.sum())
+    torch.testing.assert_close(
+        lead_loss(*batch, reweight=False, variant="released").layer, each.sum()
+    )
 
 
 def test_baselines(batch):
@@ -194,7 +227,9 @@ def test_baselines(batch):
     torch.testing.assert_close(alone.total, torch.nn.functional.cross_entropy(final, positive))
     assert alone.weights is None and alone.layer == alone.response == alone.teacher == 0
     maps = torch.rand(2, 2, 4, 5, 3, 6).unbind()
-    slow = sum((a - b) ** 2 for a, b in zip(*(m.flatten().tolist() for m in maps), strict=True)) / (2 * 4 * 5)
+    slow = sum((a - b) ** 2 for a, b in zip(*(m.flatten().tolist() for m in maps), strict=True)) / (
+        2 * 4 * 5
+    )
     assert feature_loss(*maps, final, positive).layer.item() == pytest.approx(slow, rel=1e-5)
 
 
@@ -218,7 +253,9 @@ def test_footrule_and_rbo_by_hand():
     assert footrule(a, b) == 2 / 4 and footrule(a, a) == 0
     assert footrule(tensor([1.0, 2, 3, 4]), tensor([4.0, 3, 2, 1])) == 1 == footrule(a, a.flip(0))
     # p = 1/2: 1/2 (0 + 1/2 + 1/4 + ...); p = 3/4: 1/4 (0 + 3/4 + 9/16 + ...) = 1/4 (4 - 1)
-    assert rbo(a, b, 0.5).item() == pytest.approx(0.5) and rbo(a, b, 0.75).item() == pytest.approx(0.75)
+    assert rbo(a, b, 0.5).item() == pytest.approx(0.5) and rbo(a, b, 0.75).item() == pytest.approx(
+        0.75
+    )
     assert rbo(a, a, 0.9).item() == pytest.approx(1)
 
 
@@ -230,7 +267,10 @@ def test_footrule_and_rbo_are_their_definitions(p):
     assert fast[0].shape == fast[1].shape == (3, 4)
     for i in range(3):
         for b in range(4):
-            x, y = (sorted(range(7), key=lambda c: -scores[c]) for scores in (teacher[b].tolist(), assistants[i, b].tolist()))
+            x, y = (
+                sorted(range(7), key=lambda c: -scores[c])
+                for scores in (teacher[b].tolist(), assistants[i, b].tolist())
+            )
             moved = sum(abs(x.index(c) - y.index(c)) for c in range(7))
             x, y = x + list(range(7, 300)), y + list(range(7, 300))
             overlap = sum(p ** (d - 1) * len({*x[:d]} & {*y[:d]}) / d for d in range(1, 300))
@@ -241,33 +281,52 @@ def test_footrule_and_rbo_are_their_definitions(p):
 def test_fused_assistants_by_hand():
     """The mean of (.8, .2) and (.5, .5) is (.65, .35); tau_d = 1/2 squares the odds first: (16/17, 1/17) and (1/2, 1/2)."""
     scores = torch.stack([logits(0.8), logits(0.5)])  # (2, 1, 2)
-    torch.testing.assert_close(fuse(scores).softmax(-1), tensor([[0.65, 0.35]], dtype=torch.float64))
+    torch.testing.assert_close(
+        fuse(scores).softmax(-1), tensor([[0.65, 0.35]], dtype=torch.float64)
+    )
     cool = (fuse(scores, 0.5) / 0.5).softmax(-1)
     torch.testing.assert_close(cool[0, 0], (tensor(16 / 17) + 0.5).double() / 2)
-    torch.testing.assert_close(fuse(scores[:1], 0.5).softmax(-1), scores[0].softmax(-1))  # of one: itself
+    torch.testing.assert_close(
+        fuse(scores[:1], 0.5).softmax(-1), scores[0].softmax(-1)
+    )  # of one: itself
     layers = torch.randn(3, 2, 4, 5)  # any shape between: (A, K, B, C)
     torch.testing.assert_close(fuse(layers).exp(), layers.softmax(-1).mean(0))
-    assert fuse(tensor([[0.0, -2e4], [0.0, -2e4]])).tolist() == [0, -2e4]  # a probability that underflows
+    assert fuse(tensor([[0.0, -2e4], [0.0, -2e4]])).tolist() == [
+        0,
+        -2e4,
+    ]  # a probability that underflows
 
 
 def test_assisted_loss_is_its_three_terms(batch):
     student, teacher, student_final, teacher_final, positive = batch
     assistant = teacher_final.flip(0)
-    taught, helped = (response_loss(student_final, final, positive, tau_d=2.0) for final in (teacher_final, assistant))
+    taught, helped = (
+        response_loss(student_final, final, positive, tau_d=2.0)
+        for final in (teacher_final, assistant)
+    )
     loss = assisted_loss(taught, helped, hard=0.2, soft=0.3, assist=0.7)
-    want = (0.2 * torch.nn.functional.cross_entropy(student_final, positive)
-            + 0.3 * kl(teacher_final, student_final, 2.0).mean() + 0.7 * kl(assistant, student_final, 2.0).mean())
+    want = (
+        0.2 * torch.nn.functional.cross_entropy(student_final, positive)
+        + 0.3 * kl(teacher_final, student_final, 2.0).mean()
+        + 0.7 * kl(assistant, student_final, 2.0).mean()
+    )
     torch.testing.assert_close(loss.total, want)
     torch.testing.assert_close(loss.assistant, kl(assistant, student_final, 2.0).mean())
-    assert gradients(loss.total, batch[:4])[2].any() and gradients(loss.total, (teacher_final,)) == (None,)
+    assert gradients(loss.total, batch[:4])[2].any() and gradients(
+        loss.total, (teacher_final,)
+    ) == (None,)
     alone = assisted_loss(taught, None)
     assert alone.assistant == 0
     torch.testing.assert_close(alone.total, taught.total)
-    layers = [lead_loss(student, t, student_final, f, positive, joint=False)
-              for t, f in ((teacher, teacher_final), (teacher.flip(0), assistant))]
+    layers = [
+        lead_loss(student, t, student_final, f, positive, joint=False)
+        for t, f in ((teacher, teacher_final), (teacher.flip(0), assistant))
+    ]
     both = assisted_loss(*layers, assist=2.0)
     torch.testing.assert_close(both.layer, layers[0].layer + layers[1].layer)
-    torch.testing.assert_close(both.total, layers[0].total + 2 * (layers[1].response + layers[1].layer))
+    torch.testing.assert_close(
+        both.total, layers[0].total + 2 * (layers[1].response + layers[1].layer)
+    )
 
 
 # PROD
@@ -278,7 +337,9 @@ def test_progressive_loss_by_hand():
     student, teacher, positive = logits(0.75), logits(0.25), tensor([0])
     p = 3**0.5 / (1 + 3**0.5)
     far = 4 * (2 * p - 1) * log(3) / 2  # tau_d^2 KL
-    moved = progressive_loss(student, teacher, logits(0.5), positive, hard=0.3, soft=0.5, keep=0.25, tau_d=2.0)
+    moved = progressive_loss(
+        student, teacher, logits(0.5), positive, hard=0.3, soft=0.5, keep=0.25, tau_d=2.0
+    )
     assert moved.response.item() == pytest.approx(far)
     kept = 4 * (0.5 * log(0.5 / p) + 0.5 * log(0.5 / (1 - p)))
     assert moved.keep.item() == pytest.approx(kept)
@@ -295,7 +356,9 @@ def test_keep_is_zero_for_the_student_as_it_was(batch):
     before = student_final.detach().clone().requires_grad_()
     same = progressive_loss(student_final, teacher_final, before, positive)
     assert same.keep.item() == pytest.approx(0, abs=1e-14) and same.response > 0
-    torch.testing.assert_close(gradients(same.keep, (student_final,))[0], torch.zeros(4, 5).double(), atol=1e-14, rtol=0)
+    torch.testing.assert_close(
+        gradients(same.keep, (student_final,))[0], torch.zeros(4, 5).double(), atol=1e-14, rtol=0
+    )
     before = before + torch.randn(4, 5)
     moved = progressive_loss(student_final, teacher_final, before, positive)
     assert moved.keep > 0 and gradients(moved.keep, (student_final,))[0].any()
@@ -304,25 +367,33 @@ def test_keep_is_zero_for_the_student_as_it_was(batch):
     without = progressive_loss(student_final, teacher_final, None, positive)
     assert without.keep == 0
     torch.testing.assert_close(moved.total, without.total + moved.keep)
-    assert progressive_loss(teacher_final, teacher_final, teacher_final, positive).response.item() == pytest.approx(0, abs=1e-14)
+    assert progressive_loss(
+        teacher_final, teacher_final, teacher_final, positive
+    ).response.item() == pytest.approx(0, abs=1e-14)
 
 
 # Bad input
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"teacher": torch.zeros(2, 4, 5)}, r"teacher \(2, 4, 5\): both must be"),
-    ({"teacher": torch.zeros(3, 4, 6)}, "both must be"),
-    ({"student_final": torch.zeros(4, 6), "teacher_final": torch.zeros(4, 6)}, "both must be"),
-    ({"teacher_final": torch.zeros(4, 6)}, r"teacher_final is \(4, 6\)"),
-    ({"positive": tensor([0, 1, 2, 5])}, r"positive is \[0, 1, 2, 5\]: every one must be a column from 0 to 4"),
-    ({"positive": tensor([0, 1, 2, -1])}, "positive"),
-    ({"positive": tensor([0, 1, 2])}, "positive"),
-    ({"positive": torch.zeros(4)}, "positive"),
-    ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
-    ({"tau_l": -1.0}, "tau_l"),
-    ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"teacher": torch.zeros(2, 4, 5)}, r"teacher \(2, 4, 5\): both must be"),
+        ({"teacher": torch.zeros(3, 4, 6)}, "both must be"),
+        ({"student_final": torch.zeros(4, 6), "teacher_final": torch.zeros(4, 6)}, "both must be"),
+        ({"teacher_final": torch.zeros(4, 6)}, r"teacher_final is \(4, 6\)"),
+        (
+            {"positive": tensor([0, 1, 2, 5])},
+            r"positive is \[0, 1, 2, 5\]: every one must be a column from 0 to 4",
+        ),
+        ({"positive": tensor([0, 1, 2, -1])}, "positive"),
+        ({"positive": tensor([0, 1, 2])}, "positive"),
+        ({"positive": torch.zeros(4)}, "positive"),
+        ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
+        ({"tau_l": -1.0}, "tau_l"),
+        ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
+    ],
+)
 def test_bad_input(batch, change, message):
     names = ("student", "teacher", "student_final", "teacher_final", "positive")
     arguments = dict(zip(names, batch, strict=True)) | change
@@ -342,11 +413,19 @@ def test_bad_maps(batch):
 def test_released_variant_reproduces_the_released_loss(case):
     """Loss, parts and the gradients with respect to all four inputs, to 1e-9 in float64. See "source" in the file."""
     settings, parts = case["settings"], case["parts"]
-    states = {name: tensor(v, dtype=torch.float64, requires_grad=True) for name, v in case["inputs"].items()}
-    layers = {side: [i - 1 for i in case[f"selected_{side}_layers_1based"]] for side in ("student", "teacher")}
+    states = {
+        name: tensor(v, dtype=torch.float64, requires_grad=True)
+        for name, v in case["inputs"].items()
+    }
+    layers = {
+        side: [i - 1 for i in case[f"selected_{side}_layers_1based"]]
+        for side in ("student", "teacher")
+    }
 
     def selected(side):
-        return (states[f"{side}_{x}"].transpose(0, 1)[layers[side]] for x in "qp")  # (K, B, X, H), (K, N, Y, H)
+        return (
+            states[f"{side}_{x}"].transpose(0, 1)[layers[side]] for x in "qp"
+        )  # (K, B, X, H), (K, N, Y, H)
 
     def layer_scores(side):
         return scores.dot(*(s[:, :, 0] for s in selected(side)))  # (K, B, N)
@@ -356,7 +435,11 @@ def test_released_variant_reproduces_the_released_loss(case):
 
     student, teacher = final_scores("student"), final_scores("teacher")
     positive = torch.arange(len(student)) * case["n_passages_per_query"]
-    options = {"tau_d": settings["temperature"], "joint": settings["train_de"], "variant": "released"}
+    options = {
+        "tau_d": settings["temperature"],
+        "joint": settings["train_de"],
+        "variant": "released",
+    }
     want = {"student": parts["loss_db"], "teacher": parts.get("loss_dual", 0)}
     if settings["distill_de_db_attention"]:
         masks = tensor(case["query_mask"]), tensor(case["passage_mask"])
@@ -367,13 +450,25 @@ def test_released_variant_reproduces_the_released_loss(case):
         response = parts["loss_de_db_dis"] + settings["train_de"] * parts["loss_db_de_dis"]
         want |= {"layer": parts.get("loss_de_db_layer_dis", 0), "response": response}
         if settings["distill_de_db_layer_score"]:
-            options |= {"tau_l": settings["layer_temperature"], "reweight": settings["layer_score_reweight"]}
-            loss = lead_loss(layer_scores("student"), layer_scores("teacher"), student, teacher, positive, **options)
+            options |= {
+                "tau_l": settings["layer_temperature"],
+                "reweight": settings["layer_score_reweight"],
+            }
+            loss = lead_loss(
+                layer_scores("student"),
+                layer_scores("teacher"),
+                student,
+                teacher,
+                positive,
+                **options,
+            )
             assert loss.weights.shape == (2,)
         else:
             loss = response_loss(student, teacher, positive, **options)
     assert loss.total.item() == pytest.approx(case["loss"], rel=0, abs=1e-9)
-    assert {part: getattr(loss, part).item() for part in PARTS} == pytest.approx(want, rel=0, abs=1e-9)
+    assert {part: getattr(loss, part).item() for part in PARTS} == pytest.approx(
+        want, rel=0, abs=1e-9
+    )
     loss.total.backward()
     for name, grad in case["grads"].items():
         got = torch.zeros_like(states[name]) if states[name].grad is None else states[name].grad

@@ -29,27 +29,40 @@ def test_fused_assistants_are_every_subset_of_two_or_more():
 
 def test_distances_are_means_over_the_batch_and_each_finds_its_own_nearest():
     teacher = torch.tensor([[3.0, 2, 1, 0], [0.0, 1, 2, 3]])  # (B, C)
-    assistants = torch.stack([teacher * 3, teacher + torch.tensor([[0, 1.5, 0, 0]] * 2), -teacher, teacher])  # (F, B, C)
+    assistants = torch.stack(
+        [teacher * 3, teacher + torch.tensor([[0, 1.5, 0, 0]] * 2), -teacher, teacher]
+    )  # (F, B, C)
     far = {d: distances(teacher, assistants, Assistance(d, rbo_p=0.5)) for d in mta4dpr.DISTANCES}
     for values in far.values():
-        assert values.shape == (4,) and values[3].item() == pytest.approx(0, abs=1e-6) and values.argmax() == 2
+        assert (
+            values.shape == (4,)
+            and values[3].item() == pytest.approx(0, abs=1e-6)
+            and values.argmax() == 2
+        )
     # The first has the teacher's ranking, not its distribution; of the second it is the other way round.
     assert far["kl"][1] < far["kl"][0] and far["footrule"][0] == 0 == far["rbo"][0]
-    torch.testing.assert_close(far["kl"], torch.stack([losses.kl(teacher, a).mean() for a in assistants]))
+    torch.testing.assert_close(
+        far["kl"], torch.stack([losses.kl(teacher, a).mean() for a in assistants])
+    )
     # Query 0 swaps its first two, query 1 its second and third: 2 of 8 places; agreement 0, 1, 1, 1 and 1, 1/2, 1, 1.
     assert far["footrule"][1].item() == pytest.approx((2 / 8 + 2 / 8) / 2)
-    by_hand = [0.5 * sum(0.5 ** (d - 1) * a for d, a in enumerate(agreement, start=1)) + 0.5**4
-               for agreement in ((0, 1, 1, 1), (1, 0.5, 1, 1))]
+    by_hand = [
+        0.5 * sum(0.5 ** (d - 1) * a for d, a in enumerate(agreement, start=1)) + 0.5**4
+        for agreement in ((0, 1, 1, 1), (1, 0.5, 1, 1))
+    ]
     assert far["rbo"][1].item() == pytest.approx(1 - np.mean(by_hand))
     warm = distances(teacher, assistants, Assistance(), tau_d=2.0)
     torch.testing.assert_close(warm, losses.kl(teacher / 2, assistants / 2).mean(-1))
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"distance": "KL"}, "distance 'KL' is unknown: use one of kl, footrule, rbo"),
-    ({"rbo_p": 1.0}, "rbo_p is 1.0: it must be between 0 and 1"),
-    ({"assist": -1.0}, "assist is -1.0: a weight must not be negative"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"distance": "KL"}, "distance 'KL' is unknown: use one of kl, footrule, rbo"),
+        ({"rbo_p": 1.0}, "rbo_p is 1.0: it must be between 0 and 1"),
+        ({"assist": -1.0}, "assist is -1.0: a weight must not be negative"),
+    ],
+)
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         Assistance(**settings)
@@ -60,8 +73,12 @@ def test_settings_that_cannot_be(settings, message):
 
 def pool_of(name, monkeypatch, values):
     """Pools of 3 that these retrievers enter one after another, with these MRR@10 on dev; and the retrievers' evaluations."""
-    entrants = [Evaluate(data(name), WarmUp(data(name), Tower("DE", f"random:{i}x8"), Schedule(1)), "dev", 5)
-                for i in range(1, len(values) + 1)]
+    entrants = [
+        Evaluate(
+            data(name), WarmUp(data(name), Tower("DE", f"random:{i}x8"), Schedule(1)), "dev", 5
+        )
+        for i in range(1, len(values) + 1)
+    ]
     of = dict(zip(entrants, values, strict=True))
     monkeypatch.setattr(Evaluate, "done", lambda self: self.folder)
     monkeypatch.setattr(Evaluate, "values", lambda self: np.array([of[self]]))
@@ -74,7 +91,14 @@ def pool_of(name, monkeypatch, values):
 
 def test_the_entrant_takes_the_place_of_the_worst(name, monkeypatch):
     (a, b, c, d, e, f), pools = pool_of(name, monkeypatch, [0.5, 0.2, 0.4, 0.3, 0.1, 0.6])
-    assert [pool.members() for pool in pools] == [[a], [a, b], [a, b, c], [a, d, c], [a, d, c], [a, f, c]]
+    assert [pool.members() for pool in pools] == [
+        [a],
+        [a, b],
+        [a, b, c],
+        [a, d, c],
+        [a, d, c],
+        [a, f, c],
+    ]
     assert pools[-1].towers() == [each.retriever.tower for each in (a, b, c, d, e, f)]
     assert json.loads((pools[3].folder / "pool.json").read_text())["RR@10"] == [0.5, 0.2, 0.4, 0.3]
 
@@ -89,7 +113,10 @@ def test_replacement_never_drops_the_best_assistant(name, monkeypatch):
             kept, best = [of[each] for each in pool.members()], sorted(values[:i])[::-1]
             assert sorted(kept)[::-1] == best[:3]  # the best three so far, so also the best
             if i > 3 and values[i - 1] <= min(kept):  # of equals the entrant leaves
-                assert entrants[i - 1] not in pool.members() or values[i - 1] > sorted(values[: i - 1])[-3]
+                assert (
+                    entrants[i - 1] not in pool.members()
+                    or values[i - 1] > sorted(values[: i - 1])[-3]
+                )
 
 
 # --- harder data
@@ -97,7 +124,10 @@ def test_replacement_never_drops_the_best_assistant(name, monkeypatch):
 
 def harder(name, **changes):
     chain = Pipeline(scale(name))
-    runs = (Evaluate(data(name), retriever, "train", 48) for retriever in (chain.student, chain.miner, None))
+    runs = (
+        Evaluate(data(name), retriever, "train", 48)
+        for retriever in (chain.student, chain.miner, None)
+    )
     return Harder(data(name), *runs, **changes)
 
 
@@ -109,24 +139,42 @@ def test_missed_queries_come_once_more_with_negatives_of_three_retrievers(common
     assert [(g.query, g.relevant) for g in got] == [(g.query, g.relevant) for g in found + missed]
     runs = [run.ranking().rows.tolist() for run in (stage.student, stage.dense, stage.words)]
     for group in got:
-        gain = {p: sum(1 / (61 + run[group.query].index(p)) for run in runs) for p in range(48) if p not in group.relevant}
+        gain = {
+            p: sum(1 / (61 + run[group.query].index(p)) for run in runs)
+            for p in range(48)
+            if p not in group.relevant
+        }
         assert len(group.negatives) == 6
-        assert sorted((gain[p] for p in group.negatives), reverse=True) == sorted(gain.values(), reverse=True)[:6]
+        assert (
+            sorted((gain[p] for p in group.negatives), reverse=True)
+            == sorted(gain.values(), reverse=True)[:6]
+        )
 
 
 def test_an_iteration_without_a_harder_query_stops(common):
-    with pytest.raises(ValueError, match="2DE has a relevant passage among its first 48 for each of the 24 training queries, so "
-                                         "there is no harder data: stop here, or lower `missed`"):
+    with pytest.raises(
+        ValueError,
+        match="2DE has a relevant passage among its first 48 for each of the 24 training queries, so "
+        "there is no harder data: stop here, or lower `missed`",
+    ):
         harder(common, missed=48).done()
-    with pytest.raises(ValueError, match="missed is 49: it must be a rank of the student's run, from 1 to 48"):
+    with pytest.raises(
+        ValueError, match="missed is 49: it must be a rank of the student's run, from 1 to 48"
+    ):
         harder(common, missed=49)
 
 
 # --- the chain
 
 
-TOWERS = tuple(Tower(a, encoder, s, dropout=0.0) for a, encoder, s in (
-    ("DE", "random:3x32", 0.1), ("CB", "random:2x32", 0.01), ("CE", "random:4x32", 1.0)))
+TOWERS = tuple(
+    Tower(a, encoder, s, dropout=0.0)
+    for a, encoder, s in (
+        ("DE", "random:3x32", 0.1),
+        ("CB", "random:2x32", 0.01),
+        ("CE", "random:4x32", 1.0),
+    )
+)
 
 
 def state(model):
@@ -139,30 +187,60 @@ def same(a, b):
 
 @pytest.mark.parametrize("method", ["RD", "LEAD"])
 @pytest.mark.parametrize("teacher, towers", [("CB", None), ("CE", TOWERS)])
-def test_only_the_student_learns_and_the_log_says_from_whom(method, teacher, towers, common, monkeypatch):
-    first = MTA4DPR(scale(common, distil=Schedule(4, 1e-3)), teacher=teacher, assistants=towers).chain(method)[0]
-    want = [state(stage.model()) for stage in (first.teacher, *(each.retriever for each in first.pool.members()))]
+def test_only_the_student_learns_and_the_log_says_from_whom(
+    method, teacher, towers, common, monkeypatch
+):
+    first = MTA4DPR(
+        scale(common, distil=Schedule(4, 1e-3)), teacher=teacher, assistants=towers
+    ).chain(method)[0]
+    want = [
+        state(stage.model())
+        for stage in (first.teacher, *(each.retriever for each in first.pool.members()))
+    ]
     first.student.done()
     start, loaded, load = state(first.student.model()), [], store.load_retriever
-    monkeypatch.setattr(store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1])
+    monkeypatch.setattr(
+        store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1]
+    )
     graphs, real = [], mta4dpr.distances
-    monkeypatch.setattr(mta4dpr, "distances", lambda teacher, assistants, *rest: (
-        graphs.append(teacher.requires_grad or assistants.requires_grad) or real(teacher, assistants, *rest)))
+    monkeypatch.setattr(
+        mta4dpr,
+        "distances",
+        lambda teacher, assistants, *rest: (
+            graphs.append(teacher.requires_grad or assistants.requires_grad)
+            or real(teacher, assistants, *rest)
+        ),
+    )
     first.done()
     student, *frozen = loaded
     assert graphs == [False] * 4  # not even a graph is built through them
-    assert len(frozen) == 4 and not same(state(student), start) and same(state(first.model()), state(student))
+    assert (
+        len(frozen) == 4
+        and not same(state(student), start)
+        and same(state(first.model()), state(student))
+    )
     for model, before in zip(frozen, want, strict=True):
-        assert same(state(model), before) and not model.training and all(p.grad is None for p in model.parameters())
+        assert (
+            same(state(model), before)
+            and not model.training
+            and all(p.grad is None for p in model.parameters())
+        )
     names = first.assistants()
     members = ["3DE", "2CB", "4CE"] if towers else ["3DE", "2CB", "2DE"]
-    assert names[:3] == members and names[3:] == [f"{a} + {b}" for a, b in ((members[0], members[1]), (members[0], members[2]),
-                                                                            members[1:])] + [" + ".join(members)]
+    assert names[:3] == members and names[3:] == [
+        f"{a} + {b}" for a, b in ((members[0], members[1]), (members[0], members[2]), members[1:])
+    ] + [" + ".join(members)]
     for row in first.log():
         far = [row[f"d{i}"] for i in range(7)]
         assert far[int(row["chosen"])] == min(far) > 0
-        assert row["response"] > 0 < row["assistant"] and row["student"] > 0 and (row["layer"] > 0) == (method == "LEAD")
-        assert row["total"] == pytest.approx(sum(row[part] for part in ("layer", "response", "assistant", "student")), rel=1e-5)
+        assert (
+            row["response"] > 0 < row["assistant"]
+            and row["student"] > 0
+            and (row["layer"] > 0) == (method == "LEAD")
+        )
+        assert row["total"] == pytest.approx(
+            sum(row[part] for part in ("layer", "response", "assistant", "student")), rel=1e-5
+        )
 
 
 def test_without_assistants_it_is_response_based_distillation(common):
@@ -171,7 +249,9 @@ def test_without_assistants_it_is_response_based_distillation(common):
     alone = MTA4DPR(made).chain(assisted=False)[0]
     weightless = MTA4DPR(made, assistance=Assistance(assist=0.0)).chain()[0]
     rd = Pipeline(made).distil("RD")
-    assert same(state(alone.model()), state(rd.model())) and same(state(weightless.model()), state(rd.model()))
+    assert same(state(alone.model()), state(rd.model())) and same(
+        state(weightless.model()), state(rd.model())
+    )
     assert not same(state(MTA4DPR(made).chain()[0].model()), state(rd.model()))
     assert alone.assistants() == [] and "chosen" not in alone.log()[0]
 
@@ -180,25 +260,39 @@ def test_the_nearest_assistant_by_hand(common):
     """Step 0, before anything was learned: recompute from the models what was chosen and what it asked of the student."""
     first = MTA4DPR(scale(common)).chain()[0]
     members = [each.retriever for each in first.pool.members()]
-    batch = {stage: mta4dpr.batches(first, stage.tower)(0) for stage in (first.student, first.teacher, *members)}
+    batch = {
+        stage: mta4dpr.batches(first, stage.tower)(0)
+        for stage in (first.student, first.teacher, *members)
+    }
     models = {stage: stage.model() for stage in batch}
     with torch.no_grad():
         final = {stage: models[stage](b)[1] for stage, b in batch.items()}
-    mixed = [torch.stack([final[members[i]].softmax(-1) for i in subset]).mean(0).log() for subset in fusions(3)]
+    mixed = [
+        torch.stack([final[members[i]].softmax(-1) for i in subset]).mean(0).log()
+        for subset in fusions(3)
+    ]
     far = [losses.kl(final[first.teacher], each).mean().item() for each in mixed]
     row = first.log()[0]
     assert [row[f"d{i}"] for i in range(7)] == pytest.approx(far, rel=1e-3)
-    assert row["assistant"] == pytest.approx(losses.kl(mixed[int(np.argmin(far))], final[first.student]).mean().item(), rel=1e-3)
-    assert row["response"] == pytest.approx(losses.kl(final[first.teacher], final[first.student]).mean().item(), rel=1e-3)
+    assert row["assistant"] == pytest.approx(
+        losses.kl(mixed[int(np.argmin(far))], final[first.student]).mean().item(), rel=1e-3
+    )
+    assert row["response"] == pytest.approx(
+        losses.kl(final[first.teacher], final[first.student]).mean().item(), rel=1e-3
+    )
 
 
 def test_layer_features_of_the_selected_assistant(common):
     """One layer of one: every model shows its last layer, so the layer terms are the response terms once more."""
     made = scale(common)
-    stage = replace(MTA4DPR(made).chain("LEAD")[0], lead=replace(made.lead, k=1, strategy="last", joint=False))
+    stage = replace(
+        MTA4DPR(made).chain("LEAD")[0], lead=replace(made.lead, k=1, strategy="last", joint=False)
+    )
     for row in stage.log():
         assert row["layer"] == pytest.approx(row["response"] + row["assistant"], rel=1e-5)
-    assert stage.log()[0]["response"] == pytest.approx(MTA4DPR(made).chain()[0].log()[0]["response"])
+    assert stage.log()[0]["response"] == pytest.approx(
+        MTA4DPR(made).chain()[0].log()[0]["response"]
+    )
 
 
 def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
@@ -206,24 +300,59 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     main = Pipeline(made)
     for stage in (main.student, main.teacher, Pipeline(made, teacher="DE").teacher):
         stage.done()
-    monkeypatch.setattr(WarmUp, "run", lambda self, run=WarmUp.run: run(self) if self.tower.encoder == "random:2x32"
-                        and self.tower.architecture == "CB" else pytest.fail(f"{self.tower} was warmed up again"))
+    monkeypatch.setattr(
+        WarmUp,
+        "run",
+        lambda self, run=WarmUp.run: (
+            run(self)
+            if self.tower.encoder == "random:2x32" and self.tower.architecture == "CB"
+            else pytest.fail(f"{self.tower} was warmed up again")
+        ),
+    )
     monkeypatch.setattr(Mine, "run", lambda self: pytest.fail("negatives were mined again"))
     experiments = MTA4DPR(made).experiments()
-    assert list(experiments) == ["MTA4DPR without assistants", "MTA4DPR iteration 1", "MTA4DPR iteration 2", "MTA4DPR iteration 3",
-                                 "MTA4DPR + LEAD"]
+    assert list(experiments) == [
+        "MTA4DPR without assistants",
+        "MTA4DPR iteration 1",
+        "MTA4DPR iteration 2",
+        "MTA4DPR iteration 3",
+        "MTA4DPR + LEAD",
+    ]
     records = {title: stage.record() for title, stage in experiments.items()}
-    assert all(record["split"] == "test" and len(record["per_query"]["RR@10"]) == 6 for record in records.values())
-    assert len({(stage.retriever.folder / "retriever" / "model.safetensors").read_bytes() for stage in experiments.values()}) == 5
+    assert all(
+        record["split"] == "test" and len(record["per_query"]["RR@10"]) == 6
+        for record in records.values()
+    )
+    assert (
+        len(
+            {
+                (stage.retriever.folder / "retriever" / "model.safetensors").read_bytes()
+                for stage in experiments.values()
+            }
+        )
+        == 5
+    )
     # 3 iterations with assistants, 3 without, 3 with LEAD; each but the last brings data, and with assistants a pool
     made_kinds = [path.name.rsplit("-", 1)[0] for path in store.RUNS.iterdir() if path.is_dir()]
     assert {kind: made_kinds.count(kind) for kind in set(made_kinds) - {"evaluate"}} == {
-        "warm-up": 5, "mine": 1, "assist": 9, "harder": 6, "pool": 3 + 2 + 2}
+        "warm-up": 5,
+        "mine": 1,
+        "assist": 9,
+        "harder": 6,
+        "pool": 3 + 2 + 2,
+    }
     last = experiments["MTA4DPR iteration 3"].retriever
     assert [stage.retriever.iteration for title, stage in experiments.items()] == [3, 1, 2, 3, 3]
-    assert [isinstance(last, Distil), len(last.pool.members()), len(last.assistants())] == [True, 3, 7]
+    assert [isinstance(last, Distil), len(last.pool.members()), len(last.assistants())] == [
+        True,
+        3,
+        7,
+    ]
     # a teacher and, with assistants, three more answer each step of three iterations
-    passes = {title: stage.cost()["teacher_passes"] / made.distil.steps for title, stage in experiments.items()}
+    passes = {
+        title: stage.cost()["teacher_passes"] / made.distil.steps
+        for title, stage in experiments.items()
+    }
     assert list(passes.values()) == [3, 4, 8, 12, 12]
     monkeypatch.setattr(Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
     again = MTA4DPR(scale(name)).experiments()
@@ -232,19 +361,44 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
 
 def test_the_student_of_an_iteration_is_an_assistant_of_the_next(common, monkeypatch):
     first, second, third = MTA4DPR(scale(common)).chain()
-    monkeypatch.setattr(Pool, "run", lambda self: write_json(self.folder / "pool.json", {
-        "members": list(range(len(self.candidates()))) if self.size >= len(self.candidates()) else [3, 1, 2]}))
-    assert second.assistants()[:3] == ["student 1", "2CB", "2DE"] and third.assistants()[6] == "student 2 + 2CB + 2DE"
-    assert second.pool.members()[0].retriever == first and third.negatives.student.retriever == second
+    monkeypatch.setattr(
+        Pool,
+        "run",
+        lambda self: write_json(
+            self.folder / "pool.json",
+            {
+                "members": list(range(len(self.candidates())))
+                if self.size >= len(self.candidates())
+                else [3, 1, 2]
+            },
+        ),
+    )
+    assert (
+        second.assistants()[:3] == ["student 1", "2CB", "2DE"]
+        and third.assistants()[6] == "student 2 + 2CB + 2DE"
+    )
+    assert (
+        second.pool.members()[0].retriever == first and third.negatives.student.retriever == second
+    )
 
 
 def test_every_setting_changes_the_key(name):
     stage = MTA4DPR(scale(name)).chain()[1]
     settings = zip(fields(Assistance), ("rbo", 0.5, 0.5, 0.5, 0.5), strict=True)
-    others = [replace(stage, assistance=replace(stage.assistance, **{f.name: new})) for f, new in settings]
-    others += [replace(stage, **change) for change in (
-        {"pool": None}, {"pool": stage.pool.before}, {"seed": 1}, {"method": "LEAD"},
-        {"negatives": replace(stage.negatives, k=1.0)}, {"negatives": replace(stage.negatives, missed=2)})]
+    others = [
+        replace(stage, assistance=replace(stage.assistance, **{f.name: new})) for f, new in settings
+    ]
+    others += [
+        replace(stage, **change)
+        for change in (
+            {"pool": None},
+            {"pool": stage.pool.before},
+            {"seed": 1},
+            {"method": "LEAD"},
+            {"negatives": replace(stage.negatives, k=1.0)},
+            {"negatives": replace(stage.negatives, missed=2)},
+        )
+    ]
     assert len({stage.key, *(other.key for other in others)}) == 1 + len(others)
     assert stage.key == MTA4DPR(scale(name)).chain()[1].key
 
@@ -252,26 +406,47 @@ def test_every_setting_changes_the_key(name):
 # --- bad input, before any work
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"iterations": 0}, "iterations is 0: at least one is needed"),
-    ({"assistants": TOWERS[:2]}, "assistants are DE random:3x32, CB random:2x32: at least three are needed, all of different"),
-    ({"assistants": (*TOWERS[:2], TOWERS[0])}, "at least three are needed, all of different architecture or encoder"),
-    ({"assistants": ()}, "assistants are none"),
-    ({"assistants": (*TOWERS[:2], Tower("CB", "random:3x32", 0.01, dropout=0.0))}, "the pool has the teacher itself, CB random:3x"),
-    ({"assistants": TOWERS}, "the pool has a CE, which scores a query's own passages only: the teacher must be a CE too, not a CB"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"iterations": 0}, "iterations is 0: at least one is needed"),
+        (
+            {"assistants": TOWERS[:2]},
+            "assistants are DE random:3x32, CB random:2x32: at least three are needed, all of different",
+        ),
+        (
+            {"assistants": (*TOWERS[:2], TOWERS[0])},
+            "at least three are needed, all of different architecture or encoder",
+        ),
+        ({"assistants": ()}, "assistants are none"),
+        (
+            {"assistants": (*TOWERS[:2], Tower("CB", "random:3x32", 0.01, dropout=0.0))},
+            "the pool has the teacher itself, CB random:3x",
+        ),
+        (
+            {"assistants": TOWERS},
+            "the pool has a CE, which scores a query's own passages only: the teacher must be a CE too, not a CB",
+        ),
+    ],
+)
 def test_recipe_that_cannot_be(name, settings, message):
     with pytest.raises(ValueError, match=message):
         MTA4DPR(scale(name), **settings).chain()
     assert not store.RUNS.exists()
 
 
-@pytest.mark.parametrize("changes, message", [
-    ({"method": "FD"}, "method 'FD' has no assistants: use RD, or LEAD"),
-    ({"lead": {"joint": True}}, "joint is True: with assistants it must be False"),
-    ({"method": "LEAD", "lead": {"variant": "released"}}, "variant is 'released': with assistants it must be 'paper'"),
-    ({"lead": {"strategy": "weighted"}}, "strategy is 'weighted', which follows one teacher"),
-])
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"method": "FD"}, "method 'FD' has no assistants: use RD, or LEAD"),
+        ({"lead": {"joint": True}}, "joint is True: with assistants it must be False"),
+        (
+            {"method": "LEAD", "lead": {"variant": "released"}},
+            "variant is 'released': with assistants it must be 'paper'",
+        ),
+        ({"lead": {"strategy": "weighted"}}, "strategy is 'weighted', which follows one teacher"),
+    ],
+)
 def test_iteration_that_cannot_be(name, changes, message):
     stage = MTA4DPR(scale(name)).chain()[0]
     with pytest.raises(ValueError, match=message):
@@ -281,5 +456,7 @@ def test_iteration_that_cannot_be(name, changes, message):
 def test_layer_features_need_assistants_as_deep_as_the_student(name):
     shallow = (*TOWERS[:2], Tower("DE", "random:1x32"))
     MTA4DPR(scale(name), assistants=shallow).chain("RD")
-    with pytest.raises(ValueError, match="teacher_layers is 1: it must be at least student_layers, 2"):
+    with pytest.raises(
+        ValueError, match="teacher_layers is 1: it must be at least student_layers, 2"
+    ):
         MTA4DPR(scale(name), assistants=shallow).chain("LEAD")

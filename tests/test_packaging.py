@@ -22,12 +22,20 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 CONDA_NAMES = {"pytorch-gpu": "torch"}  # the others differ in case, - and _ alone
 IMPORT_NAMES = {"bs4": "beautifulsoup4", "faiss": "faiss-cpu", "stemmer": "pystemmer"}
-IGNORED_OUTPUT = {"versions", "timing", "training-log", "widget", "processor"}  # one of these is the reason to ignore an output
+IGNORED_OUTPUT = {
+    "versions",
+    "timing",
+    "training-log",
+    "widget",
+    "processor",
+}  # one of these is the reason to ignore an output
 
 
 def declared(*extras: str) -> dict[str, SpecifierSet]:
     """Canonical name -> bounds of the dependencies and of these extras."""
-    lines = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    lines = PROJECT["dependencies"] + [
+        line for extra in extras for line in PROJECT["optional-dependencies"][extra]
+    ]
     return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
 
 
@@ -49,7 +57,9 @@ def test_environment_has_the_bounds_of_pyproject():
     file = yaml.safe_load((ROOT / "environment.yml").read_text())
     assert file["channels"] == ["conda-forge", "nodefaults"]
     lines = [line for line in file["dependencies"] if isinstance(line, str)]
-    lines += [line for entry in file["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
+    lines += [
+        line for entry in file["dependencies"] if isinstance(entry, dict) for line in entry["pip"]
+    ]
     found = {}
     for name, specifier in (re.fullmatch(r"([\w-]+) ?(.*)", line).groups() for line in lines):
         found[canonicalize_name(CONDA_NAMES.get(name, name))] = SpecifierSet(specifier)
@@ -59,14 +69,26 @@ def test_environment_has_the_bounds_of_pyproject():
 
 
 def test_every_line_of_the_environment_has_a_purpose():
-    lines = [line for line in (ROOT / "environment.yml").read_text().splitlines() if line.lstrip().startswith("- ")]
+    lines = [
+        line
+        for line in (ROOT / "environment.yml").read_text().splitlines()
+        if line.lstrip().startswith("- ")
+    ]
     assert [line for line in lines if not re.search(r"  # \w|pip:$", line)] == []
 
 
 def test_constraints_pin_every_dependency_within_its_bounds():
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    assert [line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)] == []  # no URL, no +cpu
-    pins = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert [
+        line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+", line)
+    ] == []  # no URL, no +cpu
+    pins = {
+        canonicalize_name(name): version for name, version in (line.split("==") for line in lines)
+    }
     assert len(pins) == len(lines)
     assert pins["torch"] == "2.13.0"
     for name, bounds in declared("cpu", "gpu", "dev", "browser").items():
@@ -80,7 +102,9 @@ def test_every_import_is_declared():
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or "leadkit"]
-            for top in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"leadkit"}:
+            for top in (
+                {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"leadkit"}
+            ):
                 name = canonicalize_name(top)
                 if IMPORT_NAMES.get(name, name) not in declared("cpu"):
                     undeclared.add(f"{path.name}: {top}")
@@ -89,12 +113,19 @@ def test_every_import_is_declared():
 
 def test_only_search_imports_faiss():
     pattern = re.compile(r"^\s*(import|from) faiss\b", re.MULTILINE)
-    assert {path.name for path in (ROOT / "leadkit").glob("*.py") if pattern.search(path.read_text())} <= {"search.py"}
+    assert {
+        path.name for path in (ROOT / "leadkit").glob("*.py") if pattern.search(path.read_text())
+    } <= {"search.py"}
 
 
-@pytest.mark.parametrize("first", [
-    "import faiss; import torch", "import torch; import faiss", "import leadkit.search; import faiss",
-])
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import faiss; import torch",
+        "import torch; import faiss",
+        "import leadkit.search; import faiss",
+    ],
+)
 def test_faiss_and_torch_live_in_one_process(first):
     search = "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); print(i.search(x, 1)[1])"
     product = "import torch; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
@@ -114,7 +145,9 @@ def test_ci_calls_make_test():
 
 def test_hooks_and_workflow_call_existing_targets():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    hooks = (ROOT / ".pre-commit-config.yaml").read_text() + (ROOT / ".github" / "workflows" / "test.yml").read_text()
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text() + (
+        ROOT / ".github" / "workflows" / "test.yml"
+    ).read_text()
     called = set(re.findall(r"(?:entry|run): make ([\w-]+)", hooks))
     assert called == {"check", "test", "test-browser"} <= targets
 
@@ -126,7 +159,9 @@ def test_sweep_and_make_ask_for_the_same_memory():
 def test_make_help_shows_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(r"^ +make ([\w-]+) +\w", shown, re.MULTILINE) == targets
 
 
@@ -139,7 +174,11 @@ def test_no_large_file_is_tracked():
 
 def test_no_tracked_file_holds_an_absolute_development_path():
     pattern = re.compile(rb"/(work|root)/|/tm[p]/v\b|\.\./share[d]/")
-    found = [path for path in tracked() if b"\0" not in (text := path.read_bytes()) and pattern.search(text)]
+    found = [
+        path
+        for path in tracked()
+        if b"\0" not in (text := path.read_bytes()) and pattern.search(text)
+    ]
     assert [str(path.relative_to(ROOT)) for path in found if path != ROOT / ".ci" / "run"] == []
 
 
@@ -157,26 +196,53 @@ def test_notebook_can_be_compared(path):
     tags = {id(cell): set(cell["metadata"].get("tags", ())) for cell in cells}
     assert cells
     assert [source[id(cell)] for cell in cells if not cell["execution_count"]] == [], "not executed"
-    assert [source[id(cell)] for cell in cells if source[id(cell)].count("\n") >= 25] == [], "more than 25 lines"
-    errors = [source[id(cell)] for cell in cells for out in cell["outputs"] if out["output_type"] == "error"]
+    assert [source[id(cell)] for cell in cells if source[id(cell)].count("\n") >= 25] == [], (
+        "more than 25 lines"
+    )
+    errors = [
+        source[id(cell)]
+        for cell in cells
+        for out in cell["outputs"]
+        if out["output_type"] == "error"
+    ]
     assert errors == []
     assert [cell for cell in cells if "injected-parameters" in tags[id(cell)]] == []
     if path.parent.name == "notebooks":
         assert sum("parameters" in tags[id(cell)] for cell in cells) == 1
     for cell in cells:
-        assert not tags[id(cell)] & {"nbval-skip", "nbval-check-output", "raises-exception"}, source[id(cell)]
+        assert not tags[id(cell)] & {"nbval-skip", "nbval-check-output", "raises-exception"}, (
+            source[id(cell)]
+        )
         if "nbval-ignore-output" in tags[id(cell)]:
-            assert tags[id(cell)] & IGNORED_OUTPUT, f"says no reason to ignore its output:\n{source[id(cell)]}"
-        assert not re.search("NBVAL_(IGNORE_OUTPUT|SKIP|CHECK_OUTPUT)", source[id(cell)]), "use a tag"
-    assert any(cell["outputs"] and "nbval-ignore-output" not in tags[id(cell)] for cell in cells), "nothing is compared"
+            assert tags[id(cell)] & IGNORED_OUTPUT, (
+                f"says no reason to ignore its output:\n{source[id(cell)]}"
+            )
+        assert not re.search("NBVAL_(IGNORE_OUTPUT|SKIP|CHECK_OUTPUT)", source[id(cell)]), (
+            "use a tag"
+        )
+    assert any(cell["outputs"] and "nbval-ignore-output" not in tags[id(cell)] for cell in cells), (
+        "nothing is compared"
+    )
 
 
-@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent.name == "notebooks"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [path for path in NOTEBOOKS if path.parent.name == "notebooks"],
+    ids=lambda path: path.stem,
+)
 def test_exercises_leave_the_names_of_the_lesson_alone(path):
     """A widget goes on calling the lesson's functions, and they look up their names when they are called."""
+
     def bound(source: str) -> set[str]:
-        return {symbol.get_name() for symbol in symtable.symtable(source, path.name, "exec").get_symbols() if symbol.is_assigned()}
+        return {
+            symbol.get_name()
+            for symbol in symtable.symtable(source, path.name, "exec").get_symbols()
+            if symbol.is_assigned()
+        }
 
     sources = ["".join(cell["source"]) for cell in code_cells(path)]
     first = next(i for i, source in enumerate(sources) if "your turn" in source)
-    assert set().union(*map(bound, sources[:first])) & set().union(*map(bound, sources[first:])) == set()
+    assert (
+        set().union(*map(bound, sources[:first])) & set().union(*map(bound, sources[first:]))
+        == set()
+    )

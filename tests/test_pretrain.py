@@ -12,7 +12,15 @@ from transformers import BertConfig, BertForMaskedLM
 from leadkit.training import pretraining
 from leadkit.data.collections import load
 from leadkit.models.encoders import grow, load_tokenizer
-from leadkit.training.pretraining import Pretraining, Spans, bottleneck_loss, mask_tokens, span_loss, texts, train_tokenizer
+from leadkit.training.pretraining import (
+    Pretraining,
+    Spans,
+    bottleneck_loss,
+    mask_tokens,
+    span_loss,
+    texts,
+    train_tokenizer,
+)
 from leadkit.models.retrievers import Tower, build
 
 
@@ -23,14 +31,25 @@ def collection(tmp_path_factory):
 
 def bert(layers=3):
     torch.manual_seed(0)
-    return BertForMaskedLM(BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=layers, num_attention_heads=2,
-                                      intermediate_size=64, max_position_embeddings=64, hidden_dropout_prob=0.0,
-                                      attention_probs_dropout_prob=0.0)).eval()
+    return BertForMaskedLM(
+        BertConfig(
+            vocab_size=60,
+            hidden_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    ).eval()
 
 
 def test_texts_hold_every_passage_and_no_dev_or_test_query(collection):
     marked = {qid: f"{text} mark{qid}" for qid, text in collection.queries.items()}
-    collection = type(collection)(collection.name, "0", collection.passages, marked, collection.qrels)
+    collection = type(collection)(
+        collection.name, "0", collection.passages, marked, collection.qrels
+    )
     lines = texts(collection)
     assert len(lines) == len(collection.passages)
     for line, passage in zip(lines, collection.passages.values(), strict=True):
@@ -39,15 +58,22 @@ def test_texts_hold_every_passage_and_no_dev_or_test_query(collection):
     for split in ("dev", "test"):
         assert not [qid for qid in collection.qrels[split] if f"mark{qid}" in together.split()]
     seen = [qid for qid in collection.qrels["train"] if f"mark{qid}" in together.split()]
-    assert len(seen) >= 0.7 * len(collection.qrels["train"])  # of two queries with one passage, one stands before it
+    assert len(seen) >= 0.7 * len(
+        collection.qrels["train"]
+    )  # of two queries with one passage, one stands before it
 
 
 def test_tokeniser_knows_the_words_of_its_text():
     tokenizer = train_tokenizer([" ".join(WORDS)] * 3, 600)
     assert tokenizer.tokenize("Sort A List") == ["sort", "a", "list"]
     ids = tokenizer("sort a list")["input_ids"]
-    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id) and tokenizer.pad_token_id == 0
-    assert sorted(tokenizer.all_special_ids) == list(range(5))  # ordinary tokens start right after them
+    assert (ids[0], ids[-1]) == (
+        tokenizer.cls_token_id,
+        tokenizer.sep_token_id,
+    ) and tokenizer.pad_token_id == 0
+    assert sorted(tokenizer.all_special_ids) == list(
+        range(5)
+    )  # ordinary tokens start right after them
 
 
 def test_tokeniser_of_the_same_lines_is_the_same(collection):
@@ -55,7 +81,9 @@ def test_tokeniser_of_the_same_lines_is_the_same(collection):
     made = [train_tokenizer(texts(collection), 120) for _ in range(3)]
     assert made[0].get_vocab() == made[1].get_vocab() == made[2].get_vocab() and len(made[0]) == 120
     assert made[0].backend_tokenizer.to_str() == made[1].backend_tokenizer.to_str()
-    assert [word for word in made[0].get_vocab() if word.startswith("##")] and made[0].all_special_ids == [1, 3, 0, 2, 4]
+    assert [word for word in made[0].get_vocab() if word.startswith("##")] and made[
+        0
+    ].all_special_ids == [1, 3, 0, 2, 4]
 
 
 @pytest.mark.parametrize("layers", [3, 5, 6, 12])
@@ -69,7 +97,9 @@ def test_grow_repeats_the_pile_and_keeps_the_rest(layers):
     for name, tensor in small.state_dict().items():
         if "encoder.layer" not in name:
             assert torch.equal(grown.state_dict()[name], tensor)
-    assert len({id(p) for p in grown.bert.encoder.layer.parameters()}) == layers * 16  # copies, not the same tensors
+    assert (
+        len({id(p) for p in grown.bert.encoder.layer.parameters()}) == layers * 16
+    )  # copies, not the same tensors
     assert grown.get_output_embeddings().weight is grown.get_input_embeddings().weight  # still tied
     if layers == 3:
         ids = torch.arange(8)[None]
@@ -80,7 +110,11 @@ def test_grow_repeats_the_pile_and_keeps_the_rest(layers):
 def spans():
     tokenizer = load_tokenizer("random:2x32")
     lines = [" ".join(WORDS[:n]) for n in (1, 4, 9, 30, 80)] + ["".join(WORDS[:3])]
-    return Spans(tokenizer, lines), [tokenizer(line, add_special_tokens=False)["input_ids"] for line in lines], tokenizer
+    return (
+        Spans(tokenizer, lines),
+        [tokenizer(line, add_special_tokens=False)["input_ids"] for line in lines],
+        tokenizer,
+    )
 
 
 @given(seed=st.integers(0, 200), shortest=st.integers(1, 12), more=st.integers(3, 40))
@@ -118,7 +152,11 @@ def test_mask_rates():
     assert after.eq(4).float().mean().item() == pytest.approx(0.8, abs=0.01)
     assert after.eq(before).float().mean().item() == pytest.approx(0.1, abs=0.01)
     other = after[after.ne(4) & after.ne(before)]
-    assert len(other) / len(after) == pytest.approx(0.1, abs=0.01) and other.min() >= 5 and len(other.unique()) > 900
+    assert (
+        len(other) / len(after) == pytest.approx(0.1, abs=0.01)
+        and other.min() >= 5
+        and len(other.unique()) > 900
+    )
 
 
 def two_spans():
@@ -134,7 +172,12 @@ def test_span_loss_by_hand():
     cls, losses = [], []
     for ids, mask in spans:
         masked, chosen = mask_tokens(ids, 5, 4, 60)
-        out = model(masked, attention_mask=mask.long(), labels=ids.masked_fill(~chosen, -100), output_hidden_states=True)
+        out = model(
+            masked,
+            attention_mask=mask.long(),
+            labels=ids.masked_fill(~chosen, -100),
+            output_hidden_states=True,
+        )
         losses.append(out.loss)
         cls.append(out.hidden_states[-1][:, 0])
     scores = cls[0] @ cls[1].T / 32**0.5
@@ -143,7 +186,10 @@ def test_span_loss_by_hand():
     torch.testing.assert_close(got["contrastive"], sum(both) / 2)
     torch.testing.assert_close(got["total"], got["masked_lm"] + got["contrastive"])
     torch.manual_seed(7)
-    assert span_loss(model, spans, 5, 4, "masked LM") == {"total": got["masked_lm"], "masked_lm": got["masked_lm"]}
+    assert span_loss(model, spans, 5, 4, "masked LM") == {
+        "total": got["masked_lm"],
+        "masked_lm": got["masked_lm"],
+    }
 
 
 class Copy(torch.nn.Module):
@@ -162,10 +208,15 @@ def test_bottleneck_loss_by_hand():
     got = bottleneck_loss(model, cls, ids, mask, 5, 4)
     torch.manual_seed(7)
     masked, chosen = mask_tokens(ids, 5, 4, 60, rate=0.5)
-    torch.testing.assert_close(model.decoder.states[:, 0], cls)  # the bottleneck stands where [CLS] was
+    torch.testing.assert_close(
+        model.decoder.states[:, 0], cls
+    )  # the bottleneck stands where [CLS] was
     torch.testing.assert_close(model.decoder.states[:, 1:], model.bert.embeddings(masked)[:, 1:])
     assert torch.equal(model.decoder.padding, ~mask)  # PyTorch's sign: True is left out
-    nll = [-model.cls(model.decoder.states[b, t]).log_softmax(-1)[ids[b, t]] for b, t in chosen.nonzero().tolist()]
+    nll = [
+        -model.cls(model.decoder.states[b, t]).log_softmax(-1)[ids[b, t]]
+        for b, t in chosen.nonzero().tolist()
+    ]
     torch.testing.assert_close(got, sum(nll) / len(nll))
     assert chosen[mask].float().mean() > 0.3
 
@@ -176,19 +227,36 @@ def test_bottleneck_teaches_cls():
     parts = span_loss(model, spans, 5, 4, "bottlenecked")
     torch.testing.assert_close(parts["total"], parts["masked_lm"] + parts["bottleneck"])
     parts["bottleneck"].backward()
-    assert model.bert.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0  # which only [CLS] can have brought
+    assert (
+        model.bert.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0
+    )  # which only [CLS] can have brought
 
 
 @pytest.mark.parametrize("objective", pretraining.OBJECTIVES)
 def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
-    small = Pretraining(objective, collection.name, vocabulary=300, hidden=64, layers=(3, 6), steps=(3, 2), batch=4, tokens=24,
-                        learning_rate=(1e-3, 1e-3))
+    small = Pretraining(
+        objective,
+        collection.name,
+        vocabulary=300,
+        hidden=64,
+        layers=(3, 6),
+        steps=(3, 2),
+        batch=4,
+        tokens=24,
+        learning_rate=(1e-3, 1e-3),
+    )
     pretraining.pretrain(small, tmp_path)
-    name = {"contrastive": "bert-6x64", "masked LM": "bert-6x64-masked-lm", "bottlenecked": "bert-6x64-bottlenecked"}[objective]
+    name = {
+        "contrastive": "bert-6x64",
+        "masked LM": "bert-6x64-masked-lm",
+        "bottlenecked": "bert-6x64-bottlenecked",
+    }[objective]
     assert {p.name for p in tmp_path.iterdir()} == {name, name.replace("6x", "3x")}
     folder = tmp_path / name
     model = build(Tower("DE", str(folder)))
-    assert (model.layers, model.width) == (6, 64) and next(model.parameters()).dtype == torch.float32
+    assert (model.layers, model.width) == (6, 64) and next(
+        model.parameters()
+    ).dtype == torch.float32
     assert model.encoder.config.hidden_dropout_prob == 0.1  # of the tower
     record = json.loads((folder / "record.json").read_text())
     assert record["fingerprint"] == collection.fingerprint and record["layers"] == 6
@@ -197,7 +265,10 @@ def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
 
 
 def test_unknown_objective():
-    with pytest.raises(ValueError, match="objective 'mlm' is unknown: use one of contrastive, masked LM, bottlenecked"):
+    with pytest.raises(
+        ValueError,
+        match="objective 'mlm' is unknown: use one of contrastive, masked LM, bottlenecked",
+    ):
         Pretraining("mlm")
 
 

@@ -35,8 +35,15 @@ def work(folder: Path) -> None:
     from leadkit.experiments.pipeline import Pipeline
     from leadkit.training.loop import Schedule
 
-    store.RUNS, dense.TOKENS_PER_BATCH = folder / "runs", 64  # several batches of passages, so that each process has some
-    found, gradients, clip = {"given": [], "logs": {}, "runs": {}}, {}, torch.nn.utils.clip_grad_norm_
+    store.RUNS, dense.TOKENS_PER_BATCH = (
+        folder / "runs",
+        64,
+    )  # several batches of passages, so that each process has some
+    found, gradients, clip = (
+        {"given": [], "logs": {}, "runs": {}},
+        {},
+        torch.nn.utils.clip_grad_norm_,
+    )
 
     def watched(parameters, largest: float) -> torch.Tensor:
         parameters = list(parameters)
@@ -46,17 +53,30 @@ def work(folder: Path) -> None:
         return clip(parameters, largest)
 
     # One step, since AdamW turns a last digit of a small gradient into a step of full length; all passages: no cut among equals.
-    tiny = scale(f"beir:{folder.parent / 'toy'}", depth=48, rerank=48, teacher=Schedule(1, 1e-3), distil=Schedule(1, 1e-3))
+    tiny = scale(
+        f"beir:{folder.parent / 'toy'}",
+        depth=48,
+        rerank=48,
+        teacher=Schedule(1, 1e-3),
+        distil=Schedule(1, 1e-3),
+    )
     for teacher in ARCHITECTURES:
         chain, other = (Pipeline(tiny, seed, teacher) for seed in (0, 1))
-        found["given"] += [stage.done().name for stage in (chain.miner, chain.negatives, chain.teacher, chain.student)]
-        trained = {f"{teacher} {method}": chain.distil(method) for method in METHODS} | {f"{teacher} warm-up": other.teacher}
+        found["given"] += [
+            stage.done().name
+            for stage in (chain.miner, chain.negatives, chain.teacher, chain.student)
+        ]
+        trained = {f"{teacher} {method}": chain.distil(method) for method in METHODS} | {
+            f"{teacher} warm-up": other.teacher
+        }
         torch.nn.utils.clip_grad_norm_ = watched
         for label, stage in trained.items():
             found["logs"][label] = stage.log()
         torch.nn.utils.clip_grad_norm_ = clip
         found["runs"][teacher] = ordered(chain.rows("test")["teacher"].ranking())
-    mined = Mine(replace(tiny.data, negatives=48), chain.miner)  # not given: mined by these processes
+    mined = Mine(
+        replace(tiny.data, negatives=48), chain.miner
+    )  # not given: mined by these processes
     found["negatives"] = [sorted(group.negatives) for group in mined.groups()]
     found["runs"]["12DE"] = ordered(chain.evaluate(chain.miner, "test").ranking())
     write_json(folder / "found.json", found)
@@ -67,7 +87,15 @@ def work(folder: Path) -> None:
 def run(folder: Path, count: int) -> dict:
     """The findings of `count` processes."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(HERE), str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={count}",
+        str(HERE),
+        str(folder),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent.parent)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((folder / "found.json").read_text())
@@ -86,7 +114,10 @@ def test_processes_together_do_what_one_does(tmp_path):
         gradients = load_file(tmp_path / f"{count}" / "gradients.safetensors")
         assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():
-            difference, largest = (gradient - expected[name]).abs().max(), expected[name].abs().max()
+            difference, largest = (
+                (gradient - expected[name]).abs().max(),
+                expected[name].abs().max(),
+            )
             assert difference <= 1e-6 * max(1, largest), (count, name)  # those of FD reach 17
         for label, log in alone["logs"].items():
             for step, own in zip(log, together["logs"][label], strict=True):
@@ -96,10 +127,15 @@ def test_processes_together_do_what_one_does(tmp_path):
 def test_processes_must_be_asked_for_the_same(monkeypatch):
     for name, answer in {"count": 2, "number": 1, "broadcast_object_list": ["another"]}.items():
         monkeypatch.setattr(processes, name, lambda *_, answer=answer: answer)
-    with pytest.raises(ValueError, match="^process 1 has stage distil 'this', the main process 'another': start all"):
+    with pytest.raises(
+        ValueError,
+        match="^process 1 has stage distil 'this', the main process 'another': start all",
+    ):
         processes.agree("this", "stage distil")
     assert processes.share(6, "batch") == slice(3, 6)
-    with pytest.raises(ValueError, match="^batch 5 cannot be shared by 2 processes: use a multiple of 2"):
+    with pytest.raises(
+        ValueError, match="^batch 5 cannot be shared by 2 processes: use a multiple of 2"
+    ):
         processes.share(5, "batch")
 
 

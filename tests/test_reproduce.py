@@ -32,24 +32,37 @@ def notebooks(monkeypatch, tmp_path):
     folder = tmp_path / "notebooks"
     folder.mkdir()
     monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
-    for name, source in (("01_says.ipynb", "print(SCALE, SEED)"), ("02_fails.ipynb", "from pathlib import Path\n"
-                         "assert not Path('fail').exists(), 'told to'")):
-        cells = [nbformat.v4.new_markdown_cell("# A lesson"), nbformat.v4.new_code_cell("SCALE = ''\nSEED = 0"),
-                 nbformat.v4.new_code_cell(source)]
+    for name, source in (
+        ("01_says.ipynb", "print(SCALE, SEED)"),
+        ("02_fails.ipynb", "from pathlib import Path\nassert not Path('fail').exists(), 'told to'"),
+    ):
+        cells = [
+            nbformat.v4.new_markdown_cell("# A lesson"),
+            nbformat.v4.new_code_cell("SCALE = ''\nSEED = 0"),
+            nbformat.v4.new_code_cell(source),
+        ]
         cells[1].metadata["tags"] = ["parameters"]
-        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        kernel = {
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+        }
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), folder / name)
     return folder
 
 
 def test_all_numbered_notebooks_in_order(small):
-    assert [lesson.notebook[:2] for lesson in reproduce.lessons(small, 0)] == [f"0{i}" for i in range(1, 10)]
-    assert [lesson.notebook for lesson in reproduce.lessons(small, 0, "ablations")] == ["07_ablations.ipynb"]
+    assert [lesson.notebook[:2] for lesson in reproduce.lessons(small, 0)] == [
+        f"0{i}" for i in range(1, 10)
+    ]
+    assert [lesson.notebook for lesson in reproduce.lessons(small, 0, "ablations")] == [
+        "07_ablations.ipynb"
+    ]
     with pytest.raises(ValueError, match="only 'nonsense'"):
         reproduce.lessons(small, 0, "nonsense")
 
 
-def test_a_lesson_is_another_where_what_it_depends_on_changed(small, notebooks, monkeypatch, tmp_path):
+def test_a_lesson_is_another_where_what_it_depends_on_changed(
+    small, notebooks, monkeypatch, tmp_path
+):
     (tmp_path / "leadkit").mkdir()
     (tmp_path / "leadkit" / "code.py").write_text("1")
     monkeypatch.setattr(reproduce, "ROOT", tmp_path)
@@ -68,18 +81,34 @@ def test_a_lesson_is_another_where_what_it_depends_on_changed(small, notebooks, 
 
 def test_what_a_lesson_needs_is_made_once(small):
     lesson = reproduce.lessons(small, 0)[0]
-    assert all(a is b for a, b in zip(lesson.inputs(), lesson.inputs(), strict=True)) and len(lesson.inputs()) == len(ROWS)
+    assert all(a is b for a, b in zip(lesson.inputs(), lesson.inputs(), strict=True)) and len(
+        lesson.inputs()
+    ) == len(ROWS)
 
 
-def test_the_main_table_the_lessons_and_their_pages(small, notebooks, monkeypatch, tmp_path, capsys):
+def test_the_main_table_the_lessons_and_their_pages(
+    small, notebooks, monkeypatch, tmp_path, capsys
+):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(Distil, "run", lambda self, run=Distil.run: print("in the log") or run(self))
+    monkeypatch.setattr(
+        Distil, "run", lambda self, run=Distil.run: print("in the log") or run(self)
+    )
     reproduce.reproduce(small, seed=1)
     said, shown = capsys.readouterr().out, tmp_path / "runs" / "notebooks-toy"
-    table, taught = said.split("\nMain table", 1)[1].split("\nlessons, scale toy, seed 1: ")  # before any lesson
-    assert "main table, scale toy, seed 1: 17 stages to run (" in said and all(row in table for row in ROWS)
-    assert taught.startswith("2 stages to run (2 lesson)") and "(01_says.ipynb, seed 1)" in taught and "in the log" not in said
-    assert nbformat.read(shown / "01_says.ipynb", as_version=4).cells[-1].outputs[0].text == "toy 1\n"
+    table, taught = said.split("\nMain table", 1)[1].split(
+        "\nlessons, scale toy, seed 1: "
+    )  # before any lesson
+    assert "main table, scale toy, seed 1: 17 stages to run (" in said and all(
+        row in table for row in ROWS
+    )
+    assert (
+        taught.startswith("2 stages to run (2 lesson)")
+        and "(01_says.ipynb, seed 1)" in taught
+        and "in the log" not in said
+    )
+    assert (
+        nbformat.read(shown / "01_says.ipynb", as_version=4).cells[-1].outputs[0].text == "toy 1\n"
+    )
     assert "toy 1" in (shown / "01_says.html").read_text() and (shown / "index.html").exists()
     assert "OMP_NUM_THREADS" not in os.environ
     monkeypatch.setattr(sweep, "_start", lambda *_: pytest.fail("a stage was run again"))
@@ -94,8 +123,13 @@ def test_a_lesson_that_fails_says_where_and_the_others_stand(small, notebooks, m
     with pytest.raises(SystemExit, match="1"):
         reproduce.reproduce(small)
     said = capsys.readouterr()
-    assert "failed: RuntimeError: its cell 3 ends in AssertionError: told to; read " in said.err and "Main table" in said.out
-    assert [lesson.notebook for lesson in sweep.missing(reproduce.lessons(small, 0))] == ["02_fails.ipynb"]
+    assert (
+        "failed: RuntimeError: its cell 3 ends in AssertionError: told to; read " in said.err
+        and "Main table" in said.out
+    )
+    assert [lesson.notebook for lesson in sweep.missing(reproduce.lessons(small, 0))] == [
+        "02_fails.ipynb"
+    ]
 
 
 def test_no_lesson_where_the_main_table_fails(small, notebooks, monkeypatch, tmp_path, capsys):
@@ -106,13 +140,18 @@ def test_no_lesson_where_the_main_table_fails(small, notebooks, monkeypatch, tmp
     with pytest.raises(SystemExit, match="1"):
         reproduce.reproduce(small)
     said = capsys.readouterr()
-    assert "failed: ValueError: learning_rate is 7: too much" in said.err and "Main table" not in said.out
+    assert (
+        "failed: ValueError: learning_rate is 7: too much" in said.err
+        and "Main table" not in said.out
+    )
     assert not list((tmp_path / "runs").glob("lesson-*"))
 
 
 def test_no_kernel_is_left_where_a_lesson_is_stopped(small, notebooks, monkeypatch):
     lesson = nbformat.read(notebooks / "01_says.ipynb", as_version=4)
-    lesson.cells[-1].source = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+    lesson.cells[
+        -1
+    ].source = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
     nbformat.write(lesson, notebooks / "01_says.ipynb")
     monkeypatch.setattr(reproduce.Lesson, "inputs", lambda self: [])
     process, pid = sweep._start(reproduce.lessons(small, 0, "01")[0], 1), notebooks / "pid"

@@ -16,8 +16,14 @@ from leadkit.models.encoders import load_encoder, load_tokenizer
 from leadkit.models.retrievers import Tower, build, load
 
 QUERIES = ["sort a list", "the shape of an array after it was transposed", "open file"]
-PASSAGES = ["Return the elements in rising order.", "Axes are permuted; no data is copied, a view is returned whenever possible.",
-            "file", "Open the file and return a stream.", "A path, or an integer: the descriptor of the file to wrap.", "mode r"]
+PASSAGES = [
+    "Return the elements in rising order.",
+    "Axes are permuted; no data is copied, a view is returned whenever possible.",
+    "file",
+    "Open the file and return a stream.",
+    "A path, or an integer: the descriptor of the file to wrap.",
+    "mode r",
+]
 MINIATURE = encoders.MODELS / encoders.TOKENISER
 ARCHITECTURES = ("DE", "CB", "CE")
 
@@ -38,7 +44,11 @@ def retriever(architecture, seed=0, **tower):
 
 def tokens(tokenizer, *texts):
     got = tokenizer(*texts, padding=True, return_tensors="pt")
-    return Tokens(got["input_ids"], got["attention_mask"].bool(), got["token_type_ids"] if len(texts) == 2 else None)
+    return Tokens(
+        got["input_ids"],
+        got["attention_mask"].bool(),
+        got["token_type_ids"] if len(texts) == 2 else None,
+    )
 
 
 def batch(tokenizer, own=False, queries=QUERIES, passages=PASSAGES):
@@ -52,7 +62,9 @@ def batch(tokenizer, own=False, queries=QUERIES, passages=PASSAGES):
 def by_hand(model, tokenizer, *text):
     """[embeddings, layer 1, layer 2, ...] of one text or pair, unpadded, block by block: each (T, H)."""
     got = tokenizer(*text, return_tensors="pt")
-    states = [model.encoder.embeddings(input_ids=got["input_ids"], token_type_ids=got["token_type_ids"])]
+    states = [
+        model.encoder.embeddings(input_ids=got["input_ids"], token_type_ids=got["token_type_ids"])
+    ]
     for block in model.encoder.encoder.layer:
         out = block(states[-1])
         states.append(out[0] if isinstance(out, tuple) else out)
@@ -63,7 +75,9 @@ def by_hand(model, tokenizer, *text):
 
 def slow_score(model, tokenizer, layer, query, passage):
     if model.architecture == "CE":
-        return model.tower.scale * float(by_hand(model, tokenizer, query, passage)[layer][0] @ model.projection.detach())
+        return model.tower.scale * float(
+            by_hand(model, tokenizer, query, passage)[layer][0] @ model.projection.detach()
+        )
     q, p = by_hand(model, tokenizer, query)[layer], by_hand(model, tokenizer, passage)[layer]
     if model.architecture == "DE":
         return model.tower.scale * float(q[0] @ p[0])
@@ -72,14 +86,21 @@ def slow_score(model, tokenizer, layer, query, passage):
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer, monkeypatch):
-    student, teacher, made, widths = retriever("DE", 1), retriever(architecture), batch(tokenizer, architecture == "CE"), []
+    student, teacher, made, widths = (
+        retriever("DE", 1),
+        retriever(architecture),
+        batch(tokenizer, architecture == "CE"),
+        [],
+    )
 
     def gradients(at_once):
         monkeypatch.setattr(retrievers, "AT_ONCE", at_once)
         widths.clear()
         (layers, final), (taught, taught_final) = student(made, (1, 3)), teacher(made, (2, 3))
         loss = losses.lead_loss(layers, taught, final, taught_final, made.positive)
-        found = torch.autograd.grad(loss.total, [p for m in (student, teacher) for p in m.parameters()], allow_unused=True)
+        found = torch.autograd.grad(
+            loss.total, [p for m in (student, teacher) for p in m.parameters()], allow_unused=True
+        )
         return loss.total.item(), [g for g in found if g is not None]
 
     for model in (student, teacher):
@@ -87,7 +108,11 @@ def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer, mo
     total, expected = gradients(None)
     assert max(widths) == len(PASSAGES)
     few, found = gradients(2)
-    assert max(widths) == 2 and few == pytest.approx(total, abs=1e-6) and len(found) == len(expected) > 50
+    assert (
+        max(widths) == 2
+        and few == pytest.approx(total, abs=1e-6)
+        and len(found) == len(expected) > 50
+    )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
@@ -101,7 +126,9 @@ def test_layer_i_is_the_state_after_block_i(tokenizer):
         hand = by_hand(model, tokenizer, text)
         with torch.no_grad():
             got = model.states(tokens(tokenizer, [text]), (1, 2, 3))
-            hidden = model.encoder(**tokenizer(text, return_tensors="pt"), output_hidden_states=True).hidden_states
+            hidden = model.encoder(
+                **tokenizer(text, return_tensors="pt"), output_hidden_states=True
+            ).hidden_states
         for layer in (1, 2, 3):
             torch.testing.assert_close(got[layer - 1][0], hand[layer], atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(got[layer - 1], hidden[layer], atol=1e-5, rtol=1e-5)
@@ -129,7 +156,11 @@ def test_linear_layer_is_the_one_after_the_last(architecture, tokenizer):
     torch.testing.assert_close(layers[1], final)
     for layer, got in ((3, layers[0]), (4, layers[1])):
         assert got[1, 0].item() == pytest.approx(
-            slow_score(model, tokenizer, layer, QUERIES[1], PASSAGES[2 if architecture == "CE" else 0]), abs=1e-4)
+            slow_score(
+                model, tokenizer, layer, QUERIES[1], PASSAGES[2 if architecture == "CE" else 0]
+            ),
+            abs=1e-4,
+        )
 
 
 def test_depth_is_known_without_the_weights(tmp_path):
@@ -193,7 +224,11 @@ def test_bfloat16_is_the_encoders_alone(architecture, tokenizer):
     assert every.dtype == final.dtype == torch.float32 and not torch.equal(every, want)
     torch.testing.assert_close(every, want, rtol=0.1, atol=0.05 * want.abs().max().item())
     final.sum().backward()
-    assert all(p.dtype == torch.float32 and p.grad.isfinite().all() for p in half.parameters() if p.grad is not None)
+    assert all(
+        p.dtype == torch.float32 and p.grad.isfinite().all()
+        for p in half.parameters()
+        if p.grad is not None
+    )
     maps, _ = half.interactions(made, (1,))
     assert maps.dtype == torch.float32
 
@@ -215,7 +250,9 @@ def test_released_colbert_normalises_the_last_layer_and_counts_every_position(to
             x, y = q[k][b], p[k][c][made.passages.mask[c]]
             if unit:
                 x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
-            assert got[k, b, c].item() == pytest.approx((x @ y.T).max(1).values.sum().item(), rel=1e-4)
+            assert got[k, b, c].item() == pytest.approx(
+                (x @ y.T).max(1).values.sum().item(), rel=1e-4
+            )
 
 
 # --- the maps of FD
@@ -245,7 +282,9 @@ def test_cross_encoder_maps_are_its_attention_from_query_to_passage(tokenizer):
         for b, query in enumerate(QUERIES):
             for c, passage in enumerate(PASSAGES[2 * b : 2 * b + 2]):
                 x, y = len(tokenizer(query)["input_ids"]), len(tokenizer(passage)["input_ids"]) - 1
-                attention = model.encoder(**tokenizer(query, passage, return_tensors="pt"), output_attentions=True).attentions[1]
+                attention = model.encoder(
+                    **tokenizer(query, passage, return_tensors="pt"), output_attentions=True
+                ).attentions[1]
                 block = attention[0].mean(0)[:x, x : x + y]  # (x, y)
                 want = block / block.sum(1, keepdim=True)
                 torch.testing.assert_close(maps[0, b, c, :x, 1 : y + 1], want, atol=1e-5, rtol=1e-5)
@@ -295,7 +334,10 @@ def test_saved_and_loaded_gives_identical_scores(architecture, linear, tokenizer
     with torch.no_grad():
         for a, b in zip(model(made, (1, 3)), again(made, (1, 3)), strict=True):
             assert torch.equal(a, b)
-    assert {p.suffix for p in (tmp_path / "saved").rglob("*") if p.is_file()} == {".json", ".safetensors"}  # nothing pickled
+    assert {p.suffix for p in (tmp_path / "saved").rglob("*") if p.is_file()} == {
+        ".json",
+        ".safetensors",
+    }  # nothing pickled
     load_tokenizer(str(tmp_path / "saved"))
 
 
@@ -328,13 +370,17 @@ def copied(folder: Path) -> Path:
 
 
 def test_unknown_architecture():
-    with pytest.raises(ValueError, match=re.escape("architecture 'XE' is unknown: use one of DE, CB, CE")):
+    with pytest.raises(
+        ValueError, match=re.escape("architecture 'XE' is unknown: use one of DE, CB, CE")
+    ):
         build(Tower("XE", "random:2x32"))
 
 
 @pytest.mark.parametrize("layer", [0, -1, 4])
 def test_layer_out_of_range(layer, tokenizer):
-    with pytest.raises(ValueError, match=f"layer {layer} does not exist: this DE has layers 1 to 3"):
+    with pytest.raises(
+        ValueError, match=f"layer {layer} does not exist: this DE has layers 1 to 3"
+    ):
         retriever("DE")(batch(tokenizer), (1, layer))
 
 
@@ -346,16 +392,22 @@ def test_cross_encoder_shares_one_projection_so_its_layers_have_one_width():
 def test_folder_without_weights(tmp_path):
     folder = copied(tmp_path)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=rf"{re.escape(str(folder))}.*holds no weights \(\*\.safetensors\)"):
+    with pytest.raises(
+        FileNotFoundError, match=rf"{re.escape(str(folder))}.*holds no weights \(\*\.safetensors\)"
+    ):
         load_encoder(str(folder), 0.0)
 
 
 def test_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(OSError, match=rf"encoder '{re.escape(str(tmp_path / 'nowhere'))}'.*neither a folder"):
+    with pytest.raises(
+        OSError, match=rf"encoder '{re.escape(str(tmp_path / 'nowhere'))}'.*neither a folder"
+    ):
         load_encoder(str(tmp_path / "nowhere"), 0.0)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 100])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 100]
+)
 def test_damaged_weights(damage, tmp_path):
     weights = copied(tmp_path) / "model.safetensors"
     weights.write_bytes(damage(weights.read_bytes()))
@@ -369,13 +421,19 @@ def test_stacked_encoder_repeats_the_pile(tokenizer, tmp_path):
     assert model.layers == retrievers.depth(tower) == model.encoder.config.num_hidden_layers == 14
     pile = plain.encoder.encoder.layer
     for i, layer in enumerate(model.encoder.encoder.layer):
-        assert all(torch.equal(a, b) for a, b in zip(layer.parameters(), pile[i % 6].parameters(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(layer.parameters(), pile[i % 6].parameters(), strict=True)
+        )
     made = batch(tokenizer)
     with torch.no_grad():  # the first six layers see what they saw
         torch.testing.assert_close(model.layer_scores(made, (6,)), plain.layer_scores(made, (6,)))
         model.save(tmp_path / "saved", tokenizer)
         assert torch.equal(load(tmp_path / "saved")(made)[1], model(made)[1])
-    with pytest.raises(ValueError, match="'stacked:5:bert-6x128': it has 6 layers already, stacking takes none away"):
+    with pytest.raises(
+        ValueError,
+        match="'stacked:5:bert-6x128': it has 6 layers already, stacking takes none away",
+    ):
         build(Tower("DE", "stacked:5:bert-6x128"))
 
 
@@ -392,7 +450,10 @@ def test_tokeniser_with_more_words_than_the_embedding_table(tmp_path):
     tokenizer = load_tokenizer(str(folder))
     tokenizer.add_tokens(["brandnewword"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(ValueError, match="tokeniser has 8193 words, its embedding table 8192 rows; they do not belong together"):
+    with pytest.raises(
+        ValueError,
+        match="tokeniser has 8193 words, its embedding table 8192 rows; they do not belong together",
+    ):
         load_encoder(str(folder), 0.0)
 
 
@@ -406,7 +467,9 @@ def test_folder_without_a_tokeniser(tmp_path):
 def test_encoder_is_known_by_its_weights(tmp_path):
     folder = copied(tmp_path)
     known = encoders.encoder_digest(str(folder))
-    assert known == encoders.encoder_digest(str(MINIATURE)) != encoders.encoder_digest("random:2x32")
+    assert (
+        known == encoders.encoder_digest(str(MINIATURE)) != encoders.encoder_digest("random:2x32")
+    )
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

@@ -14,7 +14,9 @@ def slow_maxsim(q, p, p_mask, q_mask):
             for n in range(N):
                 for x in range(X):
                     if q_mask is None or q_mask[b, x]:
-                        out[k, b, n] += max(q[k, b, x] @ p[k, n, y] for y in range(p.shape[2]) if p_mask[n, y])
+                        out[k, b, n] += max(
+                            q[k, b, x] @ p[k, n, y] for y in range(p.shape[2]) if p_mask[n, y]
+                        )
     return out
 
 
@@ -44,11 +46,16 @@ def test_dot_is_the_slow_loop():
 
 
 def test_project_of_integers():
-    assert scores.project(tensor([[[[1.0, 2], [3, 4]]]]), tensor([10.0, 1])).tolist() == [[[12, 34]]]
+    assert scores.project(tensor([[[[1.0, 2], [3, 4]]]]), tensor([10.0, 1])).tolist() == [
+        [[12, 34]]
+    ]
 
 
 def test_maxsim_of_integers():
-    q, p = tensor([[[[1.0, 0], [0, 1]]]]), tensor([[[[2.0, 3], [5, 1], [9, 9]], [[-1, -2], [9, 9], [9, 9]]]])
+    q, p = (
+        tensor([[[[1.0, 0], [0, 1]]]]),
+        tensor([[[[2.0, 3], [5, 1], [9, 9]], [[-1, -2], [9, 9], [9, 9]]]]),
+    )
     p_mask = tensor([[1, 1, 0], [1, 0, 0]])  # the large last tokens are padding
     assert scores.maxsim(q, p, p_mask).tolist() == [[[5 + 3, -1 - 2]]]
     assert scores.maxsim(q, p, p_mask, tensor([[1, 0]])).tolist() == [[[5, -1]]]
@@ -68,7 +75,10 @@ def test_maxsim_and_its_gradients_are_the_slow_loops(tokens, with_q_mask, chunk_
 def test_maxsim_of_transposed_states_and_int_masks(tokens):
     q, p, p_mask, q_mask = tokens
     views = q.mT.contiguous().mT, p.transpose(1, 2).contiguous().transpose(1, 2)
-    fast, slow = scores.maxsim(*views, p_mask.int(), q_mask.int()), scores.maxsim(q, p, p_mask, q_mask)
+    fast, slow = (
+        scores.maxsim(*views, p_mask.int(), q_mask.int()),
+        scores.maxsim(q, p, p_mask, q_mask),
+    )
     torch.testing.assert_close(fast, slow)
     torch.testing.assert_close(gradients(fast, q, p), gradients(slow, q, p))
 
@@ -84,7 +94,9 @@ def test_maxsim_under_autocast(tokens):
 def test_padding_never_matters(tokens):
     q, p, p_mask, q_mask = tokens
     filled = torch.where(p_mask[..., None], p, 1e6)
-    torch.testing.assert_close(scores.maxsim(q, filled, p_mask, q_mask), scores.maxsim(q, p, p_mask, q_mask))
+    torch.testing.assert_close(
+        scores.maxsim(q, filled, p_mask, q_mask), scores.maxsim(q, p, p_mask, q_mask)
+    )
     maps = (scores.attention_maps(q, passages, q_mask, p_mask) for passages in (filled, p))
     torch.testing.assert_close(*maps)
     grad_q, grad_p = gradients(scores.maxsim(q, p, p_mask, q_mask), q, p)
@@ -106,10 +118,15 @@ def test_bad_masks(tokens):
     q, p, p_mask, q_mask = tokens
     empty = p_mask.clone()
     empty[4] = False
-    for call in (lambda m: scores.maxsim(q, p, m), lambda m: scores.attention_maps(q, p, q_mask, m)):
+    for call in (
+        lambda m: scores.maxsim(q, p, m),
+        lambda m: scores.attention_maps(q, p, q_mask, m),
+    ):
         with pytest.raises(ValueError, match="p_mask is all 0 for passage 4"):
             call(empty)
-        with pytest.raises(ValueError, match=r"p_mask has shape \(7, 6\): the token states need \(6, 7\)"):
+        with pytest.raises(
+            ValueError, match=r"p_mask has shape \(7, 6\): the token states need \(6, 7\)"
+        ):
             call(p_mask.T)
     with pytest.raises(ValueError, match="q_mask has shape"):
         scores.maxsim(q, p, p_mask, q_mask[:2])

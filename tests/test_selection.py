@@ -17,7 +17,9 @@ def seeded(seed=0):
 @pytest.mark.parametrize("k", [1, 3, 6])
 def test_k_layers_of_each_sorted_and_in_range(strategy, k):
     for seed in range(20):
-        for layers, count in zip(selection.select(strategy, k, 6, 12, seeded(seed)), (6, 12), strict=True):
+        for layers, count in zip(
+            selection.select(strategy, k, 6, 12, seeded(seed)), (6, 12), strict=True
+        ):
             assert isinstance(layers, tuple) and len(layers) == k
             assert list(layers) == sorted(set(layers)) and 1 <= layers[0] and layers[-1] <= count
 
@@ -30,12 +32,16 @@ def test_last_and_skip_are_the_papers_sets():
 
 def test_random_layers_are_uniform():
     generator, draws = seeded(), 6000
-    student, teacher = zip(*(selection.random_layers(2, 3, 4, generator) for _ in range(draws)), strict=True)
+    student, teacher = zip(
+        *(selection.random_layers(2, 3, 4, generator) for _ in range(draws)), strict=True
+    )
     for chosen, count in ((student, 3), (teacher, 4)):
         sets = list(combinations(range(1, count + 1), 2))
         counts = Counter(chosen)
         assert set(counts) == set(sets)
-        assert all(abs(c - draws / len(sets)) < 5 * (draws / len(sets)) ** 0.5 for c in counts.values())
+        assert all(
+            abs(c - draws / len(sets)) < 5 * (draws / len(sets)) ** 0.5 for c in counts.values()
+        )
     both = Counter(zip(student, teacher, strict=True))  # chosen independently of each other
     assert len(both) == 3 * 6 and min(both.values()) > draws / 18 / 2
 
@@ -53,7 +59,9 @@ def test_weighted_layers_prefer_heavy_ones():
     weights = torch.full((12,), 0.01)
     weights[3] = 0.5
     generator = seeded()
-    student, teacher = zip(*(selection.weighted_layers(1, 6, 12, generator, weights) for _ in range(2000)), strict=True)
+    student, teacher = zip(
+        *(selection.weighted_layers(1, 6, 12, generator, weights) for _ in range(2000)), strict=True
+    )
     assert Counter(teacher)[(4,)] / 2000 == pytest.approx(0.5 / 0.61, abs=0.05)
     assert Counter(student)[(4,)] / 2000 == pytest.approx(1 / 6, abs=0.05)
 
@@ -66,14 +74,20 @@ def test_weights_that_underflowed_still_give_k_layers():
         assert len(set(teacher)) == 5 and 9 in teacher
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("random", 7, 6, 12), "k is 7: it must be from 1 to the student's number of layers, 6"),
-    (("weighted", 0, 6, 12), "k is 0"),
-    (("last", -1, 6, 12), "k is -1"),
-    (("skip", 5, 6, 8), "step is 2"),
-    (("random", 2, 6, 4), "teacher_layers is 4: it must be at least student_layers, 6"),
-    (("first", 2, 6, 12), "strategy 'first' is unknown: use one of random, weighted, last, skip"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("random", 7, 6, 12), "k is 7: it must be from 1 to the student's number of layers, 6"),
+        (("weighted", 0, 6, 12), "k is 0"),
+        (("last", -1, 6, 12), "k is -1"),
+        (("skip", 5, 6, 8), "step is 2"),
+        (("random", 2, 6, 4), "teacher_layers is 4: it must be at least student_layers, 6"),
+        (
+            ("first", 2, 6, 12),
+            "strategy 'first' is unknown: use one of random, weighted, last, skip",
+        ),
+    ],
+)
 def test_bad_choices(arguments, message):
     with pytest.raises(ValueError, match=message):
         selection.select(*arguments, seeded())

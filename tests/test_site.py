@@ -42,7 +42,9 @@ def png() -> str:
 
 
 def shown(**data: str) -> nbformat.NotebookNode:
-    return new_output("display_data", {name.replace("_", "/"): value for name, value in data.items()})
+    return new_output(
+        "display_data", {name.replace("_", "/"): value for name, value in data.items()}
+    )
 
 
 @pytest.fixture
@@ -51,19 +53,38 @@ def folder(tmp_path):
     widget = shown(text_plain="one slider over a bar", image_png=png())
     widget.data["application/vnd.jupyter.widget-view+json"] = {"model_id": "0", "version_major": 2}
     cells = [
-        new_markdown_cell(TITLE), new_markdown_cell(HOSTILE), new_markdown_cell("$$\\mathcal{L} = \\frac{1}{K} \\sum_i \\ln p$$"),
-        new_code_cell("plot()", execution_count=1, outputs=[shown(image_png=png(), text_plain="<Figure size 20x20>")]),
+        new_markdown_cell(TITLE),
+        new_markdown_cell(HOSTILE),
+        new_markdown_cell("$$\\mathcal{L} = \\frac{1}{K} \\sum_i \\ln p$$"),
+        new_code_cell(
+            "plot()",
+            execution_count=1,
+            outputs=[shown(image_png=png(), text_plain="<Figure size 20x20>")],
+        ),
         new_markdown_cell(CAPTION),
         new_code_cell("explore()", execution_count=2, outputs=[widget]),
-        new_code_cell("table", execution_count=3, outputs=[shown(text_html=TABLE, text_plain="a < b")]),
-        new_code_cell("Javascript()", execution_count=4, outputs=[shown(application_javascript="alert(6)", text_plain="words")]),
+        new_code_cell(
+            "table", execution_count=3, outputs=[shown(text_html=TABLE, text_plain="a < b")]
+        ),
+        new_code_cell(
+            "Javascript()",
+            execution_count=4,
+            outputs=[shown(application_javascript="alert(6)", text_plain="words")],
+        ),
     ]
-    second = new_notebook(cells=cells, metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}})
+    second = new_notebook(
+        cells=cells,
+        metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {"state": {}}}},
+    )
     first = new_notebook(cells=[new_markdown_cell("# 01 First\n\nWhy?\n\n**Time**: seconds.")])
     solution = new_notebook(cells=[new_markdown_cell("# Solutions of 01")])
     path = tmp_path / "notebooks"
     (path / "solutions").mkdir(parents=True)
-    for name, notebook in (("02_second", second), ("01_first", first), ("solutions/01_first_solutions", solution)):
+    for name, notebook in (
+        ("02_second", second),
+        ("01_first", first),
+        ("solutions/01_first_solutions", solution),
+    ):
         nbformat.write(notebook, path / f"{name}.ipynb")
     return path
 
@@ -71,14 +92,19 @@ def folder(tmp_path):
 @pytest.fixture
 def pages(folder, tmp_path):
     written = site.build(folder, tmp_path / "site")
-    return {str(path.relative_to(tmp_path / "site")): BeautifulSoup(path.read_text(), "html.parser") for path in written}
+    return {
+        str(path.relative_to(tmp_path / "site")): BeautifulSoup(path.read_text(), "html.parser")
+        for path in written
+    }
 
 
 def test_nothing_is_loaded_and_nothing_runs(pages):
     for name, page in pages.items():
         policy = page.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
         assert "default-src 'none'" in policy and "script-src" not in policy, name
-        assert page.find_all(["script", "link", "iframe", "object", "embed", "base", "svg"]) == [], name
+        assert (
+            page.find_all(["script", "link", "iframe", "object", "embed", "base", "svg"]) == []
+        ), name
         assert len(page.find_all("meta", {"http-equiv": True})) == 1, name
         for tag in page.find_all(True):
             assert not [attribute for attribute in tag.attrs if attribute.startswith("on")], tag
@@ -86,7 +112,11 @@ def test_nothing_is_loaded_and_nothing_runs(pages):
             assert not tag.get("href", "").lower().startswith("javascript"), tag
             assert tag.name == "a" or "http" not in tag.get("href", ""), tag
             assert "url(" not in tag.get("style", "").lower(), tag
-        assert "@import" not in page.text and "alert(4)" not in str(page) and "alert(6)" not in str(page), name
+        assert (
+            "@import" not in page.text
+            and "alert(4)" not in str(page)
+            and "alert(6)" not in str(page)
+        ), name
 
 
 def test_what_is_harmless_stays(pages):
@@ -97,45 +127,94 @@ def test_what_is_harmless_stays(pages):
 
 
 def test_equations_are_mathml(pages):
-    block, = [math for math in pages["02_second.html"].find_all("math") if math["display"] == "block"]
-    assert block.find("mfrac").text == "1K" and block.find("mi", string="ln").find_next_sibling().name == "mspace"
+    (block,) = [
+        math for math in pages["02_second.html"].find_all("math") if math["display"] == "block"
+    ]
+    assert (
+        block.find("mfrac").text == "1K"
+        and block.find("mi", string="ln").find_next_sibling().name == "mspace"
+    )
     assert pages["02_second.html"].find("math", {"display": "inline"}).find("msub").text == "τd"
     assert "$" not in pages["02_second.html"].find("main").text
 
 
 def test_every_figure_says_what_it_shows(pages):
     images = pages["02_second.html"].find_all("img")
-    assert [image["alt"] for image in images] == ['two bars, see, the first at 1 "high", tau beside it.', "one slider over a bar"]
-    assert all(base64.b64decode(image["src"].partition("base64,")[2]).startswith(b"\x89PNG") for image in images)
+    assert [image["alt"] for image in images] == [
+        'two bars, see, the first at 1 "high", tau beside it.',
+        "one slider over a bar",
+    ]
+    assert all(
+        base64.b64decode(image["src"].partition("base64,")[2]).startswith(b"\x89PNG")
+        for image in images
+    )
 
 
 def test_links_lead_to_pages(pages):
-    links = {link.text: link["href"] for link in pages["02_second.html"].find_all("a") if link.text != "¶"}
+    links = {
+        link.text: link["href"]
+        for link in pages["02_second.html"].find_all("a")
+        if link.text != "¶"
+    }
     assert links["the first"] == "01_first.html#8-A-small"
-    assert links["page"] == "https://example.org/page.ipynb" and links["All lessons"] == "index.html"
+    assert (
+        links["page"] == "https://example.org/page.ipynb" and links["All lessons"] == "index.html"
+    )
     assert "log" not in links and "log" in pages["02_second.html"].text  # not part of the site
-    assert pages["01_first.html"].find("a", string="Next: 02 Second: which one?")["href"] == "02_second.html"
-    assert pages["solutions/01_first_solutions.html"].find("a", string="All lessons")["href"] == "../index.html"
+    assert (
+        pages["01_first.html"].find("a", string="Next: 02 Second: which one?")["href"]
+        == "02_second.html"
+    )
+    assert (
+        pages["solutions/01_first_solutions.html"].find("a", string="All lessons")["href"]
+        == "../index.html"
+    )
 
 
 def test_index_gives_order_time_and_aim(pages):
     index = pages["index.html"].find("main")
-    assert [heading.find("a")["href"] for heading in index.find_all("h2")] == ["01_first.html", "02_second.html"]
+    assert [heading.find("a")["href"] for heading in index.find_all("h2")] == [
+        "01_first.html",
+        "02_second.html",
+    ]
     words = [" ".join(paragraph.text.split()) for paragraph in index.find_all("p")]
-    assert words == ["To be read in this order.", "Why?", "Time: seconds.", "Solutions.", "Is τd an equation?",
-                     "Time: a minute on a CPU; on a GPU not measured.", "Afterwards you can read it."]
+    assert words == [
+        "To be read in this order.",
+        "Why?",
+        "Time: seconds.",
+        "Solutions.",
+        "Is τd an equation?",
+        "Time: a minute on a CPU; on a GPU not measured.",
+        "Afterwards you can read it.",
+    ]
     assert index.find("a", string="Solutions")["href"] == "solutions/01_first_solutions.html"
 
 
-@pytest.mark.parametrize("cell, message", [
-    (new_code_cell("1"), "03_third.ipynb: cell 2 was not executed"),
-    (new_code_cell("1", execution_count=1, outputs=[shown(image_png="", text_plain="<Figure>")]),
-     "03_third.ipynb: the figure of cell 2 has no paragraph"),
-    (new_markdown_cell("$\\nonsense x$"), "03_third.ipynb: equation \\nonsense x: latex2mathml does not know"),
-    (new_markdown_cell("$$\\begin{aligned} a &= b \\end{aligned}$$"), "03_third.ipynb: equation"),
-])
+@pytest.mark.parametrize(
+    "cell, message",
+    [
+        (new_code_cell("1"), "03_third.ipynb: cell 2 was not executed"),
+        (
+            new_code_cell(
+                "1", execution_count=1, outputs=[shown(image_png="", text_plain="<Figure>")]
+            ),
+            "03_third.ipynb: the figure of cell 2 has no paragraph",
+        ),
+        (
+            new_markdown_cell("$\\nonsense x$"),
+            "03_third.ipynb: equation \\nonsense x: latex2mathml does not know",
+        ),
+        (
+            new_markdown_cell("$$\\begin{aligned} a &= b \\end{aligned}$$"),
+            "03_third.ipynb: equation",
+        ),
+    ],
+)
 def test_what_cannot_be_shown_is_refused(folder, tmp_path, cell, message):
-    nbformat.write(new_notebook(cells=[new_markdown_cell("# 03 Third\n\nWhy?"), cell]), folder / "03_third.ipynb")
+    nbformat.write(
+        new_notebook(cells=[new_markdown_cell("# 03 Third\n\nWhy?"), cell]),
+        folder / "03_third.ipynb",
+    )
     with pytest.raises(ValueError) as refused:
         site.build(folder, tmp_path / "site")
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
@@ -144,7 +223,9 @@ def test_what_cannot_be_shown_is_refused(folder, tmp_path, cell, message):
 
 def test_the_committed_notebooks_have_pages(tmp_path):
     numbered = [path.stem for path in reproduce.NOTEBOOKS.glob("0*.ipynb")]
-    assert {f"{name}.html" for name in numbered} < {path.name for path in site.build(reproduce.NOTEBOOKS, tmp_path)}
+    assert {f"{name}.html" for name in numbered} < {
+        path.name for path in site.build(reproduce.NOTEBOOKS, tmp_path)
+    }
 
 
 def test_no_notebooks(tmp_path):

@@ -54,8 +54,16 @@ def runs() -> list[str]:
 
 # --- identity
 
-OTHER = {"DE": "CB", "CB": "DE", "random:2x32": "random:3x32", "random:3x32": "random:4x32", "random": "last", "paper": "released",
-         "RD": "LEAD", "test": "dev"}
+OTHER = {
+    "DE": "CB",
+    "CB": "DE",
+    "random:2x32": "random:3x32",
+    "random:3x32": "random:4x32",
+    "random": "last",
+    "paper": "released",
+    "RD": "LEAD",
+    "test": "dev",
+}
 
 
 def variants(value, path=""):
@@ -65,7 +73,13 @@ def variants(value, path=""):
         if is_dataclass(old):
             yield from ((w, replace(value, **{f.name: new})) for w, new in variants(old, where))
         elif old is not None:
-            new = OTHER[old] if isinstance(old, str) else not old if isinstance(old, bool) else old + 1
+            new = (
+                OTHER[old]
+                if isinstance(old, str)
+                else not old
+                if isinstance(old, bool)
+                else old + 1
+            )
             yield where, replace(value, **{f.name: new})
 
 
@@ -74,11 +88,26 @@ def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, mo
 
     def build():
         made, steps = data(name), Schedule(3, 1e-3)
-        miner = WarmUp(made, Tower("DE", "random:3x32"), steps, Mine(made, WarmUp(made, Tower("DE", "random:2x32"), steps)))
+        miner = WarmUp(
+            made,
+            Tower("DE", "random:3x32"),
+            steps,
+            Mine(made, WarmUp(made, Tower("DE", "random:2x32"), steps)),
+        )
         mined = Mine(made, miner)
-        both = (WarmUp(made, Tower(a, f"random:{n}x32"), steps, mined) for a, n in (("DE", 2), ("CB", 3)))
+        both = (
+            WarmUp(made, Tower(a, f"random:{n}x32"), steps, mined)
+            for a, n in (("DE", 2), ("CB", 3))
+        )
         method = Distil(made, "RD", *both, mined, steps, Lead(k=1))
-        return Evaluate(made, method, "test", 10, Evaluate(made, miner, "test", 10, Evaluate(made, miner, "test", 9)), 5)
+        return Evaluate(
+            made,
+            method,
+            "test",
+            10,
+            Evaluate(made, miner, "test", 10, Evaluate(made, miner, "test", 9)),
+            5,
+        )
 
     monkeypatch.setitem(OTHER, name, toy(tmp_path / "other", train=25))
     base = build()
@@ -90,9 +119,22 @@ def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, mo
         keys.add(changed.key)
         paths.add(path)
     assert len(paths) == len(keys) - 1 > 150
-    assert {".split", ".depth", ".teacher", ".retriever.method", ".retriever.lead.tau_l", ".retriever.teacher.tower.encoder",
-            ".retriever.student.seed", ".retriever.negatives.retriever.schedule.steps", ".first.rerank"} <= paths
-    without = replace(base, first=None), replace(base, retriever=None), replace(base, retriever=base.first.retriever)
+    assert {
+        ".split",
+        ".depth",
+        ".teacher",
+        ".retriever.method",
+        ".retriever.lead.tau_l",
+        ".retriever.teacher.tower.encoder",
+        ".retriever.student.seed",
+        ".retriever.negatives.retriever.schedule.steps",
+        ".first.rerank",
+    } <= paths
+    without = (
+        replace(base, first=None),
+        replace(base, retriever=None),
+        replace(base, retriever=base.first.retriever),
+    )
     assert len(keys | {w.key for w in without}) == len(keys) + 3
 
 
@@ -136,7 +178,9 @@ def test_finished_stage_is_not_run_again(name):
     Count(data(name)).done()
     assert runs() == ["1", "2"]
     seal = json.loads((second.folder / "stage.json").read_text())
-    assert seal["stage"] == second.describe() and seal["files"] == {"out.json": digest(second.folder / "out.json")}
+    assert seal["stage"] == second.describe() and seal["files"] == {
+        "out.json": digest(second.folder / "out.json")
+    }
     assert second.describe()["first"]["number"] == 1
 
 
@@ -146,8 +190,11 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [flip, lambda p: p.write_bytes(p.read_bytes()[:5]), lambda p: p.write_bytes(b""), Path.unlink],
-                         ids=["flipped", "truncated", "empty", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [flip, lambda p: p.write_bytes(p.read_bytes()[:5]), lambda p: p.write_bytes(b""), Path.unlink],
+    ids=["flipped", "truncated", "empty", "missing"],
+)
 @pytest.mark.parametrize("file", ["out.json", "stage.json"])
 def test_damaged_stage_is_run_anew(name, damage, file, capsys):
     stage = Count(data(name))
@@ -211,18 +258,24 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("writer", [
-    lambda path: write_json(path, list(range(9000))),
-    lambda path: write_tensors(path, {"x": torch.zeros(9000)}),
-    lambda path: write(path, lambda temporary: temporary.write_bytes(bytes(9000))),
-], ids=["json", "tensors", "bytes"])
+@pytest.mark.parametrize(
+    "writer",
+    [
+        lambda path: write_json(path, list(range(9000))),
+        lambda path: write_tensors(path, {"x": torch.zeros(9000)}),
+        lambda path: write(path, lambda temporary: temporary.write_bytes(bytes(9000))),
+    ],
+    ids=["json", "tensors", "bytes"],
+)
 @pytest.mark.parametrize("before", [None, b"as it was"])
 def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_files):
     path = tmp_path / "file"
     if before:
         path.write_bytes(before)
-    message = (rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it was: see to that, "
-               "then ask for the same again$")
+    message = (
+        rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it was: see to that, "
+        "then ask for the same again$"
+    )
     with pytest.raises(OSError, match=message):
         writer(path)
     assert [p.name for p in tmp_path.iterdir()] == (["file"] if before else [])
@@ -231,7 +284,9 @@ def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_fil
 
 def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
     model = retrievers.build(Tower("CE", "random:1x32"))
-    with pytest.raises(OSError, match=r"retriever could not be written \(File too large\) and is left as it was"):
+    with pytest.raises(
+        OSError, match=r"retriever could not be written \(File too large\) and is left as it was"
+    ):
         model.save(tmp_path / "retriever", encoders.load_tokenizer("random:1x32"))
     assert list(tmp_path.iterdir()) == []
 
@@ -254,14 +309,18 @@ def test_failing_rename_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="No space left on device"):
         write_json(tmp_path / "a.json", 2)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and json.loads((tmp_path / "a.json").read_text()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"] and json.loads(
+        (tmp_path / "a.json").read_text()
+    ) == 1
 
 
 # --- training stages
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*.safetensors"))
+    }
 
 
 def pipeline(name, **changes):
@@ -294,17 +353,29 @@ def test_killed_distillation_ends_bit_identical(name, tmp_path, monkeypatch):
         stage.done()
     shutil.copytree(tmp_path / "runs", tmp_path / "again" / "runs")
     want = weights(whole.done())
-    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path / "again"), name=name)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    script = SCRIPT.format(
+        tests=str(Path(__file__).parent), folder=str(tmp_path / "again"), name=name
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     isolate(monkeypatch, tmp_path / "again")
     killed, steps = pipeline(name).distil("LEAD"), []
     assert killed.key == whole.key and not killed.finished()
     assert json.loads((killed.folder / "checkpoint.json").read_text())["step"] == 5
     seed_step = loop.seed_step
-    monkeypatch.setattr(loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step))
-    assert weights(killed.done()) == want and set(want) == {"retriever/model.safetensors", "teacher/model.safetensors"}
+    monkeypatch.setattr(
+        loop, "seed_step", lambda seed, step: steps.append(step) or seed_step(seed, step)
+    )
+    assert weights(killed.done()) == want and set(want) == {
+        "retriever/model.safetensors",
+        "teacher/model.safetensors",
+    }
     assert steps == [5, 6, 7]  # it went on, the finished warm-ups were not run again
     assert killed.log() == whole.log() and [row["step"] for row in killed.log()] == list(range(8))
     assert not list(killed.folder.glob("checkpoint*")) and not list(killed.folder.glob(".*"))
@@ -338,11 +409,18 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("method, lead, moves", [
-    ("student", {}, False), ("RD", {}, False), ("FD", {}, False), ("LEAD", {"joint": False}, False),
-    ("LEAD", {"variant": "released", "joint": False}, False), ("LEAD", {"joint": True}, True),
-    ("LEAD", {"strategy": "weighted"}, True),
-])
+@pytest.mark.parametrize(
+    "method, lead, moves",
+    [
+        ("student", {}, False),
+        ("RD", {}, False),
+        ("FD", {}, False),
+        ("LEAD", {"joint": False}, False),
+        ("LEAD", {"variant": "released", "joint": False}, False),
+        ("LEAD", {"joint": True}, True),
+        ("LEAD", {"strategy": "weighted"}, True),
+    ],
+)
 @pytest.mark.parametrize("architecture", ["CB", "CE"])
 def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, models):
     chain = Pipeline(scale(name), teacher=architecture)
@@ -361,9 +439,13 @@ def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, mod
     if moves:
         assert same(state(store.load_retriever(stage.folder / "teacher")), state(teacher))
     for row in stage.log():
-        assert row["total"] == pytest.approx(sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5)
+        assert row["total"] == pytest.approx(
+            sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5
+        )
         assert (row["teacher"] > 0) == moves and row["student"] > 0
-        assert (row["layer"] != 0) == (method in ("FD", "LEAD")) and (row["response"] != 0) == (method in ("RD", "LEAD"))
+        assert (row["layer"] != 0) == (method in ("FD", "LEAD")) and (row["response"] != 0) == (
+            method in ("RD", "LEAD")
+        )
         assert ("w1" in row) == (method == "LEAD")
 
 
@@ -380,17 +462,26 @@ def test_distillation_without_a_rate_changes_nothing(name):
 def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
     chain = Pipeline(scale(name))
     collection, model = store.collection(name), chain.miner.model()
-    q, p = (t.rows(np.arange(len(t))) for t in (store.queries_of(model.tower, data(name), "train"),
-                                                store.passages_of(model.tower, data(name))))
+    q, p = (
+        t.rows(np.arange(len(t)))
+        for t in (
+            store.queries_of(model.tower, data(name), "train"),
+            store.passages_of(model.tower, data(name)),
+        )
+    )
     with torch.no_grad():
         scores = (model.encode(q) @ model.encode(p).T).numpy()
     mined = chain.negatives.groups()
-    assert len(mined) == len(collection.qrels["train"]) and all(len(g.negatives) == 6 for g in mined)
+    assert len(mined) == len(collection.qrels["train"]) and all(
+        len(g.negatives) == 6 for g in mined
+    )
     for group in mined:
         assert not set(group.relevant) & set(group.negatives)
         others = [row for row in range(len(collection.passages)) if row not in group.relevant]
         best = sorted(scores[group.query][others])[-6:]
-        np.testing.assert_allclose(sorted(scores[group.query][list(group.negatives)]), best, atol=1e-4)
+        np.testing.assert_allclose(
+            sorted(scores[group.query][list(group.negatives)]), best, atol=1e-4
+        )
 
 
 def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, monkeypatch):
@@ -403,23 +494,41 @@ def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, mon
 
     monkeypatch.setattr(distillation.losses, "student_loss", breaks)
     batch = distillation.batches(stage, stage.tower).sampler(3)[0].tolist()
-    with pytest.raises(ArithmeticError, match=rf"3DE: .* step 3 .*batch {re.escape(str(batch))}; the last checkpoint in"):
+    with pytest.raises(
+        ArithmeticError,
+        match=rf"3DE: .* step 3 .*batch {re.escape(str(batch))}; the last checkpoint in",
+    ):
         stage.done()
-    assert not stage.finished() and json.loads((stage.folder / "checkpoint.json").read_text())["step"] == 3
+    assert (
+        not stage.finished()
+        and json.loads((stage.folder / "checkpoint.json").read_text())["step"] == 3
+    )
     assert [row["step"] for row in stage.log()] == list(range(6))
 
 
 # --- evaluation
 
 
-@pytest.mark.parametrize("capability, named, bf16", [
-    ("avx2", "AVX2", False), ("avx512_bf16", "AVX2 with BF16", True), ("amx_bf16", "AVX2 with AMX", True)])
-def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor(capability, named, bf16):
-    code = (f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
-            "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
-            "from leadkit import config, stages\n"
-            "print(config.scale('smoke').bf16, config.scale('classroom').bf16, store.device_name(), sep='; ')")
-    said = subprocess.check_output([sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+@pytest.mark.parametrize(
+    "capability, named, bf16",
+    [
+        ("avx2", "AVX2", False),
+        ("avx512_bf16", "AVX2 with BF16", True),
+        ("amx_bf16", "AVX2 with AMX", True),
+    ],
+)
+def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor(
+    capability, named, bf16
+):
+    code = (
+        f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
+        "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
+        "from leadkit import config, stages\n"
+        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, store.device_name(), sep='; ')"
+    )
+    said = subprocess.check_output(
+        [sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert said.splitlines()[-1] == f"False; {bf16}; CPU, {named}, 1 threads"
 
 
@@ -427,7 +536,9 @@ def test_record_says_what_was_run_and_gives_every_query(name):
     chain = Pipeline(scale(name))
     stage = chain.evaluate(chain.student, "test")
     record, collection = stage.record(), store.collection(name)
-    assert record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
+    assert (
+        record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
+    )
     assert (record["fingerprint"], record["split"]) == (collection.fingerprint, "test")
     assert store.processor() in record["device"]
     assert {"device", "versions", "seconds", "training_seconds", "peak_memory_mib"} <= set(record)
@@ -436,7 +547,9 @@ def test_record_says_what_was_run_and_gives_every_query(name):
     ids = list(collection.passages)
     for i, (qid, row) in enumerate(collection.qrels["test"].items()):
         ranks = [rank for rank, p in enumerate(run.rows[i][:10], start=1) if ids[p] in row]
-        assert record["per_query"]["RR@10"][i] == pytest.approx(1 / ranks[0] if ranks else 0, abs=1e-6), qid
+        assert record["per_query"]["RR@10"][i] == pytest.approx(
+            1 / ranks[0] if ranks else 0, abs=1e-6
+        ), qid
     for measure, values in record["per_query"].items():
         assert record["measures"][measure] == pytest.approx(np.mean(values), abs=1e-5)
     assert stage.values().tolist() == record["per_query"]["RR@10"]
@@ -445,7 +558,10 @@ def test_record_says_what_was_run_and_gives_every_query(name):
 
 def test_teacher_reranks_the_top_of_the_first_run(name):
     chain = Pipeline(scale(name))
-    first, again = chain.evaluate(chain.miner, "test"), chain.evaluate(chain.teacher, "test", rerank=True)
+    first, again = (
+        chain.evaluate(chain.miner, "test"),
+        chain.evaluate(chain.teacher, "test", rerank=True),
+    )
     a, b = first.ranking().rows, again.ranking().rows
     np.testing.assert_array_equal(np.sort(a[:, :5]), np.sort(b[:, :5]))
     np.testing.assert_array_equal(a[:, 5:], b[:, 5:])
@@ -453,21 +569,30 @@ def test_teacher_reranks_the_top_of_the_first_run(name):
 
 def test_colbert_cannot_search_alone(name):
     chain = Pipeline(scale(name))
-    with pytest.raises(ValueError, match="a CB cannot search a collection: give `first`, the run whose top it re-ranks"):
+    with pytest.raises(
+        ValueError,
+        match="a CB cannot search a collection: give `first`, the run whose top it re-ranks",
+    ):
         chain.evaluate(chain.teacher, "test").done()
 
 
 # --- bad input, before any work
 
 
-@pytest.mark.parametrize("lead, message", [
-    ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
-    ({"k": 0}, "k is 0"),
-    ({"strategy": "best"}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
-    ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
-    ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
-    ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
-])
+@pytest.mark.parametrize(
+    "lead, message",
+    [
+        ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
+        ({"k": 0}, "k is 0"),
+        (
+            {"strategy": "best"},
+            "strategy 'best' is unknown: use one of random, weighted, last, skip",
+        ),
+        ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
+        ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
+        ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
+    ],
+)
 def test_distillation_that_cannot_be(name, lead, message):
     chain = Pipeline(scale(name))
     with pytest.raises(ValueError, match=message):
@@ -477,9 +602,15 @@ def test_distillation_that_cannot_be(name, lead, message):
 
 def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
     for method in ("FD", "LEAD"):
-        with pytest.raises(ValueError, match="teacher_layers is 2: it must be at least student_layers, 3"):
-            Pipeline(scale(name, teacher_encoder="random:2x32", student_encoder="random:3x32")).distil(method)
-    with pytest.raises(ValueError, match="method 'KD' is unknown: use one of student, RD, FD, LEAD"):
+        with pytest.raises(
+            ValueError, match="teacher_layers is 2: it must be at least student_layers, 3"
+        ):
+            Pipeline(
+                scale(name, teacher_encoder="random:2x32", student_encoder="random:3x32")
+            ).distil(method)
+    with pytest.raises(
+        ValueError, match="method 'KD' is unknown: use one of student, RD, FD, LEAD"
+    ):
         Pipeline(scale(name)).distil("KD")
     for method, teacher in (("student", Pipeline(scale(name)).teacher), ("RD", None)):
         with pytest.raises(ValueError, match=f"teacher is .*: method '{method}' needs"):

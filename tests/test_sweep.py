@@ -40,7 +40,9 @@ class Step(Stage):
     seed: int = 0
 
     def run(self) -> None:
-        note(f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}")
+        note(
+            f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
+        )
         if (store.RUNS.parent / f"fail-{self.number}").exists():
             raise ValueError(f"number is {self.number}:\n it must be another")
         if (store.RUNS.parent / f"die-{self.number}").exists():
@@ -140,13 +142,18 @@ def test_what_the_processes_inherit_is_not_the_callers(name, monkeypatch):
 
 
 def seal(stage, seconds):
-    write_json(store.RUNS / f"{stage.kind}-{seconds}" / "stage.json", {"stage": stage.describe(), "seconds": seconds, "files": {}})
+    write_json(
+        store.RUNS / f"{stage.kind}-{seconds}" / "stage.json",
+        {"stage": stage.describe(), "seconds": seconds, "files": {}},
+    )
 
 
 def test_estimates_by_hand(name, tmp_path):
     stage = Trainee(data(name), "LEAD", Schedule(100), seed=9)
     assert sweep.Estimates()(stage) is None
-    seal(Trainee(data(toy(tmp_path / "other", train=25)), "LEAD", Schedule(100)), 1000.0)  # other data say nothing
+    seal(
+        Trainee(data(toy(tmp_path / "other", train=25)), "LEAD", Schedule(100)), 1000.0
+    )  # other data say nothing
     seal(Step(data(name)), 2000.0)  # nor does another kind
     (store.RUNS / "trainee-damaged").mkdir()
     (store.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
@@ -159,7 +166,9 @@ def test_estimates_by_hand(name, tmp_path):
         seal(Trainee(data(name), "LEAD", Schedule(100), seed), seconds)
     estimates = sweep.Estimates()
     assert estimates(stage) == 9.0
-    assert estimates(replace(stage, schedule=Schedule(300))) == pytest.approx(300 * 0.2)  # of .07, .09, .2, .6 and 1
+    assert estimates(replace(stage, schedule=Schedule(300))) == pytest.approx(
+        300 * 0.2
+    )  # of .07, .09, .2, .6 and 1
     seal(replace(stage, seed=5), 21.0)
     estimates.learn(store.RUNS / "trainee-21.0")
     assert estimates(stage) == 14.5  # of 7, 9, 20, 21
@@ -189,12 +198,18 @@ def test_time_left_by_hand(name):
     d = Step(data(name), 4, first=a)
     seconds = {a.key: 3000.0, b.key: 2000.0, c.key: 1000.0, d.key: 2000.0}
     assert sweep.time_left([a, b, c, d], seconds, 1) == "about 2:13:20"  # 8000 s
-    assert sweep.time_left([a, b, c, d], seconds, 2) == "about 1:23:20"  # a and d, 5000 s, are longer than 8000 / 2
-    assert sweep.time_left([a, b, c], seconds, 2) == "about 0:50:00"  # a, 3000 s, is as long as 6000 / 2
+    assert (
+        sweep.time_left([a, b, c, d], seconds, 2) == "about 1:23:20"
+    )  # a and d, 5000 s, are longer than 8000 / 2
+    assert (
+        sweep.time_left([a, b, c], seconds, 2) == "about 0:50:00"
+    )  # a, 3000 s, is as long as 6000 / 2
     assert sweep.time_left([b, c], seconds, 2) == "about 0:33:20"
     unknown = Trainee(data(name), "RD", Schedule(1))
     seconds |= {unknown.key: None}
-    assert sweep.time_left([b, unknown], seconds, 1) == "about 0:33:20 and an unknown time (1 trainee)"
+    assert (
+        sweep.time_left([b, unknown], seconds, 1) == "about 0:33:20 and an unknown time (1 trainee)"
+    )
     assert sweep.time_left([unknown], seconds, 1) == "an unknown time (1 trainee)"
 
 
@@ -209,14 +224,21 @@ def test_stages_run_once_after_their_inputs_and_two_at_a_time(name):
     at = {(what, int(number)): float(when) for what, number, when, *_ in events()}
     assert sorted(started()) == [1, 2, 3, 4]
     starts, ends = ([at[what, number] for number in (2, 3)] for what in ("start", "end"))
-    assert {event[5] for event in events() if event[0] == "start"} == {"blocked"} and ctrl_c() == "open"
+    assert {event[5] for event in events() if event[0] == "start"} == {
+        "blocked"
+    } and ctrl_c() == "open"
     assert at["end", 1] < min(starts) and max(starts) < min(ends) and max(ends) < at["start", 4]
 
 
 def test_no_process_waits_for_an_input(name):
     a, alone = Step(data(name), 1, 0.8), Step(data(name), 3)
     go([a, Step(data(name), 2, first=a), alone], jobs=2)
-    assert [event[:2] for event in events()[:4]] == [["start", "1"], ["start", "3"], ["end", "3"], ["end", "1"]]
+    assert [event[:2] for event in events()[:4]] == [
+        ["start", "1"],
+        ["start", "3"],
+        ["end", "3"],
+        ["end", "1"],
+    ]
 
 
 def test_one_job_runs_one_at_a_time_the_longest_chain_first(name):
@@ -244,11 +266,15 @@ def command(name, monkeypatch, tmp_path, capsys):
     """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
     monkeypatch.setitem(config.SCALES, "toy", scale(name))
     tables = {"1": ("one", "two"), "2": ("two", "three"), "8": ("one", "a start")}
-    monkeypatch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES=tables, experiments=experiments),))
+    monkeypatch.setattr(
+        sweep, "METHODS", (SimpleNamespace(TABLES=tables, experiments=experiments),)
+    )
     monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
 
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["leadkit", "sweep", "--scale", "toy", *map(str, arguments)])
+        monkeypatch.setattr(
+            sys, "argv", ["leadkit", "sweep", "--scale", "toy", *map(str, arguments)]
+        )
         with pytest.raises(SystemExit) as raised:
             runpy.run_module("leadkit", run_name="__main__")
         out, err = capsys.readouterr()
@@ -260,8 +286,11 @@ def command(name, monkeypatch, tmp_path, capsys):
 def experiments(scale, seed, split):
     """Two of three need what the seeds share."""
     shared, wait = Step(scale.data, 100), 0.01
-    return {"one": Step(scale.data, 10 + seed, wait, first=shared, seed=seed), "two": Step(scale.data, 20 + seed, wait, seed=seed),
-            "three": Step(scale.data, 30 + seed, wait, first=shared, seed=seed)}
+    return {
+        "one": Step(scale.data, 10 + seed, wait, first=shared, seed=seed),
+        "two": Step(scale.data, 20 + seed, wait, seed=seed),
+        "three": Step(scale.data, 30 + seed, wait, first=shared, seed=seed),
+    }
 
 
 def records(folder):
@@ -272,62 +301,130 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     code, out, _ = command("--table", 1, "--seeds", 2, "--jobs", 2)
     assert code == 0 and sorted(started()) == [10, 11, 20, 21, 100]
     first, *lines = out.splitlines()
-    assert first == "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown time (5 step) with jobs = 2"
+    assert (
+        first
+        == "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown time (5 step) with jobs = 2"
+    )
     assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
     assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
     assert records(tmp_path / "results" / "toy-toy") == {
-        f"{seed}-{name}.json": {"experiment": name, "seed": seed, "cost": Step.cost(None), "number": number + seed}
-        for seed in (0, 1) for name, number in (("one", 10), ("two", 20))}
+        f"{seed}-{name}.json": {
+            "experiment": name,
+            "seed": seed,
+            "cost": Step.cost(None),
+            "number": number + seed,
+        }
+        for seed in (0, 1)
+        for name, number in (("one", 10), ("two", 20))
+    }
     code, out, _ = command("--table", "all", "--seeds", 1, "--jobs", 2, "--split", "dev")
-    assert code == 0 and sorted(started()) == [10, 11, 20, 21, 30, 100] and "1 stages to run (1 step), about 0:00:0" in out
-    assert list(records(tmp_path / "results" / "toy-toy-dev")) == ["0-one.json", "0-three.json", "0-two.json"]
+    assert (
+        code == 0
+        and sorted(started()) == [10, 11, 20, 21, 30, 100]
+        and "1 stages to run (1 step), about 0:00:0" in out
+    )
+    assert list(records(tmp_path / "results" / "toy-toy-dev")) == [
+        "0-one.json",
+        "0-three.json",
+        "0-two.json",
+    ]
     code, out, _ = command("--table", 2, "--seeds", 1, "--out", tmp_path / "out")
     assert code == 0 and "everything is finished" in out and len(started()) == 6
     assert list(records(tmp_path / "out")) == ["0-three.json", "0-two.json"]
-    code, out, _ = command("--table", 2, "--seeds", 1, "--jobs", 1, "--collection", toy(tmp_path / "other"))
+    code, out, _ = command(
+        "--table", 2, "--seeds", 1, "--jobs", 1, "--collection", toy(tmp_path / "other")
+    )
     assert code == 0 and "3 stages to run" in out  # nothing is shared with the other collection
     assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
 
 
 def test_several_tables_at_once(command, tmp_path):
-    assert command("--table", 1, 2, "--seeds", 1)[1].startswith("tables 1, 2, scale toy, seeds 0 to 0, split test: 4 stages to run")
-    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json", "0-three.json", "0-two.json"]
+    assert command("--table", 1, 2, "--seeds", 1)[1].startswith(
+        "tables 1, 2, scale toy, seeds 0 to 0, split test: 4 stages to run"
+    )
+    assert list(records(tmp_path / "results" / "toy-toy")) == [
+        "0-one.json",
+        "0-three.json",
+        "0-two.json",
+    ]
 
 
 def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     assert "seeds 1 to 2, " in command("--table", 2, "--seeds", 2, "--first", 1)[1]
     assert sorted(started()) == [21, 22, 31, 32, 100]
-    assert command("--table", 2, "--seeds", 1)[0] == 0 and sorted(started()) == [20, 21, 22, 30, 31, 32, 100]
+    assert command("--table", 2, "--seeds", 1)[0] == 0 and sorted(started()) == [
+        20,
+        21,
+        22,
+        30,
+        31,
+        32,
+        100,
+    ]
     written = [f"{seed}-{name}.json" for seed in range(3) for name in ("three", "two")]
     assert list(records(tmp_path / "results" / "toy-toy")) == written
 
 
-@pytest.mark.parametrize("collection, split, folder", [
-    ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"), ("irds:beir/nq", "test", "toy-nq"),
-    ("python-docs", "test", "toy")])
-def test_records_of_another_collection_have_a_folder_of_their_own(collection, split, folder, name, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "collection, split, folder",
+    [
+        ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"),
+        ("irds:beir/nq", "test", "toy-nq"),
+        ("python-docs", "test", "toy"),
+    ],
+)
+def test_records_of_another_collection_have_a_folder_of_their_own(
+    collection, split, folder, name, monkeypatch, tmp_path
+):
     found, saved = store.collection(name), []
-    monkeypatch.setattr(store, "collection", lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}))
+    monkeypatch.setattr(
+        store,
+        "collection",
+        lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}),
+    )
     monkeypatch.setattr(sweep, "missing", lambda stages: [])
     monkeypatch.setattr(sweep, "RESULTS", tmp_path)
     monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
     shapes = scale(name, **SIZES)
-    assert sweep.sweep(("main",), replace(shapes, data=replace(shapes.data, collection=collection)), 1, 1, split) == 0
+    assert (
+        sweep.sweep(
+            ("main",),
+            replace(shapes, data=replace(shapes.data, collection=collection)),
+            1,
+            1,
+            split,
+        )
+        == 0
+    )
     assert saved == [tmp_path / folder.replace("toy", shapes.name)]
 
 
 # as deep as the paper's, so that every row of its tables can be
-SIZES = {"student_encoder": "random:6x16", "teacher_encoder": "random:12x16", "larger_encoder": "random:24x16"}
+SIZES = {
+    "student_encoder": "random:6x16",
+    "teacher_encoder": "random:12x16",
+    "larger_encoder": "random:24x16",
+}
 
 
-@pytest.mark.parametrize("table, wanted", [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))])
-def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, wanted, name, monkeypatch):
+@pytest.mark.parametrize(
+    "table, wanted",
+    [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))],
+)
+def test_prod_and_table_9_are_swept_with_the_student_they_start_from(
+    table, wanted, name, monkeypatch
+):
     shapes, saved = scale(name, **SIZES), {}
     monkeypatch.setattr(sweep, "missing", lambda stages: [])  # as if all were finished
-    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations}))
+    monkeypatch.setattr(
+        pipeline, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations})
+    )
     assert sweep.sweep((table,), shapes, 2, 1, "dev") == 0
-    assert saved == {seed: {"student": pipeline.experiments(shapes, seed, "dev")["student"]} | wanted(shapes, seed, "dev")
-                     for seed in (0, 1)}
+    assert saved == {
+        seed: {"student": pipeline.experiments(shapes, seed, "dev")["student"]}
+        | wanted(shapes, seed, "dev")
+        for seed in (0, 1)
+    }
 
 
 def test_methods_share_no_name_of_a_table_or_an_experiment(name):
@@ -336,12 +433,20 @@ def test_methods_share_no_name_of_a_table_or_an_experiment(name):
     for names in (every, [method.TABLES for method in sweep.METHODS]):
         assert sum(map(len, names)) == len({key for found in names for key in found})
     known = {key for found in every for key in found}
-    assert all({*row} <= known | {*pipeline.STARTS} for method in sweep.METHODS for row in method.TABLES.values())
+    assert all(
+        {*row} <= known | {*pipeline.STARTS}
+        for method in sweep.METHODS
+        for row in method.TABLES.values()
+    )
 
 
 def test_what_has_no_encoder_is_left_out_and_named(command, tmp_path):
     code, out, _ = command("--table", 8, "--seeds", 1)
-    assert code == 0 and out.splitlines()[0].startswith("left out") and ": a start; python -m leadkit pretrain --objective" in out
+    assert (
+        code == 0
+        and out.splitlines()[0].startswith("left out")
+        and ": a start; python -m leadkit pretrain --objective" in out
+    )
     assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
 
 
@@ -356,17 +461,27 @@ def test_failure_stops_only_what_needs_it(command, tmp_path):
     assert "Traceback" in Path(found[1]).read_text() and "Traceback" not in err
     (tmp_path / "fail-100").unlink()
     assert command("--table", "all", "--seeds", 1)[0] == 0
-    assert sorted(started()) == [10, 20, 30, 100, 100] and len(records(tmp_path / "results" / "toy-toy")) == 3
+    assert (
+        sorted(started()) == [10, 20, 30, 100, 100]
+        and len(records(tmp_path / "results" / "toy-toy")) == 3
+    )
 
 
 def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path):
     (tmp_path / "die-20").touch()
     code, _, err = command("--table", "1", "--seeds", 1, "--jobs", 2)
-    assert code == 1 and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see " in err
+    assert (
+        code == 1
+        and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see "
+        in err
+    )
     assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
     (tmp_path / "die-20").unlink()
     assert command("--table", "1", "--seeds", 1, "--jobs", 2)[0] == 0
-    assert sorted(started()) == [10, 20, 20, 100] and len(records(tmp_path / "results" / "toy-toy")) == 2
+    assert (
+        sorted(started()) == [10, 20, 20, 100]
+        and len(records(tmp_path / "results" / "toy-toy")) == 2
+    )
 
 
 def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
@@ -383,8 +498,15 @@ def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
     threading.Thread(target=terminate, daemon=True).start()
     with pytest.raises(SystemExit) as raised:
         go([quick, slow])
-    assert raised.value.code == 143 and time.monotonic() - begun < 30 and signal.getsignal(signal.SIGTERM) is handler
-    assert "stopped with 1 of 2 stages finished: the same command goes on from there" in capsys.readouterr().err
+    assert (
+        raised.value.code == 143
+        and time.monotonic() - begun < 30
+        and signal.getsignal(signal.SIGTERM) is handler
+    )
+    assert (
+        "stopped with 1 of 2 stages finished: the same command goes on from there"
+        in capsys.readouterr().err
+    )
     assert quick.finished() and not slow.finished() and list(slow.folder.iterdir()) == []
     assert multiprocessing.active_children() == [] and sweep.missing([slow]) == [slow]
 
@@ -410,16 +532,36 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
     """With processes as the command has them, of one thread each. Ctrl-C reaches every process of the terminal."""
     script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), name=name)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, env=environment, start_new_session=True, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    while process.poll() is None and not ((store.RUNS / "events.txt").exists() and len(started()) == 3):
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    while process.poll() is None and not (
+        (store.RUNS / "events.txt").exists() and len(started()) == 3
+    ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
-    assert err.count("\n") == 1 and err.startswith("stopped with 1 of 3 stages finished") and "[1/3] " in out
-    assert not (tmp_path / "out").exists() and [what for what, *_ in events()] == ["start", "end", "start", "start"]
-    assert {tuple(event[3:]) for event in events() if event[0] == "start"} == {("1", "1", "blocked")}  # threads: torch's, OMP's
+    assert (
+        err.count("\n") == 1
+        and err.startswith("stopped with 1 of 3 stages finished")
+        and "[1/3] " in out
+    )
+    assert not (tmp_path / "out").exists() and [what for what, *_ in events()] == [
+        "start",
+        "end",
+        "start",
+        "start",
+    ]
+    assert {tuple(event[3:]) for event in events() if event[0] == "start"} == {
+        ("1", "1", "blocked")
+    }  # threads: torch's, OMP's
     slow = Step(data(name), 2, 60.0, first=Step(data(name), 1))
     assert sweep.missing([slow]) == [slow] and list(slow.folder.iterdir()) == []
 
@@ -427,16 +569,19 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
 # --- bad input, before any work
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (("--table", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
-    (("--table", "1", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
-    (("--table",), "table '' is unknown: use one or more of 1, 2, 8 or all"),
-    (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
-    (("--table", "1", "--first", -1), "first is -1: a seed must not be negative"),
-    (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
-    (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
-    (("--table", "1", "--split", "validation"), "split 'validation' is not in collection"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("--table", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
+        (("--table", "1", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
+        (("--table",), "table '' is unknown: use one or more of 1, 2, 8 or all"),
+        (("--table", "1", "--seeds", 0), "seeds is 0: at least one is needed"),
+        (("--table", "1", "--first", -1), "first is -1: a seed must not be negative"),
+        (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
+        (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
+        (("--table", "1", "--split", "validation"), "split 'validation' is not in collection"),
+    ],
+)
 def test_bad_arguments(command, arguments, message, tmp_path):
     code, out, err = command(*arguments)
     assert code.startswith(f"leadkit: {message}") and (out, err) == ("", "")

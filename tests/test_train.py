@@ -39,7 +39,14 @@ def loss_of(net, stop=None, at=None):
 def run(folder, stop=None, at=None, steps=STEPS, save_seconds=0.0, seed=3):
     """Train in `folder`, call `stop` at step `at`; return the weights and the log."""
     net = model()
-    log = fit(net, loss_of(net, stop, at), Schedule(steps, 1e-2, save_seconds=save_seconds), seed, folder, "toy")
+    log = fit(
+        net,
+        loss_of(net, stop, at),
+        Schedule(steps, 1e-2, save_seconds=save_seconds),
+        seed,
+        folder,
+        "toy",
+    )
     return {name: p.detach().clone() for name, p in net.named_parameters()}, log
 
 
@@ -65,8 +72,12 @@ def undisturbed(tmp_path_factory):
 
 def test_rates_by_hand():
     schedule = Schedule(10, 1.0, warmup=0.2)  # two steps up, eight down
-    assert [schedule.rate(step) for step in range(10)] == pytest.approx([0.5, 1, 1, 0.875, 0.75, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
-    assert [Schedule(4, 2.0, warmup=0.0).rate(step) for step in range(4)] == pytest.approx([2, 2, 4 / 3, 2 / 3])
+    assert [schedule.rate(step) for step in range(10)] == pytest.approx(
+        [0.5, 1, 1, 0.875, 0.75, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    )
+    assert [Schedule(4, 2.0, warmup=0.0).rate(step) for step in range(4)] == pytest.approx(
+        [2, 2, 4 / 3, 2 / 3]
+    )
     assert Schedule(1, 3.0).rate(0) == 3.0
     assert min(Schedule(100, 1e-4).rate(step) for step in range(100)) > 0
 
@@ -78,8 +89,14 @@ def test_step_uses_the_rate_of_the_schedule_and_clips(tmp_path):
         net = nn.ParameterList([parameter])
         schedule = Schedule(steps, 0.5, warmup=1.0, weight_decay=0.0)
         before = parameter.detach().clone()
-        fit(net, lambda step, net=net: {"total": 1000 * net[0].sum() if step == 0 else 0 * net[0].sum()}, schedule, 0,
-            tmp_path / str(steps), "toy")
+        fit(
+            net,
+            lambda step, net=net: {"total": 1000 * net[0].sum() if step == 0 else 0 * net[0].sum()},
+            schedule,
+            0,
+            tmp_path / str(steps),
+            "toy",
+        )
         if steps == 1:
             torch.testing.assert_close(parameter.detach(), before - 0.5)
     norms = []
@@ -93,12 +110,32 @@ def test_step_uses_the_rate_of_the_schedule_and_clips(tmp_path):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.utils, "clip_grad_norm_", watch)
-        fit(net, lambda step: {"total": 1000 * net[0].sum()}, Schedule(2, 0.1, clip=2.0), 0, tmp_path / "clip", "toy")
+        fit(
+            net,
+            lambda step: {"total": 1000 * net[0].sum()},
+            Schedule(2, 0.1, clip=2.0),
+            0,
+            tmp_path / "clip",
+            "toy",
+        )
         assert norms == pytest.approx([2.0, 2.0], rel=1e-4)
         norms.clear()
-        both = nn.ModuleDict({name: nn.ParameterList([nn.Parameter(torch.ones(4))]) for name in ("student", "teacher")})
-        fit(both, lambda step: {"total": 0.1 * both["student"][0].sum() + 1000 * both["teacher"][0].sum()},
-            Schedule(1, 0.1, clip=2.0), 0, tmp_path / "both", "toy")
+        both = nn.ModuleDict(
+            {
+                name: nn.ParameterList([nn.Parameter(torch.ones(4))])
+                for name in ("student", "teacher")
+            }
+        )
+        fit(
+            both,
+            lambda step: {
+                "total": 0.1 * both["student"][0].sum() + 1000 * both["teacher"][0].sum()
+            },
+            Schedule(1, 0.1, clip=2.0),
+            0,
+            tmp_path / "both",
+            "toy",
+        )
     assert norms == pytest.approx([0.2, 2.0], rel=1e-4)  # each on its own
 
 
@@ -150,8 +187,13 @@ test_train.run(Path({folder!r}), lambda: os.kill(os.getpid(), signal.SIGKILL), 7
 
 def test_killed_process_is_continued_bit_identically(tmp_path, undisturbed):
     script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 7
     weights, log = run(tmp_path)
@@ -186,8 +228,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-@pytest.mark.parametrize("damage", [corrupt, truncate, lambda path: path.write_bytes(b""), Path.unlink],
-                         ids=["flipped", "truncated", "empty", "missing"])
+@pytest.mark.parametrize(
+    "damage",
+    [corrupt, truncate, lambda path: path.write_bytes(b""), Path.unlink],
+    ids=["flipped", "truncated", "empty", "missing"],
+)
 @pytest.mark.parametrize("pattern", ["checkpoint-*", "checkpoint.json"])
 def test_damaged_checkpoint_is_never_used(damage, pattern, tmp_path, undisturbed, capsys):
     with pytest.raises(Stopped):
@@ -199,7 +244,14 @@ def test_damaged_checkpoint_is_never_used(damage, pattern, tmp_path, undisturbed
     starts = []
     net = model()
     loss_at = loss_of(net)
-    fit(net, lambda step: starts.append(step) or loss_at(step), Schedule(STEPS, 1e-2), 3, tmp_path, "toy")
+    fit(
+        net,
+        lambda step: starts.append(step) or loss_at(step),
+        Schedule(STEPS, 1e-2),
+        3,
+        tmp_path,
+        "toy",
+    )
     assert starts == list(range(STEPS))
     assert same(dict(net.named_parameters()), undisturbed[0])
     if damage is corrupt:
@@ -211,7 +263,9 @@ def test_checkpoint_holds_weights_moments_and_nothing_else(tmp_path):
         run(tmp_path, stop, 4)
     [path] = tmp_path.glob("checkpoint-*.safetensors")
     names = [name for name, _ in model().named_parameters()]
-    assert set(load_file(path)) == {f"{kind}.{name}" for kind in ("model", "exp_avg", "exp_avg_sq", "step") for name in names}
+    assert set(load_file(path)) == {
+        f"{kind}.{name}" for kind in ("model", "exp_avg", "exp_avg_sq", "step") for name in names
+    }
 
 
 def test_frozen_parameters_stay(tmp_path):
@@ -236,8 +290,19 @@ def test_loss_that_is_not_finite_stops_with_step_and_batch(value, part, tmp_path
         parts = loss_at(step) | {"other": torch.tensor(1.0)}
         return parts | {part: parts[part] * (value if step == 5 else 1)}
 
-    with pytest.raises(NotFinite, match=rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* is kept"):
-        fit(net, breaks, Schedule(STEPS, 1e-2, save_seconds=0.0), 3, tmp_path, "toy", lambda step: f"q{step}, q{step + 1}")
+    with pytest.raises(
+        NotFinite,
+        match=rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* is kept",
+    ):
+        fit(
+            net,
+            breaks,
+            Schedule(STEPS, 1e-2, save_seconds=0.0),
+            3,
+            tmp_path,
+            "toy",
+            lambda step: f"q{step}, q{step + 1}",
+        )
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 5
     kept = load_file(next(tmp_path.glob("checkpoint-*.safetensors")))
     assert all(t.isfinite().all() for t in kept.values())
@@ -270,13 +335,22 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed)
     monkeypatch.setattr(loop, "write_tensors", full_at_six)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-5.safetensors", "checkpoint.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint-5.safetensors",
+        "checkpoint.json",
+    ]
     monkeypatch.undo()
     assert same(run(tmp_path)[0], undisturbed[0])
 
 
-@pytest.mark.parametrize("asked, room, says", [
-    (None, 40, "with --at-once 32 it does"), (16, 8, "with --at-once 8 it does"), (4, 0, "nor does one text at a time")])
+@pytest.mark.parametrize(
+    "asked, room, says",
+    [
+        (None, 40, "with --at-once 32 it does"),
+        (16, 8, "with --at-once 8 it does"),
+        (4, 0, "nor does one text at a time"),
+    ],
+)
 def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path, monkeypatch):
     monkeypatch.setattr(retrievers, "AT_ONCE", asked)
     net, tried = model(), []
@@ -288,7 +362,9 @@ def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path, m
         return {"total": net(torch.ones(2, 6)).sum()}
 
     before = [parameter.clone() for parameter in net.parameters()]
-    with pytest.raises(OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"):
+    with pytest.raises(
+        OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"
+    ):
         fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy")
     assert retrievers.AT_ONCE == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
     assert all(map(torch.equal, before, net.parameters())), "nothing was trained"

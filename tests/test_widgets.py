@@ -31,7 +31,9 @@ def shown(monkeypatch) -> list[dict]:
 def root(monkeypatch) -> list[ipywidgets.Widget]:
     """The widgets that were shown."""
     roots, show = [], widgets.show
-    monkeypatch.setattr(widgets, "show", lambda widget, *rest: (roots.append(widget), show(widget, *rest)))
+    monkeypatch.setattr(
+        widgets, "show", lambda widget, *rest: (roots.append(widget), show(widget, *rest))
+    )
     return roots
 
 
@@ -61,7 +63,11 @@ class Drawn:
 
 
 def test_explore_draws_when_a_control_changes_and_not_otherwise(shown, root):
-    draw, layer, tau = Drawn(), ipywidgets.IntSlider(value=2, max=9), ipywidgets.FloatSlider(value=1.0)
+    draw, layer, tau = (
+        Drawn(),
+        ipywidgets.IntSlider(value=2, max=9),
+        ipywidgets.FloatSlider(value=1.0),
+    )
     widgets.explore(draw, "words", layer=layer, tau=tau)
     picture = part(root[0], ipywidgets.Image)
     first = picture.value
@@ -73,7 +79,9 @@ def test_explore_draws_when_a_control_changes_and_not_otherwise(shown, root):
     tau.value = 0.5
     assert draw.asked[2:] == [{"layer": 3, "tau": 0.5}] and picture.value not in (first, second)
     tau.value, layer.value = 1.0, 2
-    assert picture.value == first and {"layer": 2, "tau": 1.0} not in draw.asked[1:]  # kept, not drawn again
+    assert (
+        picture.value == first and {"layer": 2, "tau": 1.0} not in draw.asked[1:]
+    )  # kept, not drawn again
     assert plt.get_fignums() == []
 
 
@@ -84,7 +92,9 @@ def test_the_bundle_holds_the_widget_the_picture_and_the_words(shown, root):
     assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == root[0].model_id
     assert "leadkit" in root[0]._dom_classes
     assert bundle["text/plain"] == "a small picture" == part(root[0], ipywidgets.Image).tooltip
-    assert b64decode(bundle["image/png"], validate=True) == part(root[0], ipywidgets.Image).value  # JSON has no bytes
+    assert (
+        b64decode(bundle["image/png"], validate=True) == part(root[0], ipywidgets.Image).value
+    )  # JSON has no bytes
 
 
 def test_a_picture_is_as_large_as_its_figure_whatever_the_style():
@@ -123,9 +133,17 @@ TEXTS = {"a": "first text", "b": EVIL, "<b>c</b>": "third"}
 FOUND = {"one": ["a", "b"], "two": ["b", "<b>c</b>"], "three": ["a"]}
 
 
-LOOKS = {"as before": {}, "limits": {"ylim": (0, 9)}, "words": {"xlabel": "another"}, "scale": {"yscale": "log"},
-         "ticks": {"xticks": [0]}, "tick words": {"xticks": [0], "xticklabels": ["?"]},
-         "place": {"position": (0.2, 0.2, 0.5, 0.5)}, "ground": {"facecolor": "0.9"}, "neither": {"frame_on": False}}
+LOOKS = {
+    "as before": {},
+    "limits": {"ylim": (0, 9)},
+    "words": {"xlabel": "another"},
+    "scale": {"yscale": "log"},
+    "ticks": {"xticks": [0]},
+    "tick words": {"xticks": [0], "xticklabels": ["?"]},
+    "place": {"position": (0.2, 0.2, 0.5, 0.5)},
+    "ground": {"facecolor": "0.9"},
+    "neither": {"frame_on": False},
+}
 
 
 def look(figsize=(3, 2), height=2.0, tick_size=9, **changes):
@@ -137,7 +155,11 @@ def look(figsize=(3, 2), height=2.0, tick_size=9, **changes):
     return axes
 
 
-@pytest.mark.parametrize("changes", [*LOOKS.values(), {"figsize": (4, 2)}, {"tick_size": 14}], ids=[*LOOKS, "size", "tick size"])
+@pytest.mark.parametrize(
+    "changes",
+    [*LOOKS.values(), {"figsize": (4, 2)}, {"tick_size": 14}],
+    ids=[*LOOKS, "size", "tick size"],
+)
 def test_a_picture_over_kept_axes_is_that_of_a_new_figure(changes, monkeypatch):
     monkeypatch.setattr(widgets, "_BARE", {})
     new = {}
@@ -169,7 +191,9 @@ def test_a_figure_drawn_again_shows_what_changed():
 
 def test_a_figure_drawn_again_finds_its_axes(monkeypatch):
     monkeypatch.setattr(widgets, "_BARE", {})
-    axes = figures.heat(np.eye(3), "one", "x", "y", digits=None)  # a colour bar takes its place when it is drawn
+    axes = figures.heat(
+        np.eye(3), "one", "x", "y", digits=None
+    )  # a colour bar takes its place when it is drawn
     first = widgets.png(axes)
     assert widgets.png(axes) == first and len(widgets._BARE) == 1
 
@@ -193,8 +217,13 @@ def test_a_figure_is_not_kept_for_its_picture():
 @pytest.fixture
 def box(shown, root):
     draw = Drawn()
-    widgets.search_box(list(FOUND), lambda query: FOUND.get(query, ["<b>c</b>"]), draw, TEXTS, "words")
-    query, passage, text, picture = (part(root[0], getattr(ipywidgets, kind)) for kind in ("Combobox", "Dropdown", "HTML", "Image"))
+    widgets.search_box(
+        list(FOUND), lambda query: FOUND.get(query, ["<b>c</b>"]), draw, TEXTS, "words"
+    )
+    query, passage, text, picture = (
+        part(root[0], getattr(ipywidgets, kind))
+        for kind in ("Combobox", "Dropdown", "HTML", "Image")
+    )
     return draw, query, passage, text, picture
 
 
@@ -213,8 +242,12 @@ def test_a_new_query_offers_its_own_passages_and_a_passage_is_drawn_once(box):
     assert passage.options == ("b", "<b>c</b>")
     query.value = "typed"
     query.value = "three"
-    assert draw.asked[1:] == [{"query": "one", "passage": "b"}, {"query": "two", "passage": "b"},
-                              {"query": "typed", "passage": "<b>c</b>"}, {"query": "three", "passage": "a"}]
+    assert draw.asked[1:] == [
+        {"query": "one", "passage": "b"},
+        {"query": "two", "passage": "b"},
+        {"query": "typed", "passage": "<b>c</b>"},
+        {"query": "three", "passage": "a"},
+    ]
     assert text.value.endswith("first text") and picture.value != before
 
 
@@ -229,7 +262,11 @@ def test_texts_and_ids_are_escaped(box):
     _, query, passage, text, _ = box
     query.value, passage.value = "two", "b"
     assert "&lt;script&gt;alert(" in text.value and " &amp; &lt;img" in text.value
-    assert {tag.split(">")[0] for tag in text.value.split("<")[1:]} == {"b", "/b", "br"}  # ours alone
+    assert {tag.split(">")[0] for tag in text.value.split("<")[1:]} == {
+        "b",
+        "/b",
+        "br",
+    }  # ours alone
     passage.value = "<b>c</b>"
     assert "&lt;b&gt;c&lt;/b&gt;" in text.value
 
@@ -239,8 +276,13 @@ def test_texts_and_ids_are_escaped(box):
 
 def test_token_products_against_a_slow_loop(tmp_path):
     torch.manual_seed(0)
-    model, tokenizer = build(Tower("CB", "random:3x32", scale=0.25)).eval(), load_tokenizer("random:3x32")
-    texts = tokenise({"q": "sort a list", "p": "Lists are sorted in place."}, tokenizer, 16, tmp_path)
+    model, tokenizer = (
+        build(Tower("CB", "random:3x32", scale=0.25)).eval(),
+        load_tokenizer("random:3x32"),
+    )
+    texts = tokenise(
+        {"q": "sort a list", "p": "Lists are sorted in place."}, tokenizer, 16, tmp_path
+    )
     query, passage = texts.rows(np.array([0])), texts.rows(np.array([1]))
     products = token_products(model, query, passage)
     with torch.no_grad():

@@ -38,7 +38,9 @@ def weights(folder):
 
 
 def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[file][name], b[file][name]) for file in a for name in a[file] | b[file])
+    return a.keys() == b.keys() and all(
+        torch.equal(a[file][name], b[file][name]) for file in a for name in a[file] | b[file]
+    )
 
 
 # --- looking on
@@ -50,7 +52,11 @@ def toy_fit(folder, steps=4):
 
     def loss_at(step):
         x = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
-        return {"total": net(x).square().mean(), "student": net(x).square().mean(), "w1": torch.tensor(0.25)}
+        return {
+            "total": net(x).square().mean(),
+            "student": net(x).square().mean(),
+            "w1": torch.tensor(0.25),
+        }
 
     log = fit(net, loss_at, Schedule(steps, 1e-2), 3, folder, "toy")
     return [p.detach().clone() for p in net.parameters()], log
@@ -58,7 +64,11 @@ def toy_fit(folder, steps=4):
 
 def test_watch_is_called_after_every_step_and_only_inside(tmp_path):
     seen = []
-    token = WATCH.set(lambda label, model, log, steps: seen.append((label, type(model), len(log), steps, model.training)))
+    token = WATCH.set(
+        lambda label, model, log, steps: seen.append(
+            (label, type(model), len(log), steps, model.training)
+        )
+    )
     toy_fit(tmp_path / "a", 3)
     WATCH.reset(token)
     toy_fit(tmp_path / "b", 3)
@@ -74,10 +84,14 @@ def test_whoever_draws_random_numbers_while_looking_changes_nothing(tmp_path):
 
     with widgets.Training(measure, every=1):
         watched, watched_log = toy_fit(tmp_path / "watched")
-    assert log == watched_log and all(torch.equal(a, b) for a, b in zip(parameters, watched, strict=True))
+    assert log == watched_log and all(
+        torch.equal(a, b) for a, b in zip(parameters, watched, strict=True)
+    )
 
 
-def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watched(tmp_path, monkeypatch, capsys):
+def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watched(
+    tmp_path, monkeypatch, capsys
+):
     """With dropout, in two separate folders: so what is compared was trained twice."""
     collection_name, ends = toy(tmp_path / "toy"), {}
     for name in ("unwatched", "watched"):
@@ -86,9 +100,13 @@ def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watche
         for needed in stage.inputs():
             needed.done()
         if name == "watched":
-            with widgets.Training(widgets.dev_sample(stage.data, queries=4, others=10), every=1) as view:
+            with widgets.Training(
+                widgets.dev_sample(stage.data, queries=4, others=10), every=1
+            ) as view:
                 folder = stage.done()
-            assert list(view.dev) == [1, 2, 3] and all(0 <= value <= 100 for value in view.dev.values())
+            assert list(view.dev) == [1, 2, 3] and all(
+                0 <= value <= 100 for value in view.dev.values()
+            )
             assert capsys.readouterr().out.count("dev MRR@10") == 3
         else:
             folder = stage.done()
@@ -96,11 +114,26 @@ def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watche
     (key, log, end), (watched_key, watched_log, watched_end) = ends.values()
     assert (key, log) == (watched_key, watched_log) and same(end, watched_end)
     # The key is the hash of what it always was: the fields, the inputs' keys, encoder and collection.
-    plain = {"method": "LEAD", "schedule": store._plain(stage.schedule), "lead": store._plain(stage.lead), "seed": 0,
-             "data": store._plain(stage.data), "encoder": store.encoder_digest(stage.tower.encoder)}
+    plain = {
+        "method": "LEAD",
+        "schedule": store._plain(stage.schedule),
+        "lead": store._plain(stage.lead),
+        "seed": 0,
+        "data": store._plain(stage.data),
+        "encoder": store.encoder_digest(stage.tower.encoder),
+    }
     inputs = {name: getattr(stage, name).key for name in ("student", "teacher", "negatives")}
     assert key == fingerprint(["distil", plain | inputs, collection(collection_name).fingerprint])
-    assert {f.name for f in fields(Distil)} == {"data", "method", "student", "teacher", "negatives", "schedule", "lead", "seed"}
+    assert {f.name for f in fields(Distil)} == {
+        "data",
+        "method",
+        "student",
+        "teacher",
+        "negatives",
+        "schedule",
+        "lead",
+        "seed",
+    }
 
 
 def test_finished_stage_is_not_trained_and_shows_its_log_at_once(common, capsys):
@@ -130,11 +163,20 @@ def test_lines_at_intervals_with_the_time_left(monkeypatch, capsys):
     lines(view, [(n, 10.0 * n) for n in range(1, 9)])
     out = capsys.readouterr().out.splitlines()
     assert [line.partition(":  ")[0] for line in out] == [
-        "LEAD: step 3 of 8, 50 s left", "LEAD: step 6 of 8, 20 s left", "LEAD: step 8 of 8, 0 s left"]
-    assert out[0].endswith("total 2.000  student 0.000  dev MRR@10 12.5") and view.dev == {3: 12.5, 6: 12.5, 8: 12.5}
+        "LEAD: step 3 of 8, 50 s left",
+        "LEAD: step 6 of 8, 20 s left",
+        "LEAD: step 8 of 8, 0 s left",
+    ]
+    assert out[0].endswith("total 2.000  student 0.000  dev MRR@10 12.5") and view.dev == {
+        3: 12.5,
+        6: 12.5,
+        8: 12.5,
+    }
     # Resumed from its first checkpoint: the time between is not counted, values measured before are gone.
     lines(view, [(2, 1000.0), (3, 1002.0)])
-    assert capsys.readouterr().out.startswith("LEAD: step 3 of 8, 10 s left:  ") and view.dev == {3: 12.5}
+    assert capsys.readouterr().out.startswith("LEAD: step 3 of 8, 10 s left:  ") and view.dev == {
+        3: 12.5
+    }
 
 
 def test_by_default_a_tenth_of_the_training_and_no_measure(tmp_path, capsys, monkeypatch):
@@ -167,8 +209,13 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
     stage = Pipeline(scale(common)).student
     model = opinionated(stage.model())
     texts = collection(common)
-    measure = widgets.dev_sample(stage.data, queries=100, others=10_000)  # every dev query, every passage
-    passages, queries = store.passages_of(stage.tower, stage.data), store.queries_of(stage.tower, stage.data, "dev")
+    measure = widgets.dev_sample(
+        stage.data, queries=100, others=10_000
+    )  # every dev query, every passage
+    passages, queries = (
+        store.passages_of(stage.tower, stage.data),
+        store.queries_of(stage.tower, stage.data, "dev"),
+    )
     with torch.no_grad():
         p, q = (model.encode(each.rows(np.arange(len(each)))) for each in (passages, queries))
     reciprocal = []
@@ -176,27 +223,42 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
         scores = (p @ q[group.query]).tolist()
         rank = 1 + sum(score > max(scores[row] for row in group.relevant) for score in scores)
         reciprocal.append(1 / rank if rank <= 10 else 0)
-    assert measure(model) == pytest.approx(100 * np.mean(reciprocal)) and 0 < np.mean(reciprocal) < 1
+    assert (
+        measure(model) == pytest.approx(100 * np.mean(reciprocal)) and 0 < np.mean(reciprocal) < 1
+    )
     both = nn.ModuleDict({"student": model, "teacher": nn.Identity()})
     assert measure(both) == measure(model)
 
 
 def test_dev_sample_is_small_seeded_and_has_every_relevant_passage(common, monkeypatch):
     found = []
-    monkeypatch.setattr(widgets, "search", lambda q, p, depth: found.append((q, p)) or dense.search(q, p, depth))
+    monkeypatch.setattr(
+        widgets, "search", lambda q, p, depth: found.append((q, p)) or dense.search(q, p, depth)
+    )
     stage = Pipeline(scale(common)).student
     model = opinionated(stage.model())
     values = [widgets.dev_sample(stage.data, 3, 5, seed)(model) for seed in (0, 0, 1)]
     (q, p), (q_again, p_again), (q_other, _) = found
     assert len(q) == 3 and 3 <= len(p) <= 3 + 5 and values[0] == values[1]
-    assert np.array_equal(q, q_again) and np.array_equal(p, p_again) and not np.array_equal(q, q_other)
-    texts = (store.passages_of(stage.tower, stage.data), store.queries_of(stage.tower, stage.data, "dev"))
-    passages, queries = (model.encode(each.rows(np.arange(len(each)))).detach().numpy() for each in texts)
+    assert (
+        np.array_equal(q, q_again) and np.array_equal(p, p_again) and not np.array_equal(q, q_other)
+    )
+    texts = (
+        store.passages_of(stage.tower, stage.data),
+        store.queries_of(stage.tower, stage.data, "dev"),
+    )
+    passages, queries = (
+        model.encode(each.rows(np.arange(len(each)))).detach().numpy() for each in texts
+    )
 
     def among(rows, vectors):
         return [any(np.allclose(row, vector, atol=1e-4) for vector in vectors) for row in rows]
 
-    asked = [group for group in groups(collection(common), "dev") if among(queries[[group.query]], q) == [True]]
+    asked = [
+        group
+        for group in groups(collection(common), "dev")
+        if among(queries[[group.query]], q) == [True]
+    ]
     relevant = [row for group in asked for row in group.relevant]
     assert len(asked) == 3 and all(among(p, passages)) and all(among(passages[relevant], p))
 
@@ -219,20 +281,33 @@ def test_retriever_that_cannot_search_has_no_value(common):
 
 @pytest.fixture
 def ledger():
-    rows = {"de-rd": (3, "DE: RD > FD", "holds", 1.0, 0.5, 1.5, 0.01, 2.0),
-            "cb-rd": (3, "CB: RD > FD", "undecided", 0.1, -1.0, 1.2, 1.0, 3.0),
-            "joint": (6, "with <b>joint</b> (training)", "contradicted", -1.0, -2.0, -0.5, 0.02, 0.5),
-            "prod": ("PROD", "PROD > student", "not run", *[np.nan] * 5)}
+    rows = {
+        "de-rd": (3, "DE: RD > FD", "holds", 1.0, 0.5, 1.5, 0.01, 2.0),
+        "cb-rd": (3, "CB: RD > FD", "undecided", 0.1, -1.0, 1.2, 1.0, 3.0),
+        "joint": (6, "with <b>joint</b> (training)", "contradicted", -1.0, -2.0, -0.5, 0.02, 0.5),
+        "prod": ("PROD", "PROD > student", "not run", *[np.nan] * 5),
+    }
     columns = ["table", "claim", "verdict", "difference", "low", "high", "p", "paper"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 
 
-@pytest.mark.parametrize("filters, expected", [
-    ({}, ["de-rd", "cb-rd", "joint", "prod"]), ({"table": 3}, ["de-rd", "cb-rd"]), ({"table": "PROD"}, ["prod"]),
-    ({"verdict": "holds"}, ["de-rd"]), ({"text": "rd >"}, ["de-rd", "cb-rd"]), ({"text": " Prod "}, ["prod"]),
-    ({"text": "(training)"}, ["joint"]), ({"text": "("}, ["joint"]), ({"text": "cb-rd"}, ["cb-rd"]), ({"text": "nothing"}, []),
-    ({"table": 3, "verdict": "undecided", "text": "fd"}, ["cb-rd"]), ({"table": 6, "verdict": "holds"}, []),
-])
+@pytest.mark.parametrize(
+    "filters, expected",
+    [
+        ({}, ["de-rd", "cb-rd", "joint", "prod"]),
+        ({"table": 3}, ["de-rd", "cb-rd"]),
+        ({"table": "PROD"}, ["prod"]),
+        ({"verdict": "holds"}, ["de-rd"]),
+        ({"text": "rd >"}, ["de-rd", "cb-rd"]),
+        ({"text": " Prod "}, ["prod"]),
+        ({"text": "(training)"}, ["joint"]),
+        ({"text": "("}, ["joint"]),
+        ({"text": "cb-rd"}, ["cb-rd"]),
+        ({"text": "nothing"}, []),
+        ({"table": 3, "verdict": "undecided", "text": "fd"}, ["cb-rd"]),
+        ({"table": 6, "verdict": "holds"}, []),
+    ],
+)
 def test_filters(ledger, filters, expected):
     before = ledger.copy()
     assert list(widgets.matching(ledger, **filters).index) == expected
@@ -256,11 +331,16 @@ def test_ledger_widget_filters_table_and_picture_and_escapes(ledger, monkeypatch
     assert "&lt;b&gt;joint&lt;/b&gt;" in table.value and "<b>" not in table.value
     assert picture == image.value and Image.open(io.BytesIO(picture)).width > 200
     assert all(claim in words for claim in ledger["claim"])
-    for name, value, expected in (("table", 3, ["DE: RD &gt; FD", "CB: RD &gt; FD"]), ("verdict", "undecided", ["CB: RD &gt; FD"]),
-                                  ("words", "DE:", [])):
+    for name, value, expected in (
+        ("table", 3, ["DE: RD &gt; FD", "CB: RD &gt; FD"]),
+        ("verdict", "undecided", ["CB: RD &gt; FD"]),
+        ("words", "DE:", []),
+    ):
         before = image.value
         by[name].value = value
-        assert table.value.count("<tr") == 1 + len(expected) and all(sentence in table.value for sentence in expected)
+        assert table.value.count("<tr") == 1 + len(expected) and all(
+            sentence in table.value for sentence in expected
+        )
         assert image.value != before
     assert "NaN" not in table.value
 
@@ -275,14 +355,24 @@ def test_verdicts_draws_every_claim_that_was_run(ledger):
     axes = experiment_figures.verdicts(ledger)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(ledger["claim"][:3])
     assert axes.get_title() == "3 of 4 claims were run"
-    drawn = {container.get_label(): (container.lines[0].get_xdata().tolist(), container.lines[0].get_ydata().tolist(),
-                                     [tuple(x for x, _ in segment) for segment in container.lines[2][0].get_segments()])
-             for container in axes.containers}
-    assert drawn == {"holds: 1": ([1.0], [0], [(0.5, 1.5)]), "undecided: 1": ([0.1], [1], [(pytest.approx(-1), 1.2)]),
-                     "contradicted: 1": ([-1.0], [2], [(-2.0, -0.5)])}
+    drawn = {
+        container.get_label(): (
+            container.lines[0].get_xdata().tolist(),
+            container.lines[0].get_ydata().tolist(),
+            [tuple(x for x, _ in segment) for segment in container.lines[2][0].get_segments()],
+        )
+        for container in axes.containers
+    }
+    assert drawn == {
+        "holds: 1": ([1.0], [0], [(0.5, 1.5)]),
+        "undecided: 1": ([0.1], [1], [(pytest.approx(-1), 1.2)]),
+        "contradicted: 1": ([-1.0], [2], [(-2.0, -0.5)]),
+    }
     experiment_figures.verdicts(ledger[:0])
     one_seed = ledger[:1].assign(low=np.nan, high=np.nan)
-    assert experiment_figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [1.0]
+    assert experiment_figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [
+        1.0
+    ]
 
 
 def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
@@ -295,8 +385,12 @@ def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
         points, _, (across, up) = drawn[f"long: {verdict}"].lines
         assert points.get_xdata().tolist() == rows["difference"].tolist()
         assert points.get_ydata().tolist() == (2 * rows["difference"]).tolist()
-        assert [[x for x, _ in line] for line in across.get_segments()] == pytest.approx(rows[["low", "high"]].to_numpy())
-        assert [[y for _, y in line] for line in up.get_segments()] == pytest.approx(2 * rows[["low", "high"]].to_numpy())
+        assert [[x for x, _ in line] for line in across.get_segments()] == pytest.approx(
+            rows[["low", "high"]].to_numpy()
+        )
+        assert [[y for _, y in line] for line in up.get_segments()] == pytest.approx(
+            2 * rows[["low", "high"]].to_numpy()
+        )
     assert axes.get_title() == f"{len(known)} claims, twice"
 
 
@@ -304,27 +398,78 @@ def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
 
 
 def curves(axes):
-    return {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.get_lines()}
+    return {
+        line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist())
+        for line in axes.get_lines()
+    }
 
 
 def test_training_draws_parts_weights_and_dev():
-    log = [{"step": 0, "total": 3.0, "layer": 1.0, "teacher": 0.0, "student": 2.0, "w1": 0.25, "w2": 0.75, "d0": 9.0, "chosen": 4},
-           {"step": 1, "total": 1.0, "layer": 0.0, "teacher": 0.0, "student": 1.0, "w1": 0.5, "w2": 0.5, "d0": 9.0, "chosen": 4}]
+    log = [
+        {
+            "step": 0,
+            "total": 3.0,
+            "layer": 1.0,
+            "teacher": 0.0,
+            "student": 2.0,
+            "w1": 0.25,
+            "w2": 0.75,
+            "d0": 9.0,
+            "chosen": 4,
+        },
+        {
+            "step": 1,
+            "total": 1.0,
+            "layer": 0.0,
+            "teacher": 0.0,
+            "student": 1.0,
+            "w1": 0.5,
+            "w2": 0.5,
+            "d0": 9.0,
+            "chosen": 4,
+        },
+    ]
     parts, layers, dev = experiment_figures.training(log, {2: 30.0}, "LEAD", 8).figure.axes
-    assert curves(parts) == {"layer": ([1, 2], [1.0, 0.5]), "student": ([1, 2], [2.0, 1.5])}  # no part that is always zero
+    assert curves(parts) == {
+        "layer": ([1, 2], [1.0, 0.5]),
+        "student": ([1, 2], [2.0, 1.5]),
+    }  # no part that is always zero
     assert curves(layers) == {"w1": ([1, 2], [0.25, 0.375]), "w2": ([1, 2], [0.75, 0.625])}
     assert curves(dev) == {"MRR@10": ([2], [30.0])} and dev.get_xlim() == (0, 9)
-    assert len(experiment_figures.training([{"step": 0, "total": 1.0, "student": 1.0}]).figure.axes) == 1
+    assert (
+        len(experiment_figures.training([{"step": 0, "total": 1.0, "student": 1.0}]).figure.axes)
+        == 1
+    )
     experiment_figures.training([])
 
 
 def test_gaps_are_means_and_queries():
-    table = {"12DE": {"student": np.array([1.0, 3.0]), "stage 1": np.array([2.0, 1.0]), "stage 2": np.array([0.5, 2.0])},
-             "12CE": {"student": np.array([4.0, 4.0]), "stage 1": np.array([4.0, 2.0]), "stage 2": np.array([1.0, 1.0])}}
-    left, right = experiment_figures.gaps(table, {"stage 1": "12DE", "stage 2": "12CE"}, "12CE", "stage 2").figure.axes
-    means = {line.get_label(): line.get_ydata().tolist() for line in left.get_lines() if line.get_label()[0] != "_"}
+    table = {
+        "12DE": {
+            "student": np.array([1.0, 3.0]),
+            "stage 1": np.array([2.0, 1.0]),
+            "stage 2": np.array([0.5, 2.0]),
+        },
+        "12CE": {
+            "student": np.array([4.0, 4.0]),
+            "stage 1": np.array([4.0, 2.0]),
+            "stage 2": np.array([1.0, 1.0]),
+        },
+    }
+    left, right = experiment_figures.gaps(
+        table, {"stage 1": "12DE", "stage 2": "12CE"}, "12CE", "stage 2"
+    ).figure.axes
+    means = {
+        line.get_label(): line.get_ydata().tolist()
+        for line in left.get_lines()
+        if line.get_label()[0] != "_"
+    }
     assert means == {"12DE": [2.0, 1.5, 1.25], "12CE": [4.0, 3.0, 1.0]}
-    rings = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in left.get_lines() if line.get_label()[0] == "_"]
+    rings = [
+        (line.get_xdata().tolist(), line.get_ydata().tolist())
+        for line in left.get_lines()
+        if line.get_label()[0] == "_"
+    ]
     assert rings == [([1], [1.5]), ([2], [1.0])]
     assert next(iter(curves(right).values())) == ([4.0, 2.0], [1.0, 1.0])
     assert right.get_title() == "stage 2: 2 of 2 nearer to the 12CE"
@@ -332,20 +477,30 @@ def test_gaps_are_means_and_queries():
 
 def test_choices_mark_the_step_and_its_distances():
     far = np.array([[1.0, 4.0, 2.0], [3.0, 2.0, 2.5]])
-    left, right = experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], 2, "iteration 1").figure.axes
+    left, right = experiment_figures.choices(
+        far, far.argmin(0), ["A", "A + B"], 2, "iteration 1"
+    ).figure.axes
     dots, marked, line = left.get_lines()
     assert (dots.get_xdata().tolist(), dots.get_ydata().tolist()) == ([1, 2, 3], [0, 1, 0])
     assert (marked.get_xdata(), marked.get_ydata(), line.get_xdata()) == ([2], [1], [2, 2])
-    assert [bar.get_width() for bar in right.patches] == [4.0, 2.0] and right.get_title() == "Step 2: A + B"
+    assert [bar.get_width() for bar in right.patches] == [
+        4.0,
+        2.0,
+    ] and right.get_title() == "Step 2: A + B"
     assert right.patches[1].get_facecolor()[:3] == pytest.approx(figures.TEACHER)
     assert right.get_lines()[0].get_xdata() == pytest.approx(far.mean(1))
 
 
 def test_every_move_of_the_slider_draws_another_picture(monkeypatch):
     far = np.array([[1.0, 4.0, 2.0], [3.0, 2.0, 2.5]])
-    root, picture, _ = shown(monkeypatch, lambda: widgets.explore(
-        lambda step: experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""), "words",
-        step=ipywidgets.IntSlider(1, 1, 3)))
+    root, picture, _ = shown(
+        monkeypatch,
+        lambda: widgets.explore(
+            lambda step: experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""),
+            "words",
+            step=ipywidgets.IntSlider(1, 1, 3),
+        ),
+    )
     slider, image = root.children[0].children[0], root.children[1]
     pictures = [picture]
     for step in (2, 3):
@@ -360,5 +515,11 @@ def test_bundle_is_live_picture_and_words(monkeypatch):
     view = widgets.Training()
     view.draw([{"step": 0, "student": 1.0}], title="toy")
     bundle = view._bundle()
-    assert "application/vnd.jupyter.widget-view+json" in bundle and "leadkit" in view.widget._dom_classes
-    assert b64decode(json.loads(json.dumps(bundle))["image/png"]) == view.picture.value and "toy" in bundle["text/plain"]
+    assert (
+        "application/vnd.jupyter.widget-view+json" in bundle
+        and "leadkit" in view.widget._dom_classes
+    )
+    assert (
+        b64decode(json.loads(json.dumps(bundle))["image/png"]) == view.picture.value
+        and "toy" in bundle["text/plain"]
+    )

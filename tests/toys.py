@@ -10,22 +10,33 @@ from leadkit.data.sampling import tokenise
 from leadkit.config import Data, Lead, Scale
 from leadkit.training.loop import Schedule
 
-WORDS = ("array axis batch cache class color column count data date default dict edge element error event exception field "
-         "file float format frame function graph group handler image index input integer iterator key label layer length "
-         "line list matrix message method mode model module name node number object option order output path pattern point "
-         "position process query random range result row sample scale sequence server set shape signal size sort source "
-         "state string tensor text").split()
+WORDS = (
+    "array axis batch cache class color column count data date default dict edge element error event exception field "
+    "file float format frame function graph group handler image index input integer iterator key label layer length "
+    "line list matrix message method mode model module name node number object option order output path pattern point "
+    "position process query random range result row sample scale sequence server set shape signal size sort source "
+    "state string tensor text"
+).split()
 
 
-def write_beir(folder: Path, passages: dict[str, str], queries: dict[str, str], qrels: dict[str, dict[str, dict[str, int]]]) -> str:
+def write_beir(
+    folder: Path,
+    passages: dict[str, str],
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, dict[str, int]]],
+) -> str:
     """Write a folder in BEIR layout; return its name for `load`."""
     (folder / "qrels").mkdir(parents=True)
     for stem, texts in (("corpus", passages), ("queries", queries)):
         lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
         (folder / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
     for split, judged in qrels.items():
-        lines = [f"{qid}\t{pid}\t{grade}" for qid, row in judged.items() for pid, grade in row.items()]
-        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
+        lines = [
+            f"{qid}\t{pid}\t{grade}" for qid, row in judged.items() for pid, grade in row.items()
+        ]
+        (folder / "qrels" / f"{split}.tsv").write_text(
+            "query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n"
+        )
     return f"beir:{folder}"
 
 
@@ -37,7 +48,9 @@ def toy(folder: Path, train: int = 24, dev: int = 6, test: int = 6, others: int 
     for i in range(train + dev + test):
         split = "train" if i < train else "dev" if i < train + dev else "test"
         queries[f"q{i}"] = " ".join(draw.sample(passages[f"p{i}"].split(), 3))
-        qrels[split][f"q{i}"] = {f"p{i}": 1} | ({f"p{i - 1}": 1} if split == "train" and i % 4 == 1 else {})
+        qrels[split][f"q{i}"] = {f"p{i}": 1} | (
+            {f"p{i - 1}": 1} if split == "train" and i % 4 == 1 else {}
+        )
     return write_beir(folder, passages, queries, qrels)
 
 
@@ -48,13 +61,27 @@ def isolate(monkeypatch, folder: Path) -> None:
 
 
 def data(name: str, **changes: object) -> Data:
-    return Data(**{"collection": name, "query_tokens": 8, "passage_tokens": 16, "batch": 4, "negatives": 6} | changes)
+    return Data(
+        **{"collection": name, "query_tokens": 8, "passage_tokens": 16, "batch": 4, "negatives": 6}
+        | changes
+    )
 
 
 def scale(name: str, **changes: object) -> Scale:
     """Everything tiny: untrained encoders of 3 and 2 layers, 3 steps each."""
     steps = Schedule(3, 1e-3)
-    values = {"teacher_encoder": "random:3x32", "student_encoder": "random:2x32", "larger_encoder": "random:4x32",
-              "data": data(name), "warm_up": steps, "teacher": steps, "student": steps, "distil": steps, "lead": Lead(k=2),
-              "rerank": 5, "depth": 20, "score_scale": {"DE": 0.1, "CB": 0.01, "CE": 1.0}}
+    values = {
+        "teacher_encoder": "random:3x32",
+        "student_encoder": "random:2x32",
+        "larger_encoder": "random:4x32",
+        "data": data(name),
+        "warm_up": steps,
+        "teacher": steps,
+        "student": steps,
+        "distil": steps,
+        "lead": Lead(k=2),
+        "rerank": 5,
+        "depth": 20,
+        "score_scale": {"DE": 0.1, "CB": 0.01, "CE": 1.0},
+    }
     return Scale("toy", **values | changes)

@@ -45,17 +45,25 @@ class Collection:
     @cached_property
     def passage_row(self) -> Mapping[str, int]:
         """passage id -> its row in the order of `passages`."""
-        return self.passages.rows if isinstance(self.passages, Passages) else {pid: row for row, pid in enumerate(self.passages)}
+        return (
+            self.passages.rows
+            if isinstance(self.passages, Passages)
+            else {pid: row for row, pid in enumerate(self.passages)}
+        )
 
     @cached_property
     def passage_ids(self) -> Sequence[str]:
         """Row -> passage id."""
-        return self.passages.rows.ids if isinstance(self.passages, Passages) else list(self.passages)
+        return (
+            self.passages.rows.ids if isinstance(self.passages, Passages) else list(self.passages)
+        )
 
     def split(self, name: str) -> dict[str, str]:
         """Query id -> text of one split, in the order of its qrels. ValueError for a split that does not exist."""
         if name not in self.qrels:
-            raise ValueError(f"split {name!r} is not in collection {self.name!r}: choose one of {sorted(self.qrels)}")
+            raise ValueError(
+                f"split {name!r} is not in collection {self.name!r}: choose one of {sorted(self.qrels)}"
+            )
         return {qid: self.queries[qid] for qid in self.qrels[name]}
 
 
@@ -89,10 +97,14 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=None) as lines:
+        with opener(
+            path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=None
+        ) as lines:
             for number, line in enumerate(iter(partial(lines.readline, LONGEST), ""), start=1):
                 if len(line) == LONGEST:
-                    raise ValueError(f"{path}, line {number}: it has {LONGEST:,} characters or more; a line is one text")
+                    raise ValueError(
+                        f"{path}, line {number}: it has {LONGEST:,} characters or more; a line is one text"
+                    )
                 if line.strip():
                     yield f"{path}, line {number}", line
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -109,7 +121,9 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
             text = " ".join(("" if title is None else title, row["text"])).strip()
             text.encode()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(f"{where}: not a JSON object in UTF-8 with the string fields _id and text ({error!r:.200})") from None
+            raise ValueError(
+                f"{where}: not a JSON object in UTF-8 with the string fields _id and text ({error!r:.200})"
+            ) from None
         check_id(key, where)
         if not text:
             raise ValueError(f"{where}: {key!r} has an empty text")
@@ -121,7 +135,9 @@ def _read_texts(folder: Path, stem: str) -> dict[str, str]:
     return texts
 
 
-def _read_qrels(path: Path, passages: Mapping[str, str], queries: dict[str, str]) -> dict[str, dict[str, int]]:
+def _read_qrels(
+    path: Path, passages: Mapping[str, str], queries: dict[str, str]
+) -> dict[str, dict[str, int]]:
     """query id -> passage id -> grade of a tab-separated file. ValueError names the file, the line and the field."""
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
     for where, line in _lines(path):
@@ -131,16 +147,22 @@ def _read_qrels(path: Path, passages: Mapping[str, str], queries: dict[str, str]
             qid, pid, score = line.split("\t")
             grade = int(score.replace("_", "?"))  # int("1_0") is 10
         except ValueError:
-            raise ValueError(f"{where}: {line[:80]!r} is not 'query-id TAB corpus-id TAB integer score'") from None
+            raise ValueError(
+                f"{where}: {line[:80]!r} is not 'query-id TAB corpus-id TAB integer score'"
+            ) from None
         if qid not in queries:
             raise ValueError(f"{where}: query-id {qid!r:.80} is not in queries.jsonl")
         if pid not in passages:
             raise ValueError(f"{where}: corpus-id {pid!r:.80} is not in corpus.jsonl")
         if abs(grade) > HIGHEST:
-            raise ValueError(f"{where}: score {score.strip():.80} is not from -{HIGHEST:,} to {HIGHEST:,}")
+            raise ValueError(
+                f"{where}: score {score.strip():.80} is not from -{HIGHEST:,} to {HIGHEST:,}"
+            )
         if (before := qrels[qid].setdefault(pid, grade)) != grade:
-            raise ValueError(f"{where}: query-id {qid!r} and corpus-id {pid!r} stand there a second time, with score {grade} after "
-                             f"{before}")
+            raise ValueError(
+                f"{where}: query-id {qid!r} and corpus-id {pid!r} stand there a second time, with score {grade} after "
+                f"{before}"
+            )
     if not qrels:
         raise ValueError(f"{path} holds no judgement; at least one is needed")
     return dict(qrels)
@@ -162,16 +184,36 @@ def read_beir(folder: Path, name: str) -> Collection:
 def read_python_docs(folder: Path, name: str) -> Collection:
     """Read a folder of python_docs. Its name hashes the extractor's version and the package versions: the fingerprint has them."""
     content = read_beir(folder, name)
-    return replace(content, fingerprint=hashlib.sha256(f"{folder.name} {content.fingerprint}".encode()).hexdigest()[:16])
+    return replace(
+        content,
+        fingerprint=hashlib.sha256(f"{folder.name} {content.fingerprint}".encode()).hexdigest()[
+            :16
+        ],
+    )
 
 
 def read_irds(name: str) -> Collection:
     """Read a collection of ir_datasets, prepared on first use. The fingerprint is over its content."""
-    from leadkit.data import irds  # only when asked: ir_datasets makes folders as soon as it is imported
+    from leadkit.data import (
+        irds,
+    )  # only when asked: ir_datasets makes folders as soon as it is imported
 
     source = irds.source(name.removeprefix("irds:"))
     folder, digests = irds.folder(name.removeprefix("irds:"))
     passages, queries = Passages(folder, digests["corpus.jsonl"]), _read_texts(folder, "queries")
-    qrels = {split: _read_qrels(folder / "qrels" / f"{split}.tsv", passages, queries) for split in source.splits}
-    content = json.dumps({file: value for file, value in digests.items() if not file.endswith(".npy")}, sort_keys=True)
-    return Collection(name, hashlib.sha256(content.encode()).hexdigest()[:16], passages, queries, qrels, source.relevant)
+    qrels = {
+        split: _read_qrels(folder / "qrels" / f"{split}.tsv", passages, queries)
+        for split in source.splits
+    }
+    content = json.dumps(
+        {file: value for file, value in digests.items() if not file.endswith(".npy")},
+        sort_keys=True,
+    )
+    return Collection(
+        name,
+        hashlib.sha256(content.encode()).hexdigest()[:16],
+        passages,
+        queries,
+        qrels,
+        source.relevant,
+    )

@@ -16,9 +16,16 @@ LONGEST_ID = 1000  # characters; every id of an array has the room of the longes
 
 def check_id(key: object, where: str) -> None:
     """ValueError, which begins with `where`, for what cannot be an id: it must stand in a line of qrels or of a run."""
-    if not isinstance(key, str) or not key.isprintable() or " " in key or not 0 < len(key) <= LONGEST_ID:
-        raise ValueError(f"{where}: _id {key!r:.80} must be a non-empty string without white space or control characters, of at "
-                         f"most {LONGEST_ID:,} characters")
+    if (
+        not isinstance(key, str)
+        or not key.isprintable()
+        or " " in key
+        or not 0 < len(key) <= LONGEST_ID
+    ):
+        raise ValueError(
+            f"{where}: _id {key!r:.80} must be a non-empty string without white space or control characters, of at "
+            f"most {LONGEST_ID:,} characters"
+        )
 
 
 class Rows(Mapping[str, int]):
@@ -48,7 +55,9 @@ class Passages(Mapping[str, str]):
 
     def __init__(self, folder: Path, digest: str):
         self.path, self.digest = folder / "corpus.jsonl", digest
-        ids, order, self.starts = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "order", "starts"))
+        ids, order, self.starts = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "order", "starts")
+        )
         self.rows = Rows(ids, order)
 
     def __getitem__(self, pid: str) -> str:
@@ -103,7 +112,9 @@ def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str)
             try:
                 line = json.dumps({"_id": pid, "text": text}, ensure_ascii=False).encode() + b"\n"
             except UnicodeEncodeError as error:
-                raise ValueError(f"{name}: the text of {pid!r} cannot be written in UTF-8 ({error.reason})") from None
+                raise ValueError(
+                    f"{name}: the text of {pid!r} cannot be written in UTF-8 ({error.reason})"
+                ) from None
             chunk.append(pid)
             lengths.append(out.write(line))
             if len(chunk) == FLUSH:
@@ -117,7 +128,9 @@ def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str)
     order = np.argsort(ids, kind="stable")  # (P,)
     ordered = ids[order]
     if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
-        raise ValueError(f"{name}: passage id {str(twice[0])!r} stands there a second time; ids must be unique")
+        raise ValueError(
+            f"{name}: passage id {str(twice[0])!r} stands there a second time; ids must be unique"
+        )
     for file, array in (("ids", ids), ("order", order), ("starts", np.concatenate(starts)[:-1])):
         _save(folder / f"{file}.npy", array)
 

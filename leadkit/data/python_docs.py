@@ -44,9 +44,30 @@ class Variant:
 
 VARIANTS = {
     "python-docs": Variant(
-        ("accelerate", "huggingface-hub", "ipython", "jupyter-server", "matplotlib", "networkx", "numpy", "pandas", "pydantic",
-         "safetensors", "scipy", "seaborn", "sympy", "tokenizers", "torch", "tornado", "tqdm", "transformers"),
-        standard_library=True, test=2000, dev=1000),
+        (
+            "accelerate",
+            "huggingface-hub",
+            "ipython",
+            "jupyter-server",
+            "matplotlib",
+            "networkx",
+            "numpy",
+            "pandas",
+            "pydantic",
+            "safetensors",
+            "scipy",
+            "seaborn",
+            "sympy",
+            "tokenizers",
+            "torch",
+            "tornado",
+            "tqdm",
+            "transformers",
+        ),
+        standard_library=True,
+        test=2000,
+        dev=1000,
+    ),
     "python-docs:smoke": Variant(("networkx",), standard_library=False, test=100, dev=100),
 }
 
@@ -56,14 +77,26 @@ def _sources(variant: Variant) -> list[tuple[str, str]]:
     files = []
     if variant.standard_library:
         root = Path(sysconfig.get_paths()["stdlib"])
-        files += [(path, path.relative_to(root)) for path in root.rglob("*.py")
-                  if not {"site-packages", "dist-packages", "lib2to3"} & set(path.relative_to(root).parts)]
+        files += [
+            (path, path.relative_to(root))
+            for path in root.rglob("*.py")
+            if not {"site-packages", "dist-packages", "lib2to3"} & set(path.relative_to(root).parts)
+        ]
     for package in variant.packages:
         distribution = importlib.metadata.distribution(package)
-        files += [(Path(distribution.locate_file(f)), Path(str(f))) for f in distribution.files or () if f.suffix == ".py"]
-    skip = re.compile(r"^(tests?|testing|idlelib|turtledemo|_?vendor(ed)?|_pyrepl|bin|.*\.data|\.\.)$|^(test_|conftest)")
-    return sorted((str(path), ".".join(rel.with_suffix("").parts).removesuffix(".__init__"))
-                  for path, rel in files if not any(skip.match(part) for part in rel.parts))
+        files += [
+            (Path(distribution.locate_file(f)), Path(str(f)))
+            for f in distribution.files or ()
+            if f.suffix == ".py"
+        ]
+    skip = re.compile(
+        r"^(tests?|testing|idlelib|turtledemo|_?vendor(ed)?|_pyrepl|bin|.*\.data|\.\.)$|^(test_|conftest)"
+    )
+    return sorted(
+        (str(path), ".".join(rel.with_suffix("").parts).removesuffix(".__init__"))
+        for path, rel in files
+        if not any(skip.match(part) for part in rel.parts)
+    )
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
@@ -75,7 +108,9 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
             if text := ast.get_docstring(node):
                 yield name, text
         for child in reversed(list(ast.iter_child_nodes(node))):
-            stack.append((child, f"{name}.{child.name}" if hasattr(child, "name") and child.name else name))
+            stack.append(
+                (child, f"{name}.{child.name}" if hasattr(child, "name") and child.name else name)
+            )
 
 
 def _words(text: str) -> list[str]:
@@ -84,7 +119,9 @@ def _words(text: str) -> list[str]:
 
 def _pair(docstring: str) -> tuple[str, str] | str:
     """(query, passage) of one docstring, or the name of the filter that removes it."""
-    docstring = docstring.encode("utf-8", "ignore").decode()  # a lone surrogate cannot be written to a file
+    docstring = docstring.encode(
+        "utf-8", "ignore"
+    ).decode()  # a lone surrogate cannot be written to a file
     paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", docstring.strip()) if p.strip()]
     if paragraphs and SIGNATURE.match(paragraphs[0]):
         paragraphs = paragraphs[1:]
@@ -104,7 +141,9 @@ def _shingles(passage: str) -> MinHash:
     """MinHash of the passage's 5-word shingles; two passages above Jaccard 0.7 count as one."""
     words = _words(passage)
     sketch = MinHash(num_perm=64, hashfunc=zlib.crc32)
-    sketch.update_batch({" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))})
+    sketch.update_batch(
+        {" ".join(words[i : i + 5]).encode() for i in range(max(1, len(words) - 4))}
+    )
     return sketch
 
 
@@ -128,7 +167,9 @@ def _extract(files: list[tuple[str, str]]) -> tuple[list[tuple[str, str, str, Mi
 
 def _end_with_parent() -> None:
     """In a worker: a thread that waits for the end of the process that started it, which may be killed and not say so."""
-    threading.Thread(target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True).start()
+    threading.Thread(
+        target=lambda: (multiprocessing.parent_process().join(), os._exit(1)), daemon=True
+    ).start()
 
 
 def _hash(text: str) -> str:
@@ -142,11 +183,18 @@ def build(variant: Variant, folder: Path) -> None:
     kept, filtered, others = [], Counter(), multiprocessing.active_children()
     try:
         with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
-            for part, counts in tqdm(pool.map(_extract, chunks), total=len(chunks), desc="reading docstrings", unit="chunk"):
+            for part, counts in tqdm(
+                pool.map(_extract, chunks),
+                total=len(chunks),
+                desc="reading docstrings",
+                unit="chunk",
+            ):
                 kept += part
                 filtered += counts
     except RuntimeError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # ctrl-C before the pool had started: it cannot be shut down either
+        if isinstance(
+            error.__context__, KeyboardInterrupt
+        ):  # ctrl-C before the pool had started: it cannot be shut down either
             for worker in set(multiprocessing.active_children()).difference(others):
                 worker.kill()
                 worker.join()
@@ -203,17 +251,29 @@ def build(variant: Variant, folder: Path) -> None:
             out.write(json.dumps({"_id": pid, "text": passages[pid]}, ensure_ascii=False) + "\n")
     with open(folder / "queries.jsonl", "w", encoding="utf-8") as out:
         for key in sorted(relevant, key=lambda key: text[key][0]):
-            out.write(json.dumps({"_id": text[key][0], "text": text[key][1]}, ensure_ascii=False) + "\n")
+            out.write(
+                json.dumps({"_id": text[key][0], "text": text[key][1]}, ensure_ascii=False) + "\n"
+            )
     for name, keys in splits.items():
         rows = sorted(f"{text[key][0]}\t{pid}\t1" for key in keys for pid in relevant[key])
-        (folder / "qrels" / f"{name}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    counts = {"files": len(files), "filtered": dict(sorted(filtered.items())), "passages": len(passages),
-              "queries": {name: len(keys) for name, keys in splits.items()}}
+        (folder / "qrels" / f"{name}.tsv").write_text(
+            "query-id\tcorpus-id\tscore\n" + "\n".join(rows) + "\n", encoding="utf-8"
+        )
+    counts = {
+        "files": len(files),
+        "filtered": dict(sorted(filtered.items())),
+        "passages": len(passages),
+        "queries": {name: len(keys) for name, keys in splits.items()},
+    }
     (folder / "filters.json").write_text(json.dumps(counts, indent=2) + "\n")
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): digest(p) for p in sorted(folder.rglob("*")) if p.is_file() and p.name != "cache.json"}
+    return {
+        str(p.relative_to(folder)): digest(p)
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != "cache.json"
+    }
 
 
 def folder(name: str) -> Path:
@@ -236,7 +296,10 @@ def folder(name: str) -> Path:
                 return target
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        for left in (target, *CACHE.glob(f".{target.name}.*")):  # damaged, or what a killed process was writing
+        for left in (
+            target,
+            *CACHE.glob(f".{target.name}.*"),
+        ):  # damaged, or what a killed process was writing
             shutil.rmtree(left, ignore_errors=True)  # which leaves the lock, a file
         write_folder(target, save)
     return target

@@ -39,11 +39,19 @@ class Tokens:
     kinds: Tensor | None = None
 
     def to(self, device: torch.device) -> "Tokens":
-        return Tokens(*(None if t is None else t.to(device, non_blocking=True) for t in (self.ids, self.mask, self.kinds)))
+        return Tokens(
+            *(
+                None if t is None else t.to(device, non_blocking=True)
+                for t in (self.ids, self.mask, self.kinds)
+            )
+        )
 
     def split(self, size: int) -> "list[Tokens]":
         """Parts of `size` texts; the last may have fewer."""
-        parts = [t.split(size) if t is not None else repeat(None) for t in (self.ids, self.mask, self.kinds)]
+        parts = [
+            t.split(size) if t is not None else repeat(None)
+            for t in (self.ids, self.mask, self.kinds)
+        ]
         return [Tokens(*part) for part in zip(*parts, strict=False)]
 
 
@@ -71,8 +79,13 @@ class Batch:
         return scores[:, torch.arange(B, device=scores.device)[:, None], columns]
 
     def to(self, device: torch.device) -> "Batch":
-        return replace(self, queries=self.queries.to(device), passages=self.passages.to(device),
-                       positive=self.positive.to(device), pairs=self.pairs and self.pairs.to(device))
+        return replace(
+            self,
+            queries=self.queries.to(device),
+            passages=self.passages.to(device),
+            positive=self.positive.to(device),
+            pairs=self.pairs and self.pairs.to(device),
+        )
 
 
 class Tokenised:
@@ -81,8 +94,21 @@ class Tokenised:
     between, kind: how the tokeniser makes pairs, see `separators`.
     """
 
-    def __init__(self, flat: np.ndarray, offsets: np.ndarray, pad: int, between: np.ndarray = NOTHING, kind: int = 1):
-        self.flat, self.offsets, self.pad, self.between, self.kind = flat, offsets, pad, between, kind
+    def __init__(
+        self,
+        flat: np.ndarray,
+        offsets: np.ndarray,
+        pad: int,
+        between: np.ndarray = NOTHING,
+        kind: int = 1,
+    ):
+        self.flat, self.offsets, self.pad, self.between, self.kind = (
+            flat,
+            offsets,
+            pad,
+            between,
+            kind,
+        )
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -97,7 +123,9 @@ class Tokenised:
     def take(self, rows: list[int]) -> "Tokenised":
         """The texts of these rows alone, in memory."""
         flat = np.concatenate([self.flat[:0], *map(self.row, rows)])
-        return Tokenised(flat, np.cumsum([0, *self.lengths[rows]]), self.pad, self.between, self.kind)
+        return Tokenised(
+            flat, np.cumsum([0, *self.lengths[rows]]), self.pad, self.between, self.kind
+        )
 
     def rows(self, rows: np.ndarray) -> Tokens:
         """The texts of these rows, padded to the longest of them."""
@@ -107,7 +135,10 @@ class Tokenised:
         """The texts of rows[own], padded to the longest of all `rows`."""
         tokens = self.rows(rows[own])
         missing = int((self.offsets[rows + 1] - self.offsets[rows]).max()) - tokens.ids.shape[1]
-        return Tokens(functional.pad(tokens.ids, (0, missing), value=self.pad), functional.pad(tokens.mask, (0, missing)))
+        return Tokens(
+            functional.pad(tokens.ids, (0, missing), value=self.pad),
+            functional.pad(tokens.mask, (0, missing)),
+        )
 
 
 def pad(rows: list[np.ndarray], value: int, kinds: list[np.ndarray] | None = None) -> Tokens:
@@ -119,7 +150,11 @@ def pad(rows: list[np.ndarray], value: int, kinds: list[np.ndarray] | None = Non
         ids[i, : len(row)], mask[i, : len(row)] = row, True
         if kinds is not None:
             types[i, : len(row)] = kinds[i]
-    return Tokens(torch.from_numpy(ids), torch.from_numpy(mask), None if types is None else torch.from_numpy(types))
+    return Tokens(
+        torch.from_numpy(ids),
+        torch.from_numpy(mask),
+        None if types is None else torch.from_numpy(types),
+    )
 
 
 def identity(tokenizer: PreTrainedTokenizerBase) -> dict:
@@ -137,12 +172,16 @@ def separators(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, int]:
     text, pair = backend.encode("a").ids, backend.encode("a", "a")
     between = pair.ids[len(text) : len(pair) - len(text) + 1]
     if pair.ids != [*text, *between, *text[1:]]:
-        raise ValueError(f"tokeniser {tokenizer.name_or_path!r} makes {tokenizer.decode(pair.ids)!r} of the pair 'a', 'a': both "
-                         "must stand there as each stands alone, but for the second one's [CLS]")
+        raise ValueError(
+            f"tokeniser {tokenizer.name_or_path!r} makes {tokenizer.decode(pair.ids)!r} of the pair 'a', 'a': both "
+            "must stand there as each stands alone, but for the second one's [CLS]"
+        )
     return np.array(between, np.int32), pair.type_ids[-1]
 
 
-def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longest: int, cache: Path = CACHE) -> Tokenised:
+def tokenise(
+    texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longest: int, cache: Path = CACHE
+) -> Tokenised:
     """Tokenise once, a few thousand texts at a time; later calls map the cached file.
 
     A cached file that is not what was written is rebuilt. Needs 8 bytes of memory a text, and the file's pages that are looked at.
@@ -158,24 +197,43 @@ def tokenise(texts: Mapping[str, str], tokenizer: PreTrainedTokenizerBase, longe
     def save(temporary: Path) -> None:
         """The tokens of all texts, then 0 and the length of each text."""
         lengths = [np.zeros(1, dtype)]
-        with (open(temporary, "wb") as file,
-              tqdm(total=len(texts), desc="tokenising", unit="text", leave=False, disable=len(texts) < LONG) as bar):
+        with (
+            open(temporary, "wb") as file,
+            tqdm(
+                total=len(texts),
+                desc="tokenising",
+                unit="text",
+                leave=False,
+                disable=len(texts) < LONG,
+            ) as bar,
+        ):
             for some in _portions(texts.values()):
-                rows = tokenizer(some, truncation=True, max_length=longest, return_attention_mask=False)["input_ids"]
-                file.write(np.fromiter(chain.from_iterable(rows), dtype))  # not tofile: it does not notice every full disk
+                rows = tokenizer(
+                    some, truncation=True, max_length=longest, return_attention_mask=False
+                )["input_ids"]
+                file.write(
+                    np.fromiter(chain.from_iterable(rows), dtype)
+                )  # not tofile: it does not notice every full disk
                 lengths.append(np.fromiter(map(len, rows), dtype))
                 bar.update(len(rows))
             file.write(np.concatenate(lengths))
 
     with alone(cache / f".{path.stem}.lock", path):
         if not (path.exists() and seal.exists() and seal.read_bytes() == digest(path).encode()):
-            for unfinished in path.parent.glob(f".{path.stem}.*"):  # what a killed process was writing
+            for unfinished in path.parent.glob(
+                f".{path.stem}.*"
+            ):  # what a killed process was writing
                 unfinished.unlink()
             write(path, save)
             write(seal, lambda temporary: temporary.write_text(digest(path)))
     mapped = np.memmap(path, dtype, mode="r")
     count = len(texts) + 1
-    return Tokenised(mapped[:-count], np.cumsum(mapped[-count:], dtype=np.int64), tokenizer.pad_token_id, *separators(tokenizer))
+    return Tokenised(
+        mapped[:-count],
+        np.cumsum(mapped[-count:], dtype=np.int64),
+        tokenizer.pad_token_id,
+        *separators(tokenizer),
+    )
 
 
 def _portions(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -200,14 +258,18 @@ class Group:
     negatives: tuple[int, ...] = ()  # empty: any passage of the collection
 
 
-def groups(collection: Collection, split: str, negatives: Mapping[str, list[str]] | None = None) -> list[Group]:
+def groups(
+    collection: Collection, split: str, negatives: Mapping[str, list[str]] | None = None
+) -> list[Group]:
     """The queries of a split with their relevant passages (grade >= 1) and mined negatives; relevant ones are never negatives."""
     row, found = collection.passage_row, []
     for i, qid in enumerate(collection.split(split)):
         relevant = {row[pid] for pid, grade in collection.qrels[split][qid].items() if grade > 0}
         pool = (row[pid] for pid in (negatives or {}).get(qid, ()))
         if relevant:
-            found.append(Group(i, tuple(sorted(relevant)), tuple(p for p in pool if p not in relevant)))
+            found.append(
+                Group(i, tuple(sorted(relevant)), tuple(p for p in pool if p not in relevant))
+            )
     return found
 
 
@@ -216,10 +278,20 @@ class Sampler:
 
     def __init__(self, groups: list[Group], passages: int, batch: int, per_query: int, seed: int):
         if batch > len(groups):
-            raise ValueError(f"batch {batch} is larger than the {len(groups)} training queries; use at most {len(groups)}")
+            raise ValueError(
+                f"batch {batch} is larger than the {len(groups)} training queries; use at most {len(groups)}"
+            )
         if passages <= batch * per_query:
-            raise ValueError(f"batch {batch} of {per_query} passages needs more than {batch * per_query} passages, not {passages}")
-        self.groups, self.passages, self.batch, self.per_query, self.seed = groups, passages, batch, per_query, seed
+            raise ValueError(
+                f"batch {batch} of {per_query} passages needs more than {batch * per_query} passages, not {passages}"
+            )
+        self.groups, self.passages, self.batch, self.per_query, self.seed = (
+            groups,
+            passages,
+            batch,
+            per_query,
+            seed,
+        )
         self.steps = len(groups) // batch  # per epoch
         self._epoch, self._plan = -1, []
 
@@ -248,12 +320,18 @@ class Sampler:
         batch, random = self._plan[at], np.random.default_rng((self.seed, step, 1))
         relevant = {p for group in batch for p in group.relevant}
         if self.passages - len(relevant) < self.per_query - 1:
-            raise ValueError(f"batch {self.batch}: {len(relevant)} of the {self.passages} passages are relevant to a query of step "
-                             f"{step}, which leaves too few for {self.per_query - 1} negatives; use a smaller batch")
+            raise ValueError(
+                f"batch {self.batch}: {len(relevant)} of the {self.passages} passages are relevant to a query of step "
+                f"{step}, which leaves too few for {self.per_query - 1} negatives; use a smaller batch"
+            )
         passages = np.empty((len(batch), self.per_query), np.int64)  # (B, n)
         for b, group in enumerate(batch):
             pool = [p for p in group.negatives if p not in relevant]
-            drawn = list(random.choice(pool, min(self.per_query - 1, len(pool)), replace=False)) if pool else []
+            drawn = (
+                list(random.choice(pool, min(self.per_query - 1, len(pool)), replace=False))
+                if pool
+                else []
+            )
             while len(drawn) < self.per_query - 1:
                 p = int(random.integers(self.passages))
                 if p not in relevant and p not in drawn:
@@ -265,8 +343,21 @@ class Sampler:
 class Batches:
     """Step -> `Batch`, for one tokeniser: of several processes, this one's share of it."""
 
-    def __init__(self, sampler: Sampler, queries: Tokenised, passages: Tokenised, own: bool = False, pairs: bool = False):
-        self.sampler, self.queries, self.passages, self.own, self.pairs = sampler, queries, passages, own, pairs
+    def __init__(
+        self,
+        sampler: Sampler,
+        queries: Tokenised,
+        passages: Tokenised,
+        own: bool = False,
+        pairs: bool = False,
+    ):
+        self.sampler, self.queries, self.passages, self.own, self.pairs = (
+            sampler,
+            queries,
+            passages,
+            own,
+            pairs,
+        )
         self.share = processes.share(sampler.batch, "batch")
 
     def __call__(self, step: int) -> Batch:
@@ -274,11 +365,23 @@ class Batches:
         (B, n), b = passages.shape, self.share
         positive = (torch.zeros(B, dtype=torch.long) if self.own else torch.arange(B) * n)[b]
         p = slice(b.start * n, b.stop * n)
-        together = pair(self.queries, self.passages, np.repeat(queries[b], n), passages[b].ravel()) if self.pairs else None
-        return Batch(self.queries.part(queries, b), self.passages.part(passages.ravel(), p), positive, self.own, together)
+        together = (
+            pair(self.queries, self.passages, np.repeat(queries[b], n), passages[b].ravel())
+            if self.pairs
+            else None
+        )
+        return Batch(
+            self.queries.part(queries, b),
+            self.passages.part(passages.ravel(), p),
+            positive,
+            self.own,
+            together,
+        )
 
 
-def pair(queries: Tokenised, passages: Tokenised, query_rows: np.ndarray, passage_rows: np.ndarray) -> Tokens:
+def pair(
+    queries: Tokenised, passages: Tokenised, query_rows: np.ndarray, passage_rows: np.ndarray
+) -> Tokens:
     """[CLS] query [SEP] passage [SEP] of each pair, as the tokeniser makes them, with its token types."""
     rows, kinds = [], []
     for q, p in zip(query_rows, passage_rows, strict=True):

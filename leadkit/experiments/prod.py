@@ -21,7 +21,15 @@ from leadkit.models.encoders import load_tokenizer
 from leadkit.files import write_json
 from leadkit.experiments.pipeline import TEACHERS, Pipeline
 from leadkit.models.retrievers import Tower
-from leadkit.experiments.store import DEVICE, Evaluate, Stage, Trained, collection, passages_of, queries_of
+from leadkit.experiments.store import (
+    DEVICE,
+    Evaluate,
+    Stage,
+    Trained,
+    collection,
+    passages_of,
+    queries_of,
+)
 from leadkit.training.loop import Schedule, fit
 
 ROWS = ("PROD direct", "PROD stage 1", "PROD stage 2", "PROD stage 3", "PROD")
@@ -34,7 +42,9 @@ class Terms:
 
     hard: float = 0.1  # of the gold label; published: 0.1
     soft: float = 0.9  # of the teacher; published: 0.9
-    keep: float = 1.0  # of the student as it entered the stage; published: 1, in the first stage none
+    keep: float = (
+        1.0  # of the student as it entered the stage; published: 1, in the first stage none
+    )
     tau_d: float = 4.0  # published: 4
 
     def __post_init__(self) -> None:
@@ -53,16 +63,24 @@ class Progression:
     passages: int = 4  # per query, wherever a CE is trained or teaches; published: 16 (one positive, 15 negatives)
     pace: float = 0.2  # learning rate of the data stage over that of a teacher stage; published: 1e-5 over 5e-5
     epochs: int = 3  # passes of the data stage over its queries; published: 3 to 4
-    first: int = 2  # the student's rank of its first relevant passage in the data stage, from; published: 2
+    first: int = (
+        2  # the student's rank of its first relevant passage in the data stage, from; published: 2
+    )
     last: int = 15  # and to; published: 15
-    rerank: int = 15  # of the student's passages, so many are ranked by the teacher; published: 1,000
+    rerank: int = (
+        15  # of the student's passages, so many are ranked by the teacher; published: 1,000
+    )
 
     def __post_init__(self) -> None:
         if not 1 < self.first <= self.last <= self.rerank:
-            raise ValueError(f"first, last, rerank are {self.first}, {self.last}, {self.rerank}: they must be ranks in rising "
-                             "order, from 2")
+            raise ValueError(
+                f"first, last, rerank are {self.first}, {self.last}, {self.rerank}: they must be ranks in rising "
+                "order, from 2"
+            )
         if self.epochs < 1 or self.passages < 2:
-            raise ValueError(f"epochs is {self.epochs}, passages {self.passages}: at least 1 and 2 are needed")
+            raise ValueError(
+                f"epochs is {self.epochs}, passages {self.passages}: at least 1 and 2 are needed"
+            )
 
 
 @dataclass(frozen=True)
@@ -87,9 +105,17 @@ class Lagging(Stage):
         top = dense.Run(own.rows[at], own.scores[at])
         taught = dense.rerank(model, queries, passages_of(model.tower, self.data), top, self.rerank)
         confusing = dense.hard_negatives(own, near, self.data.passages - 1)
-        write_json(self.folder / "near.json", [
-            {**asdict(group), "student": rank(own, group), "teacher": rank(taught, replace(group, query=i))}
-            for i, group in enumerate(confusing)])
+        write_json(
+            self.folder / "near.json",
+            [
+                {
+                    **asdict(group),
+                    "student": rank(own, group),
+                    "teacher": rank(taught, replace(group, query=i)),
+                }
+                for i, group in enumerate(confusing)
+            ],
+        )
 
     def near(self) -> list[dict]:
         """The near queries: query, relevant, negatives; the student's and the teacher's rank of its first relevant passage."""
@@ -98,12 +124,16 @@ class Lagging(Stage):
     def groups(self) -> list[Group]:
         """Those that the teacher answers first. ValueError where they do not fill a batch."""
         first = [row for row in self.near() if row["teacher"] == 1]
-        behind = [Group(row["query"], tuple(row["relevant"]), tuple(row["negatives"])) for row in first]
+        behind = [
+            Group(row["query"], tuple(row["relevant"]), tuple(row["negatives"])) for row in first
+        ]
         if len(behind) < self.data.batch:
             found = groups(collection(self.data.collection), "train")
-            raise ValueError(f"{len(behind)} of {len(found)} training queries are answered first by the teacher and {self.first} "
-                             f"to {self.last} by the student, fewer than a batch of {self.data.batch}: stop before the data stage, "
-                             "or raise `last`")
+            raise ValueError(
+                f"{len(behind)} of {len(found)} training queries are answered first by the teacher and {self.first} "
+                f"to {self.last} by the student, fewer than a batch of {self.data.batch}: stop before the data stage, "
+                "or raise `last`"
+            )
         return behind
 
 
@@ -145,12 +175,26 @@ class Progress(Trained):
                 _, teacher_final = teacher(taught(step).to(DEVICE))
                 before_final = before(batch)[1] if before else None
             _, student_final = student(batch)
-            loss = losses.progressive_loss(student_final, teacher_final, before_final, batch.positive, **asdict(self.terms))
+            loss = losses.progressive_loss(
+                student_final, teacher_final, before_final, batch.positive, **asdict(self.terms)
+            )
             return {part: getattr(loss, part) for part in ("total", "response", "keep", "student")}
 
-        schedule = replace(self.schedule, steps=self.epochs * at.sampler.steps) if self.epochs else self.schedule
+        schedule = (
+            replace(self.schedule, steps=self.epochs * at.sampler.steps)
+            if self.epochs
+            else self.schedule
+        )
         label = f"PROD, {teacher.layers}{teacher.architecture} -> {student.layers}{student.architecture}"
-        log = fit(student, loss_at, schedule, self.seed, self.folder, label, describe=lambda s: str(at.sampler(s)[0].tolist()))
+        log = fit(
+            student,
+            loss_at,
+            schedule,
+            self.seed,
+            self.folder,
+            label,
+            describe=lambda s: str(at.sampler(s)[0].tolist()),
+        )
         student.save(self.folder / "retriever", load_tokenizer(self.tower.encoder))
         write_json(self.folder / "log.json", log)
 
@@ -163,35 +207,81 @@ class PROD:
     stage; the last one also teaches the data stage.
     """
 
-    def __init__(self, scale: Scale, large: Tower | None = None, seed: int = 0, progression: Progression = Progression()):
+    def __init__(
+        self,
+        scale: Scale,
+        large: Tower | None = None,
+        seed: int = 0,
+        progression: Progression = Progression(),
+    ):
         smaller = Pipeline(scale, seed, "CE").teacher.tower
         large = large or replace(smaller, encoder=scale.larger_encoder)
         if large.architecture != "CE":
             raise ValueError(f"large is a {large.architecture}: the last teacher must be a CE")
-        self.scale, self.seed, self.progression, self.pipeline = scale, seed, progression, Pipeline(scale, seed, "DE")
-        data, first, terms = replace(scale.data, passages=progression.passages), self.pipeline, progression.terms
+        self.scale, self.seed, self.progression, self.pipeline = (
+            scale,
+            seed,
+            progression,
+            Pipeline(scale, seed, "DE"),
+        )
+        data, first, terms = (
+            replace(scale.data, passages=progression.passages),
+            self.pipeline,
+            progression.terms,
+        )
         alone = replace(terms, keep=0.0)
-        self.stages = [Progress(scale.data, first.student, first.teacher, first.negatives, scale.distil, alone, seed=seed + STRIDE)]
+        self.stages = [
+            Progress(
+                scale.data,
+                first.student,
+                first.teacher,
+                first.negatives,
+                scale.distil,
+                alone,
+                seed=seed + STRIDE,
+            )
+        ]
         miner = first.teacher  # after the first stage the 12DE mines, then the student itself
         for i, tower in enumerate((smaller, large), start=2):
             negatives = Mine(scale.data, miner)
             teacher = WarmUp(data, tower, scale.teacher, negatives, seed)
-            miner = Progress(data, self.stages[-1], teacher, negatives, scale.distil, terms, seed=seed + STRIDE * i)
+            miner = Progress(
+                data,
+                self.stages[-1],
+                teacher,
+                negatives,
+                scale.distil,
+                terms,
+                seed=seed + STRIDE * i,
+            )
             self.stages.append(miner)
         own = Evaluate(scale.data, miner, "train", max(scale.data.negatives, progression.rerank))
-        lagging = Lagging(data, own, teacher, progression.first, progression.last, progression.rerank)
+        lagging = Lagging(
+            data, own, teacher, progression.first, progression.last, progression.rerank
+        )
         slower = replace(scale.distil, learning_rate=progression.pace * scale.distil.learning_rate)
-        self.stages.append(Progress(data, miner, teacher, lagging, slower, terms, progression.epochs, seed + STRIDE * 4))
+        self.stages.append(
+            Progress(
+                data, miner, teacher, lagging, slower, terms, progression.epochs, seed + STRIDE * 4
+            )
+        )
         # What the progression is compared with: the largest teacher alone, as long.
         longer = replace(scale.distil, steps=3 * scale.distil.steps)
-        self.direct = Progress(data, first.student, teacher, negatives, longer, alone, seed=seed + STRIDE)
+        self.direct = Progress(
+            data, first.student, teacher, negatives, longer, alone, seed=seed + STRIDE
+        )
 
     def experiments(self, split: str = "test") -> dict[str, Evaluate]:
         """The students by name: after each teacher, after the data stage ("PROD"), and without a progression ("PROD direct")."""
-        return {name: self.pipeline.evaluate(stage, split) for name, stage in zip(ROWS, (self.direct, *self.stages), strict=True)}
+        return {
+            name: self.pipeline.evaluate(stage, split)
+            for name, stage in zip(ROWS, (self.direct, *self.stages), strict=True)
+        }
 
 
-STAR = tuple(f"PROD*{plus} 12{teacher}" for plus in ("", " + LEAD") for teacher in TEACHERS)  # with RD, with LEAD's loss
+STAR = tuple(
+    f"PROD*{plus} 12{teacher}" for plus in ("", " + LEAD") for teacher in TEACHERS
+)  # with RD, with LEAD's loss
 
 
 def prod_star(scale: Scale, seed: int = 0, lead: bool = False) -> dict[str, Distil]:
@@ -202,7 +292,9 @@ def prod_star(scale: Scale, seed: int = 0, lead: bool = False) -> dict[str, Dist
     chain, student = {}, None
     for i, (name, teacher) in enumerate(zip(STAR[3:] if lead else STAR[:3], TEACHERS, strict=True)):
         stage = Pipeline(scale, seed, teacher).distil("LEAD" if lead else "RD")
-        student = chain[name] = replace(stage, student=student or stage.student, seed=seed + STRIDE * i)
+        student = chain[name] = replace(
+            stage, student=student or stage.student, seed=seed + STRIDE * i
+        )
     return chain
 
 
@@ -212,7 +304,10 @@ def table_9(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evalu
     return {name: Pipeline(scale, seed).evaluate(stage, split) for name, stage in chains.items()}
 
 
-TABLES = {"9": ("student", *STAR), "prod": ("student", *ROWS)}  # the student where every chain starts: recipes.py
+TABLES = {
+    "9": ("student", *STAR),
+    "prod": ("student", *ROWS),
+}  # the student where every chain starts: recipes.py
 
 
 def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:

@@ -68,7 +68,10 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        inputs = {f.name: v.key if isinstance(v := getattr(self, f.name), Stage) else _plain(v) for f in fields(self)}
+        inputs = {
+            f.name: v.key if isinstance(v := getattr(self, f.name), Stage) else _plain(v)
+            for f in fields(self)
+        }
         if isinstance(tower := getattr(self, "tower", None), Tower):
             inputs["encoder"] = encoder_digest(tower.encoder)
         return fingerprint([self.kind, inputs, collection(self.data.collection).fingerprint])
@@ -85,7 +88,9 @@ class Stage:
         """Whether the stage stands whole: every file is what was written."""
         try:
             seal = json.loads((self.folder / "stage.json").read_text())
-            whole = all(digest(self.folder / name) == value for name, value in seal["files"].items())
+            whole = all(
+                digest(self.folder / name) == value for name, value in seal["files"].items()
+            )
             return whole and {"stage", "seconds"} <= seal.keys()
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
@@ -94,8 +99,14 @@ class Stage:
         """Run the stage unless it is finished; return its folder. A second program that asks for it waits for the first."""
         processes.agree(self.key, f"stage {self.kind}")
         if not processes.mains(processes.main() and self.finished()):
-            with alone(self.folder.with_suffix(".lock"), self.folder) if processes.main() else nullcontext():
-                if not processes.mains(processes.main() and self.finished()):  # the first may just have finished it
+            with (
+                alone(self.folder.with_suffix(".lock"), self.folder)
+                if processes.main()
+                else nullcontext()
+            ):
+                if not processes.mains(
+                    processes.main() and self.finished()
+                ):  # the first may just have finished it
                     self._run()
                     processes.wait()  # until the main process has written
         return self.folder
@@ -111,7 +122,9 @@ class Stage:
         try:
             self.run()
         except KeyboardInterrupt as stop:
-            stop.args = (f"{self.folder} is not finished: ask for it again and it goes on, a training from its last checkpoint",)
+            stop.args = (
+                f"{self.folder} is not finished: ask for it again and it goes on, a training from its last checkpoint",
+            )
             raise
         if processes.main():
             self._seal(time.monotonic() - started)
@@ -122,7 +135,11 @@ class Stage:
             temporary.unlink()
         for unfinished in self.folder.glob(".*"):  # what a killed process was writing
             shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
-        files = {str(p.relative_to(self.folder)): digest(p) for p in sorted(self.folder.rglob("*")) if p.is_file()}
+        files = {
+            str(p.relative_to(self.folder)): digest(p)
+            for p in sorted(self.folder.rglob("*"))
+            if p.is_file()
+        }
         seal = {"stage": self.describe(), "seconds": round(seconds, 1), "files": files}
         write_json(self.folder / "stage.json", seal)
 
@@ -168,7 +185,9 @@ class Evaluate(Stage):
     depth: int
     first: "Evaluate | None" = None
     rerank: int = 0
-    teacher: bool = False  # evaluate the jointly trained teacher of a distillation instead of the student
+    teacher: bool = (
+        False  # evaluate the jointly trained teacher of a distillation instead of the student
+    )
 
     def run(self) -> None:
         started = time.monotonic()
@@ -177,25 +196,40 @@ class Evaluate(Stage):
         values = per_query(run, texts, self.split)
         ranking = {"rows": torch.from_numpy(run.rows).int(), "scores": torch.from_numpy(run.scores)}
         write_tensors(self.folder / "run.safetensors", ranking)
-        write_json(self.folder / "record.json", {
-            "stage": self.describe(), "key": self.key,
-            "collection": texts.name, "fingerprint": texts.fingerprint, "split": self.split,
-            "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
-            "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
-            "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
-            "seconds": round(time.monotonic() - started, 1),
-            "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-            "device": device_name(), "versions": versions()})
+        write_json(
+            self.folder / "record.json",
+            {
+                "stage": self.describe(),
+                "key": self.key,
+                "collection": texts.name,
+                "fingerprint": texts.fingerprint,
+                "split": self.split,
+                "measures": {name: round(float(v.mean()), 6) for name, v in values.items()},
+                "per_query": {name: [round(float(x), 6) for x in v] for name, v in values.items()},
+                "training_seconds": self.retriever.seconds() if self.retriever else 0.0,
+                "seconds": round(time.monotonic() - started, 1),
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "device": device_name(),
+                "versions": versions(),
+            },
+        )
 
     def _search(self) -> searching.Run:
         if self.retriever is None:
             return searching.bm25(collection(self.data.collection), self.split, self.depth)
-        model = load_retriever(self.retriever.done() / ("teacher" if self.teacher else "retriever")).to(DEVICE)
-        queries, passages = queries_of(model.tower, self.data, self.split), passages_of(model.tower, self.data)
+        model = load_retriever(
+            self.retriever.done() / ("teacher" if self.teacher else "retriever")
+        ).to(DEVICE)
+        queries, passages = (
+            queries_of(model.tower, self.data, self.split),
+            passages_of(model.tower, self.data),
+        )
         if self.first:
             return searching.rerank(model, queries, passages, self.first.ranking(), self.rerank)
         if not isinstance(model, DualEncoder):
-            raise ValueError(f"a {model.architecture} cannot search a collection: give `first`, the run whose top it re-ranks")
+            raise ValueError(
+                f"a {model.architecture} cannot search a collection: give `first`, the run whose top it re-ranks"
+            )
         return searching.retrieve(model, queries, passages, self.depth)
 
     def ranking(self) -> searching.Run:
@@ -219,8 +253,10 @@ class Evaluate(Stage):
         if self.retriever:
             visit(self.retriever)
         trained = [stage for stage in behind.values() if isinstance(stage, Trained)]
-        return {"seconds": round(sum(stage.seconds() for stage in trained), 1),
-                "teacher_passes": sum(stage.teachers() * len(stage.log()) for stage in trained)}
+        return {
+            "seconds": round(sum(stage.seconds() for stage in trained), 1),
+            "teacher_passes": sum(stage.teachers() * len(stage.log()) for stage in trained),
+        }
 
     def values(self, measure: str = MEASURES[0]) -> np.ndarray:
         """(Q,): one measure for each query of the split."""
@@ -238,12 +274,20 @@ def processor() -> str:
 
 def device_name() -> str:
     """The device that computes, in words."""
-    return processor() if torch.cuda.is_available() else f"CPU, {processor()}, {torch.get_num_threads()} threads"
+    return (
+        processor()
+        if torch.cuda.is_available()
+        else f"CPU, {processor()}, {torch.get_num_threads()} threads"
+    )
 
 
 def versions() -> dict[str, str]:
     """Versions of what decides the numbers."""
     import transformers
 
-    return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__,
-            "numpy": np.__version__}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+    }

@@ -72,16 +72,28 @@ def _tower(described: dict | None, part: str) -> dict | None:
 def likenesses(described: dict) -> list[tuple[str, int]]:
     """(what the stage has in common with those that take as long, its units of work), the closest first: the same but for the
     seeds; the same kind, method, schedule and towers; the same kind, by the step. The data are always the same."""
+
     def unseeded(value: object) -> object:
-        return {k: unseeded(v) for k, v in value.items() if k != "seed"} if isinstance(value, dict) else value
+        return (
+            {k: unseeded(v) for k, v in value.items() if k != "seed"}
+            if isinstance(value, dict)
+            else value
+        )
 
     if "retriever" in described:
-        models = [_tower(described["retriever"], "teacher" if described.get("teacher") else "student")]
+        models = [
+            _tower(described["retriever"], "teacher" if described.get("teacher") else "student")
+        ]
     else:
         models = [_tower(described, part) for part in ("student", "teacher")]
-    own = [described.get(name) for name in ("kind", "data", "method", "schedule", "rerank")] + models
-    return [(fingerprint(unseeded(described)), 1), (fingerprint(own), 1),
-            (fingerprint(own[:2]), described.get("schedule", {}).get("steps", 1))]
+    own = [
+        described.get(name) for name in ("kind", "data", "method", "schedule", "rerank")
+    ] + models
+    return [
+        (fingerprint(unseeded(described)), 1),
+        (fingerprint(own), 1),
+        (fingerprint(own[:2]), described.get("schedule", {}).get("steps", 1)),
+    ]
 
 
 class Estimates:
@@ -93,7 +105,9 @@ class Estimates:
             self.learn(folder)
 
     def learn(self, folder: Path) -> None:
-        with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # not a finished stage
+        with suppress(
+            OSError, ValueError, KeyError, TypeError, AttributeError
+        ):  # not a finished stage
             seal = json.loads((folder / "stage.json").read_text())
             for likeness, work in likenesses(seal["stage"]):
                 self.seen[likeness].append(seal["seconds"] / work)
@@ -102,7 +116,14 @@ class Estimates:
         """None: nothing like it was ever finished."""
         if stage.key not in self.likenesses:
             self.likenesses[stage.key] = likenesses(stage.describe())
-        return next((median(self.seen[like]) * work for like, work in self.likenesses[stage.key] if like in self.seen), None)
+        return next(
+            (
+                median(self.seen[like]) * work
+                for like, work in self.likenesses[stage.key]
+                if like in self.seen
+            ),
+            None,
+        )
 
 
 def time_left(todo: list[Stage], seconds: dict[str, float | None], jobs: int) -> str:
@@ -110,8 +131,19 @@ def time_left(todo: list[Stage], seconds: dict[str, float | None], jobs: int) ->
     known = {stage.key: seconds[stage.key] or 0.0 for stage in todo}
     unknown = Counter(stage.kind for stage in todo if seconds[stage.key] is None)
     longest = max([sum(known.values()) / jobs, *chains(todo, known).values()])
-    parts = [f"about {timedelta(seconds=round(longest))}"] if unknown.total() < len(todo) or not todo else []
-    return " and ".join(parts + ([f"an unknown time ({', '.join(f'{n} {k}' for k, n in unknown.items())})"] if unknown else []))
+    parts = (
+        [f"about {timedelta(seconds=round(longest))}"]
+        if unknown.total() < len(todo) or not todo
+        else []
+    )
+    return " and ".join(
+        parts
+        + (
+            [f"an unknown time ({', '.join(f'{n} {k}' for k, n in unknown.items())})"]
+            if unknown
+            else []
+        )
+    )
 
 
 def titles(todo: list[Stage], every: dict[int, dict[str, Stage]]) -> dict[str, str]:
@@ -131,7 +163,9 @@ def log_of(stage: Stage) -> Path:
 
 def _run(stage: Stage, runs: Path, threads: int) -> None:
     """What the stage's process does. If the stage fails, the last line of its log says why and the exit code is 1."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # unwinds, so that temporary files are removed
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # unwinds, so that temporary files are removed
     store.RUNS = runs
     if threads:
         torch.set_num_threads(threads)
@@ -149,7 +183,9 @@ def _start(stage: Stage, threads: int) -> BaseProcess:
     log_of(stage).write_text("")
     process = PROCESSES.Process(target=_run, args=(stage, store.RUNS, threads))
     resource_tracker.ensure_running()  # which would unblock the signal
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # inherited: ctrl-C in the terminal is for the sweep alone
+    signal.pthread_sigmask(
+        signal.SIG_BLOCK, [signal.SIGINT]
+    )  # inherited: ctrl-C in the terminal is for the sweep alone
     process.start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     return process
@@ -166,7 +202,10 @@ def _why(stage: Stage, code: int) -> str:
 def _signals() -> Iterator[list[int]]:
     """A list that receives SIGINT and SIGTERM, which interrupt nothing meanwhile."""
     received = []
-    before = {n: signal.signal(n, lambda number, _: received.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        n: signal.signal(n, lambda number, _: received.append(number))
+        for n in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:
@@ -178,7 +217,9 @@ def _signals() -> Iterator[list[int]]:
 def _environment(threads: int) -> Iterator[None]:
     """What the processes of stages inherit: libraries read it once, when they are loaded."""
     before = dict(os.environ)
-    os.environ |= {"GLIBC_TUNABLES": MEMORY} | before | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    os.environ |= (
+        {"GLIBC_TUNABLES": MEMORY} | before | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    )
     try:
         yield
     finally:
@@ -186,7 +227,9 @@ def _environment(threads: int) -> Iterator[None]:
         os.environ.update(before)
 
 
-def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str]) -> dict[str, str]:
+def run(
+    todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str]
+) -> dict[str, str]:
     """Run the stages (inputs first), `jobs` at a time, the longest remaining chain first. SIGINT, SIGTERM: SystemExit 130, 143.
 
     Returns key -> why the stage failed; "" for a stage that did not run because it needs one that failed.
@@ -199,15 +242,30 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
         spent = {stage.key: time.monotonic() - started for _, stage, started in running.values()}
         going = [stage for stage in todo if stage.key in waiting or stage.key in spent]
         whole = {stage.key: estimates(stage) for stage in going}
-        return time_left(going, {k: s and max(0.0, s - spent.get(k, 0.0)) for k, s in whole.items()}, jobs) + " left"
+        return (
+            time_left(
+                going, {k: s and max(0.0, s - spent.get(k, 0.0)) for k, s in whole.items()}, jobs
+            )
+            + " left"
+        )
 
-    bar = tqdm(total=len(todo), disable=None, bar_format="{n_fmt}/{total_fmt} stages |{bar}| {elapsed}, {desc}")
+    bar = tqdm(
+        total=len(todo),
+        disable=None,
+        bar_format="{n_fmt}/{total_fmt} stages |{bar}| {elapsed}, {desc}",
+    )
     with bar, _environment(threads), _signals() as stopped:
         try:
             while not stopped:
                 ahead = chains(todo, {stage.key: estimates(stage) or 1.0 for stage in todo})
-                ready = [stage for stage in waiting.values() if unfinished.isdisjoint(needed.key for needed in stage.inputs())]
-                for stage in sorted(ready, key=lambda stage: -ahead[stage.key])[: jobs - len(running)]:
+                ready = [
+                    stage
+                    for stage in waiting.values()
+                    if unfinished.isdisjoint(needed.key for needed in stage.inputs())
+                ]
+                for stage in sorted(ready, key=lambda stage: -ahead[stage.key])[
+                    : jobs - len(running)
+                ]:
                     process = _start(waiting.pop(stage.key), threads)
                     running[process.sentinel] = process, stage, time.monotonic()
                 if not running:
@@ -225,11 +283,15 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
                     else:
                         failed[stage.key] = _why(stage, process.exitcode)
                         for other in todo:
-                            if other.key in waiting and any(needed.key in failed for needed in other.inputs()):
+                            if other.key in waiting and any(
+                                needed.key in failed for needed in other.inputs()
+                            ):
                                 del waiting[other.key]
                                 failed[other.key] = ""
                     how = "failed" if stage.key in failed else f"{time.monotonic() - started:.0f} s"
-                    bar.write(f"[{len(todo) - len(unfinished)}/{len(todo)}] {named[stage.key]}: {how}; {left()}")
+                    bar.write(
+                        f"[{len(todo) - len(unfinished)}/{len(todo)}] {named[stage.key]}: {how}; {left()}"
+                    )
         finally:
             for process, *_ in running.values():
                 process.terminate()
@@ -238,8 +300,11 @@ def run(todo: list[Stage], jobs: int, estimates: Estimates, named: dict[str, str
                 process.kill()  # what a stage writes is never half-written
                 process.join()
     if stopped:
-        print(f"stopped with {len(todo) - len(unfinished)} of {len(todo)} stages finished: the same command goes on from there, "
-              "and in a training from its last checkpoint", file=sys.stderr)
+        print(
+            f"stopped with {len(todo) - len(unfinished)} of {len(todo)} stages finished: the same command goes on from there, "
+            "and in a training from its last checkpoint",
+            file=sys.stderr,
+        )
         raise SystemExit(128 + stopped[0])
     return failed
 
@@ -252,21 +317,41 @@ def jobs_by_default() -> int:
 def finish(label: str, every: dict[int, dict[str, Stage]], jobs: int) -> set[str]:
     """Run what is missing of each seed's experiments, `jobs` stages at a time, after saying what and how long; say what failed.
     Returns the keys of the stages that failed or need one that did."""
-    todo, estimates = missing([stage for experiments in every.values() for stage in experiments.values()]), Estimates()
+    todo, estimates = (
+        missing([stage for experiments in every.values() for stage in experiments.values()]),
+        Estimates(),
+    )
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(stage.kind for stage in todo).items())
-    print(f"{label}: " + (
-        f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
-        f"jobs = {jobs}" if todo else "everything is finished"), flush=True)
+    print(
+        f"{label}: "
+        + (
+            f"{len(todo)} stages to run ({kinds}), {time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)} with "
+            f"jobs = {jobs}"
+            if todo
+            else "everything is finished"
+        ),
+        flush=True,
+    )
     named = titles(todo, every)
     failed = run(todo, jobs, estimates, named) if todo else {}
     for stage in todo:
         if failed.get(stage.key):
-            print(f"{named[stage.key]} failed: {failed[stage.key]}; see {log_of(stage)}", file=sys.stderr)
+            print(
+                f"{named[stage.key]} failed: {failed[stage.key]}; see {log_of(stage)}",
+                file=sys.stderr,
+            )
     return set(failed)
 
 
-def sweep(tables: tuple[str, ...], scale: Scale, seeds: int, jobs: int | None = None, split: str = "test",
-          out: Path | None = None, first: int = 0) -> int:
+def sweep(
+    tables: tuple[str, ...],
+    scale: Scale,
+    seeds: int,
+    jobs: int | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    first: int = 0,
+) -> int:
     """Run what is missing of some of the METHODS' tables, or of "all", for so many seeds, and write their records.
 
     first: the first seed: several machines can share a table by its seeds. jobs: processes; by default one per core, or 4 on a GPU.
@@ -275,7 +360,9 @@ def sweep(tables: tuple[str, ...], scale: Scale, seeds: int, jobs: int | None = 
     """
     rows = {table: names for method in METHODS for table, names in method.TABLES.items()}
     if unknown := [table for table in tables or ("",) if table not in (*rows, "all")]:
-        raise ValueError(f"table {unknown[0]!r} is unknown: use one or more of {', '.join(rows)} or all")
+        raise ValueError(
+            f"table {unknown[0]!r} is unknown: use one or more of {', '.join(rows)} or all"
+        )
     jobs = jobs_by_default() if jobs is None else jobs
     for name, value in {"seeds": seeds, "jobs": jobs}.items():
         if value < 1:
@@ -283,19 +370,42 @@ def sweep(tables: tuple[str, ...], scale: Scale, seeds: int, jobs: int | None = 
     if first < 0:
         raise ValueError(f"first is {first}: a seed must not be negative")
     store.collection(scale.data.collection).split(split)  # says whether it exists
-    every = {seed: {name: stage for method in METHODS for name, stage in method.experiments(scale, seed, split).items()}
-             for seed in range(first, first + seeds)}
-    names = dict.fromkeys(name for table, row in rows.items() if {table, "all"} & set(tables) for name in row)
+    every = {
+        seed: {
+            name: stage
+            for method in METHODS
+            for name, stage in method.experiments(scale, seed, split).items()
+        }
+        for seed in range(first, first + seeds)
+    }
+    names = dict.fromkeys(
+        name for table, row in rows.items() if {table, "all"} & set(tables) for name in row
+    )
     if absent := [name for name in names if name not in every[first]]:
-        print(f"left out, as {MODELS} lacks their encoders: {', '.join(absent)}; python -m leadkit pretrain --objective makes them")
+        print(
+            f"left out, as {MODELS} lacks their encoders: {', '.join(absent)}; python -m leadkit pretrain --objective makes them"
+        )
         names = {name: None for name in names if name in every[first]}
-    wanted = {seed: {name: experiments[name] for name in names} for seed, experiments in every.items()}
+    wanted = {
+        seed: {name: experiments[name] for name in names} for seed, experiments in every.items()
+    }
     label = f"{'tables' if len(tables) > 1 else 'table'} {', '.join(tables)}"
-    failed = finish(f"{label}, scale {scale.name}, seeds {first} to {first + seeds - 1}, split {split}", wanted, jobs)
+    failed = finish(
+        f"{label}, scale {scale.name}, seeds {first} to {first + seeds - 1}, split {split}",
+        wanted,
+        jobs,
+    )
     source, _, name = scale.data.collection.partition(":")
-    another, off = [Path(name).name] if source in ("beir", "irds") else [], [split] if split != "test" else []
+    another, off = (
+        [Path(name).name] if source in ("beir", "irds") else [],
+        [split] if split != "test" else [],
+    )
     out = out or RESULTS / "-".join([scale.name, *another, *off])
     for seed, evaluations in wanted.items():
-        pipeline.save_records({name: stage for name, stage in evaluations.items() if stage.key not in failed}, seed, out)
+        pipeline.save_records(
+            {name: stage for name, stage in evaluations.items() if stage.key not in failed},
+            seed,
+            out,
+        )
     print(f"result records: {out}")
     return int(bool(failed))

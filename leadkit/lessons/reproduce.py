@@ -40,9 +40,17 @@ class Lesson(Stage):
     def run(self) -> None:
         out, parameters = self.folder / self.notebook, {"SCALE": self.scale.name, "SEED": self.seed}
         try:
-            papermill.execute_notebook(NOTEBOOKS / self.notebook, out, parameters, kernel_name="python3", cwd=str(NOTEBOOKS))
+            papermill.execute_notebook(
+                NOTEBOOKS / self.notebook,
+                out,
+                parameters,
+                kernel_name="python3",
+                cwd=str(NOTEBOOKS),
+            )
         except PapermillExecutionError as error:
-            raise RuntimeError(f"its cell {error.exec_count} ends in {error.ename}: {error.evalue}; read {out}") from error
+            raise RuntimeError(
+                f"its cell {error.exec_count} ends in {error.ename}: {error.evalue}; read {out}"
+            ) from error
 
 
 def lessons(scale: Scale, seed: int, only: str = "") -> list[Lesson]:
@@ -52,20 +60,32 @@ def lessons(scale: Scale, seed: int, only: str = "") -> list[Lesson]:
         raise ValueError(f"only {only!r}: no notebook in {NOTEBOOKS.name}/ has that in its name")
     package = [digest(path) for path in sorted((ROOT / "leadkit").rglob("*.py"))]
     needed = [stage.key for stage in Pipeline(scale, seed).rows().values()]
-    return [Lesson(scale.data, scale, seed, path.name, fingerprint([digest(path), package, needed])) for path in found]
+    return [
+        Lesson(scale.data, scale, seed, path.name, fingerprint([digest(path), package, needed]))
+        for path in found
+    ]
 
 
 def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     """Everything that `make reproduce` shows. only: run just the notebooks whose name contains this."""
     found = collection(scale.data.collection)
-    print(f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
-          + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items())) + " queries", flush=True)
-    pipeline, executed = Pipeline(scale, seed), {lesson.notebook: lesson for lesson in lessons(scale, seed, only)}
+    print(
+        f"collection {found.name}, fingerprint {found.fingerprint}: {len(found.passages):,} passages, "
+        + ", ".join(f"{len(qrels):,} {split}" for split, qrels in sorted(found.qrels.items()))
+        + " queries",
+        flush=True,
+    )
+    pipeline, executed = (
+        Pipeline(scale, seed),
+        {lesson.notebook: lesson for lesson in lessons(scale, seed, only)},
+    )
     # One thread per process, as for the committed records: their digits.
     jobs = min(4, sweep.jobs_by_default())  # a lesson takes memory
     if sweep.finish(f"main table, scale {scale.name}, seed {seed}", {seed: pipeline.rows()}, jobs):
         sys.exit(1)
-    print(f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n")
+    print(
+        f"\nMain table, 12CB -> 6DE, scale {scale.name}, seed {seed}, test queries; p: paired t-test against RD\n"
+    )
     print(main_table([pipeline]).round(2).to_string(na_rep="") + "\n", flush=True)
     if sweep.finish(f"lessons, scale {scale.name}, seed {seed}", {seed: executed}, jobs):
         sys.exit(1)

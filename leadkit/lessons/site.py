@@ -29,9 +29,43 @@ math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaV
 <img src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}" alt="{{ output.metadata.alt | escape_html }}">
 </div>{% endblock %}
 """
-SHOWN = {"text/html", "text/markdown", "image/png", "text/plain"}  # of an output's kinds, the first that it has
-TAGS = {"table", "caption", "thead", "tbody", "tfoot", "tr", "th", "td", "div", "span", "p", "pre", "code", "b", "i", "em",
-        "strong", "br", "ul", "ol", "li", "h1", "h2", "h3", "h4", "sub", "sup", "mark", "small"}
+SHOWN = {
+    "text/html",
+    "text/markdown",
+    "image/png",
+    "text/plain",
+}  # of an output's kinds, the first that it has
+TAGS = {
+    "table",
+    "caption",
+    "thead",
+    "tbody",
+    "tfoot",
+    "tr",
+    "th",
+    "td",
+    "div",
+    "span",
+    "p",
+    "pre",
+    "code",
+    "b",
+    "i",
+    "em",
+    "strong",
+    "br",
+    "ul",
+    "ol",
+    "li",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "sub",
+    "sup",
+    "mark",
+    "small",
+}
 ATTRIBUTES = {"class", "style", "colspan", "rowspan", "title"}
 
 
@@ -39,10 +73,14 @@ class _Renderer(IPythonRenderer):
     """Markdown to HTML: equations as MathML, tags as text, links to notebooks as links to pages; no other file is linked."""
 
     def inline_math(self, body: str, display: str = "inline") -> str:
-        mathml = convert(body, display=display).replace(' xmlns="http://www.w3.org/1998/Math/MathML"', "")
+        mathml = convert(body, display=display).replace(
+            ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
+        )
         if re.search(r"\\|<mi>&</mi>", mathml):  # what the converter does not know, it copies
             raise ValueError(f"equation {body.strip()}: latex2mathml does not know all of it")
-        return re.sub(r"<mi>[a-z]{2,}</mi>(?=<m[^o])", r'\g<0><mspace width="0.17em"/>', mathml)  # between log and its argument
+        return re.sub(
+            r"<mi>[a-z]{2,}</mi>(?=<m[^o])", r'\g<0><mspace width="0.17em"/>', mathml
+        )  # between log and its argument
 
     def block_math(self, body: str) -> str:
         return self.inline_math(body, "block")
@@ -54,14 +92,18 @@ class _Renderer(IPythonRenderer):
         page, notebook, fragment = url.partition(".ipynb")
         if not url.startswith(("https:", "http:", "mailto:", "#")) and not notebook:
             return text
-        return super().link(text, f"{page}.html{fragment}" if notebook and "://" not in url else url, title)
+        return super().link(
+            text, f"{page}.html{fragment}" if notebook and "://" not in url else url, title
+        )
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         return super().image(text, url, title) if url.startswith("data:image/") else text
 
 
 def _markdown(source: str) -> str:
-    return MarkdownWithMath(renderer=_Renderer(escape=True, allow_harmful_protocols=False)).render(source)
+    return MarkdownWithMath(renderer=_Renderer(escape=True, allow_harmful_protocols=False)).render(
+        source
+    )
 
 
 def _harmless(html: str) -> str:
@@ -73,7 +115,11 @@ def _harmless(html: str) -> str:
         if tag.name not in TAGS:
             tag.decompose()
         else:
-            tag.attrs = {name: value for name, value in tag.attrs.items() if name in ATTRIBUTES and "url" not in str(value).lower()}
+            tag.attrs = {
+                name: value
+                for name, value in tag.attrs.items()
+                if name in ATTRIBUTES and "url" not in str(value).lower()
+            }
     return str(page)
 
 
@@ -81,10 +127,16 @@ def _description(cells: list[NotebookNode], i: int, text: str) -> str:
     """What a figure of cell i shows: its own text, or the paragraph "In the figure: ..." behind it, without Markdown's signs."""
     if text and not text.startswith("<"):
         return text
-    behind = cells[i + 1].source if i + 1 < len(cells) and cells[i + 1].cell_type == "markdown" else ""
-    caption = re.search(r"^\*?In the figures?\b.*?:\s*(.+?)(?:\n\s*\n|\Z)", behind, re.DOTALL | re.MULTILINE)
+    behind = (
+        cells[i + 1].source if i + 1 < len(cells) and cells[i + 1].cell_type == "markdown" else ""
+    )
+    caption = re.search(
+        r"^\*?In the figures?\b.*?:\s*(.+?)(?:\n\s*\n|\Z)", behind, re.DOTALL | re.MULTILINE
+    )
     if caption is None:
-        raise ValueError(f"the figure of cell {i + 1} has no paragraph '*In the figure*: ...' behind it")
+        raise ValueError(
+            f"the figure of cell {i + 1} has no paragraph '*In the figure*: ...' behind it"
+        )
     return " ".join(re.sub(r"[*`$\\]", "", re.sub(r"\[(.+?)\]\(.*?\)", r"\1", caption[1])).split())
 
 
@@ -93,7 +145,9 @@ def _prepare(notebook: NotebookNode) -> None:
     notebook.metadata.pop("widgets", None)
     for i, cell in enumerate(notebook.cells):
         if cell.cell_type == "code" and cell.source and not cell.execution_count:
-            raise ValueError(f"cell {i + 1} was not executed: run the notebook, or `make notebooks`")
+            raise ValueError(
+                f"cell {i + 1} was not executed: run the notebook, or `make notebooks`"
+            )
         for output in cell.get("outputs", ()):
             data = {kind: value for kind, value in output.get("data", {}).items() if kind in SHOWN}
             if "image/png" in data:
@@ -113,7 +167,9 @@ def summary(notebook: NotebookNode) -> dict[str, str]:
         "title": paragraphs[0].lstrip("# "),
         "question": paragraphs[1] if len(paragraphs) > 1 else "",
         "time": time[1] if time else "",
-        "afterwards": next((paragraph for paragraph in paragraphs if paragraph.startswith("Afterwards")), ""),
+        "afterwards": next(
+            (paragraph for paragraph in paragraphs if paragraph.startswith("Afterwards")), ""
+        ),
     }
 
 
@@ -121,8 +177,15 @@ def _entry(path: Path, notebook: NotebookNode, solutions: list[Path]) -> str:
     """A lesson's part of the index, in Markdown."""
     said = summary(notebook)
     links = " ".join(f"[Solutions](solutions/{path.name})." for path in solutions)
-    return "\n\n".join([f"## [{said['title']}]({path.name})", said["question"], said["time"] and f"**Time**: {said['time']}",
-                        said["afterwards"], links])
+    return "\n\n".join(
+        [
+            f"## [{said['title']}]({path.name})",
+            said["question"],
+            said["time"] and f"**Time**: {said['time']}",
+            said["afterwards"],
+            links,
+        ]
+    )
 
 
 def build(folder: Path, out: Path) -> list[Path]:
@@ -140,7 +203,9 @@ def build(folder: Path, out: Path) -> list[Path]:
     exporter.register_filter("markdown2html", _markdown)
 
     def page(notebook: NotebookNode, nav: str) -> str:
-        return exporter.from_notebook_node(notebook, {"metadata": {"name": summary(notebook)["title"]}, "nav": nav})[0]
+        return exporter.from_notebook_node(
+            notebook, {"metadata": {"name": summary(notebook)["title"]}, "nav": nav}
+        )[0]
 
     pages = {}
     for path, notebook in notebooks.items():
@@ -153,8 +218,15 @@ def build(folder: Path, out: Path) -> list[Path]:
             pages[(out / path.relative_to(folder)).with_suffix(".html")] = page(notebook, nav)
         except ValueError as error:
             raise ValueError(f"{path.relative_to(folder)}: {error}") from error
-    entries = [_entry(path, notebooks[path], [found for found in solutions if found.name[:2] == path.name[:2]]) for path in lessons]
-    index = nbformat.v4.new_markdown_cell("\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries]))
+    entries = [
+        _entry(
+            path, notebooks[path], [found for found in solutions if found.name[:2] == path.name[:2]]
+        )
+        for path in lessons
+    ]
+    index = nbformat.v4.new_markdown_cell(
+        "\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries])
+    )
     pages[out / "index.html"] = page(nbformat.v4.new_notebook(cells=[index]), "")
     for path, html in pages.items():
         write(path, lambda temporary, html=html: temporary.write_text(html, encoding="utf-8"))

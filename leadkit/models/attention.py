@@ -14,13 +14,23 @@ from transformers.models.bert.modeling_bert import eager_attention_forward as pl
 def set_attention(model: PreTrainedModel, bf16: bool) -> None:
     """Choose the attention of a model that computes in bfloat16, or not."""
     if bf16 and not torch.cuda.is_available():
-        own = getattr(sys.modules[type(model).__module__], plain.__name__, None)  # most models repeat that of BERT word for word
+        own = getattr(
+            sys.modules[type(model).__module__], plain.__name__, None
+        )  # most models repeat that of BERT word for word
         same = own and inspect.getsource(own) == inspect.getsource(plain)
         model.set_attn_implementation("lean" if same else "eager")
 
 
-def lean(module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float,
-         dropout: float = 0.0, **_: object) -> tuple[Tensor, Tensor | None]:
+def lean(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Tensor, Tensor | None]:
     """The plain attention with the same numbers and less kept for its gradient, but where there is dropout: query, key, value
     (P, heads, T, d), mask (P, 1, T, T) to be added or None -> (P, T, heads, d)."""
     if dropout:
@@ -37,8 +47,12 @@ class _Attention(torch.autograd.Function):
     keeps the probabilities, in float32 and in bfloat16."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-        scores = (q.flatten(0, 1) @ k.flatten(0, 1).mT).mul_(scaling).unflatten(0, q.shape[:2])  # (P, heads, T, T)
+    def forward(
+        ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float
+    ) -> Tensor:
+        scores = (
+            (q.flatten(0, 1) @ k.flatten(0, 1).mT).mul_(scaling).unflatten(0, q.shape[:2])
+        )  # (P, heads, T, T)
         ctx.save_for_backward(q, k, v, mask, scores)
         ctx.scaling = scaling
         return _probabilities(scores, mask).to(v.dtype) @ v  # (P, heads, T, d)
@@ -47,11 +61,21 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, mask, scores = ctx.saved_tensors
-        q, k, v, dO = (x.flatten(0, 1) for x in (*inputs, grad))  # (P * heads, T, d); a copy's transpose is free, a view's is not
+        q, k, v, dO = (
+            x.flatten(0, 1) for x in (*inputs, grad)
+        )  # (P * heads, T, d); a copy's transpose is free, a view's is not
         A = _probabilities(scores, mask).flatten(0, 1)  # (P * heads, T, T)
         # dA = dO V^T, dS = A (dA - \sum_y dA_y A_y)
-        dS = torch.ops.aten._softmax_backward_data((dO @ v.mT).to(A.dtype), A, -1, A.dtype).to(q.dtype).mul_(ctx.scaling)
-        return *(x.unflatten(0, grad.shape[:2]) for x in (dS @ k, dS.mT @ q, A.to(v.dtype).mT @ dO)), None, None
+        dS = (
+            torch.ops.aten._softmax_backward_data((dO @ v.mT).to(A.dtype), A, -1, A.dtype)
+            .to(q.dtype)
+            .mul_(ctx.scaling)
+        )
+        return (
+            *(x.unflatten(0, grad.shape[:2]) for x in (dS @ k, dS.mT @ q, A.to(v.dtype).mT @ dO)),
+            None,
+            None,
+        )
 
 
 def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:

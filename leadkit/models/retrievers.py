@@ -57,14 +57,24 @@ def check_lengths(tower: Tower, query_tokens: int, passage_tokens: int) -> None:
         is_too_long = f"data.query_tokens {query_tokens} and data.passage_tokens {passage_tokens} make pairs of {longest} tokens"
     with torch.device("meta"):  # no weights
         modules = AutoModel.from_config(load_config(tower.encoder)).named_modules()
-    for table in (m for name, m in modules if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")):
-        first = 0 if table.padding_idx is None else table.padding_idx + 1  # RoBERTa and its kin count on from the padding's id
+    for table in (
+        m
+        for name, m in modules
+        if isinstance(m, nn.Embedding) and name.endswith("position_embeddings")
+    ):
+        first = (
+            0 if table.padding_idx is None else table.padding_idx + 1
+        )  # RoBERTa and its kin count on from the padding's id
         if first and first != tokenizer.pad_token_id + 1:
-            raise ValueError(f"encoder {tower.encoder!r}: its tokeniser pads with id {tokenizer.pad_token_id}, its position table "
-                             f"with {table.padding_idx}; they do not belong together")
+            raise ValueError(
+                f"encoder {tower.encoder!r}: its tokeniser pads with id {tokenizer.pad_token_id}, its position table "
+                f"with {table.padding_idx}; they do not belong together"
+            )
         if longest > table.num_embeddings - first:
-            raise ValueError(f"{is_too_long}: the position table of encoder {tower.encoder!r} holds "
-                             f"{table.num_embeddings - first}, use at most that")
+            raise ValueError(
+                f"{is_too_long}: the position table of encoder {tower.encoder!r} holds "
+                f"{table.num_embeddings - first}, use at most that"
+            )
 
 
 class Retriever(nn.Module):
@@ -88,7 +98,9 @@ class Retriever(nn.Module):
 
     def encode_tokens(self, tokens: Tokens, **wanted: bool) -> BaseModelOutput:
         """What the encoder answers, in the tower's precision."""
-        typed = tokens.kinds is not None and getattr(self.encoder.config, "type_vocab_size", 0) > 1  # DistilBERT has no types
+        typed = (
+            tokens.kinds is not None and getattr(self.encoder.config, "type_vocab_size", 0) > 1
+        )  # DistilBERT has no types
         kinds = {"token_type_ids": tokens.kinds} if typed else {}
         with torch.autocast(tokens.ids.device.type, torch.bfloat16, enabled=self.tower.bf16):
             return self.encoder(tokens.ids, attention_mask=tokens.mask, **kinds, **wanted)
@@ -97,7 +109,10 @@ class Retriever(nn.Module):
         """Token states after each of the 1-based `layers`, float32: a list of (P, T, H)."""
         if AT_ONCE is None or not torch.is_grad_enabled() or len(tokens.ids) <= AT_ONCE:
             return self._states(tokens, layers)
-        parts = [checkpoint(self._states, part, layers, use_reentrant=False) for part in tokens.split(AT_ONCE)]
+        parts = [
+            checkpoint(self._states, part, layers, use_reentrant=False)
+            for part in tokens.split(AT_ONCE)
+        ]
         return [torch.cat(states) for states in zip(*parts, strict=True)]
 
     def _states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
@@ -124,8 +139,12 @@ class Retriever(nn.Module):
         """Layer scores (K, B, C) of the selected layers and final scores (B, C) of the last one."""
         for layer in layers:
             if not 1 <= layer <= self.layers:
-                raise ValueError(f"layer {layer} does not exist: this {self.architecture} has layers 1 to {self.layers}")
-        every = self.layer_scores(batch, (*layers, *(() if self.layers in layers else (self.layers,))))
+                raise ValueError(
+                    f"layer {layer} does not exist: this {self.architecture} has layers 1 to {self.layers}"
+                )
+        every = self.layer_scores(
+            batch, (*layers, *(() if self.layers in layers else (self.layers,)))
+        )
         final = every[layers.index(self.layers) if self.layers in layers else -1]  # (B, C)
         return every[: len(layers)], final
 
@@ -162,25 +181,43 @@ class TwoTowers(Retriever):
         raise NotImplementedError
 
     def _scores(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
-        queries, passages, p_mask = [*map(self.compared, queries)], [*map(self.compared, passages)], batch.passages.mask
+        queries, passages, p_mask = (
+            [*map(self.compared, queries)],
+            [*map(self.compared, passages)],
+            batch.passages.mask,
+        )
         if not batch.own:
             passages, p_mask = [*map(processes.gather, passages)], processes.gather(p_mask)
-        every = torch.stack([self.compare(q, p, batch.queries.mask, p_mask) for q, p in zip(queries, passages, strict=True)])
+        every = torch.stack(
+            [
+                self.compare(q, p, batch.queries.mask, p_mask)
+                for q, p in zip(queries, passages, strict=True)
+            ]
+        )
         return batch.candidates(every * self.tower.scale)  # (K, B, N) -> (K, B, C)
 
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
-        return self._scores(self.token_states(batch.queries, layers), self.token_states(batch.passages, layers), batch)
+        return self._scores(
+            self.token_states(batch.queries, layers),
+            self.token_states(batch.passages, layers),
+            batch,
+        )
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         wanted, n = (*layers, self.layers), len(batch.passages.ids) // len(batch.positive)
-        queries, passages = self.token_states(batch.queries, wanted), self.token_states(batch.passages, wanted)
+        queries, passages = (
+            self.token_states(batch.queries, wanted),
+            self.token_states(batch.passages, wanted),
+        )
         p_mask = batch.passages.mask.clone()
         p_mask[:, 0] = p_mask[:, 0] & (not batch.own)
         q, p, maps = torch.stack(queries[:-1]), torch.stack(passages[:-1]), []
         for b, own in enumerate(torch.arange(len(p_mask)).split(n)):
             query = q[:, b : b + 1], p[:, own], batch.queries.mask[b : b + 1], p_mask[own]
             maps.append(scores.attention_maps(*query))  # (K, 1, n, X, Y)
-        return torch.cat(maps, 1), self._scores(queries[-1:], passages[-1:], batch)[0]  # (K, B, n, X, Y), (B, C)
+        return torch.cat(maps, 1), self._scores(queries[-1:], passages[-1:], batch)[
+            0
+        ]  # (K, B, n, X, Y), (B, C)
 
 
 class DualEncoder(TwoTowers):
@@ -208,12 +245,17 @@ class ColBERT(TwoTowers):
     def token_states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
         states = self.states(tokens, layers)
         if self.tower.released:
-            states = [nn.functional.normalize(s, dim=-1) if i == self.layers else s for i, s in zip(layers, states, strict=True)]
+            states = [
+                nn.functional.normalize(s, dim=-1) if i == self.layers else s
+                for i, s in zip(layers, states, strict=True)
+            ]
         return states
 
     def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         # f_CB(q, p) = \sum_{x} \max_{y} E_Q(q)_x . E_P(p)_y
-        return scores.maxsim(queries[None], passages[None], p_mask, None if self.tower.released else q_mask)[0]  # (B, N)
+        return scores.maxsim(
+            queries[None], passages[None], p_mask, None if self.tower.released else q_mask
+        )[0]  # (B, N)
 
 
 class CrossEncoder(Retriever):
@@ -224,8 +266,10 @@ class CrossEncoder(Retriever):
     def __init__(self, tower: Tower):
         super().__init__(tower)
         if tower.linear and tower.linear != self.encoder.config.hidden_size:
-            raise ValueError(f"linear {tower.linear} differs from the hidden size {self.encoder.config.hidden_size}: a CE shares "
-                             "one projection between all layers, so they must have one width")
+            raise ValueError(
+                f"linear {tower.linear} differs from the hidden size {self.encoder.config.hidden_size}: a CE shares "
+                "one projection between all layers, so they must have one width"
+            )
         self.projection = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
 
     def score(self, pairs: Tokens, layers: tuple[int, ...]) -> Tensor:
@@ -251,12 +295,20 @@ class CrossEncoder(Retriever):
         inside = (batch.passages.mask & (y > 0))[:, None] & q_mask[..., None]  # (P, X, Y)
         maps = []
         for layer in layers:
-            block = min(layer, len(out.attentions))  # an appended linear layer attends as the last block does
-            attention = out.attentions[block - 1].float().mean(1)[:, : q_mask.shape[1]]  # heads averaged: (P, X, T)
-            over = attention.gather(2, columns[:, None].expand(-1, attention.shape[1], -1)) * inside  # (P, X, Y)
+            block = min(
+                layer, len(out.attentions)
+            )  # an appended linear layer attends as the last block does
+            attention = (
+                out.attentions[block - 1].float().mean(1)[:, : q_mask.shape[1]]
+            )  # heads averaged: (P, X, T)
+            over = (
+                attention.gather(2, columns[:, None].expand(-1, attention.shape[1], -1)) * inside
+            )  # (P, X, Y)
             maps.append(over / over.sum(-1, keepdim=True).clamp_min(1e-9))
         last = out.last_hidden_state.float()  # (P, T, H)
-        final = scores.project(self.linear(last) if self.linear else last, self.projection)[:, 0]  # (P,)
+        final = scores.project(self.linear(last) if self.linear else last, self.projection)[
+            :, 0
+        ]  # (P,)
         stacked = torch.stack(maps).unflatten(1, (len(batch.positive), n))  # (K, B, n, X, Y)
         return stacked, final.view(len(batch.positive), n) * self.tower.scale
 
@@ -267,7 +319,9 @@ RETRIEVERS = {cls.architecture: cls for cls in (DualEncoder, ColBERT, CrossEncod
 def build(tower: Tower) -> Retriever:
     """The retriever of a tower. ValueError for an unknown architecture."""
     if tower.architecture not in RETRIEVERS:
-        raise ValueError(f"architecture {tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}")
+        raise ValueError(
+            f"architecture {tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}"
+        )
     return RETRIEVERS[tower.architecture](tower)
 
 
@@ -281,7 +335,9 @@ def load(folder: Path) -> Retriever:
         raise FileNotFoundError(f"{head} is missing: it holds {', '.join(sorted(wanted))}")
     if wanted:
         try:
-            retriever.load_state_dict(retriever.encoder.state_dict(prefix="encoder.") | read_tensors(head))
+            retriever.load_state_dict(
+                retriever.encoder.state_dict(prefix="encoder.") | read_tensors(head)
+            )
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{head} is damaged or of another retriever ({error})") from error
     return retriever.eval()

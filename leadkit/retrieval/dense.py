@@ -34,7 +34,9 @@ class Run:
     rows: np.ndarray
     scores: np.ndarray
 
-    def write_trec(self, path: Path, query_ids: list[str], passage_ids: list[str], tag: str) -> None:
+    def write_trec(
+        self, path: Path, query_ids: list[str], passage_ids: list[str], tag: str
+    ) -> None:
         """The run in TREC format: query-id Q0 passage-id rank score tag."""
 
         def lines() -> Iterator[str]:
@@ -66,12 +68,23 @@ def _own(batches: list[np.ndarray]) -> list[np.ndarray]:
 
 
 def _bar(total: int, label: str, unit: str) -> tqdm:
-    return tqdm(total=total, desc=label, unit=unit, leave=False, disable=total <= FEW or not processes.main())
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=unit,
+        leave=False,
+        disable=total <= FEW or not processes.main(),
+    )
 
 
 @torch.inference_mode()
-def _encode(retriever: Retriever, texts: Tokenised, batches: list[np.ndarray], label: str,
-            keep: Callable[[Tokens, np.ndarray], None]) -> None:
+def _encode(
+    retriever: Retriever,
+    texts: Tokenised,
+    batches: list[np.ndarray],
+    label: str,
+    keep: Callable[[Tokens, np.ndarray], None],
+) -> None:
     device = retriever.encoder.device
     with _bar(sum(map(len, batches)), label, "text") as bar:
         for rows in batches:
@@ -79,7 +92,9 @@ def _encode(retriever: Retriever, texts: Tokenised, batches: list[np.ndarray], l
             bar.update(len(rows))
 
 
-def encode_share(retriever: DualEncoder, texts: Tokenised, label: str) -> tuple[np.ndarray, np.ndarray]:
+def encode_share(
+    retriever: DualEncoder, texts: Tokenised, label: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows (P,), rising, and vectors (P, H) float32 of the texts that are this process's share: of one process, all."""
     batches = _own(by_length(texts.lengths))
     rows = np.sort(np.concatenate([np.empty(0, np.int64), *batches]))
@@ -107,7 +122,9 @@ def retrieve(retriever: DualEncoder, queries: Tokenised, passages: Tokenised, de
     found = search(vectors, own, depth)
     if processes.count() == 1:
         return found
-    run = Run(processes.side_by_side(rows[found.rows]), processes.side_by_side(found.scores))  # (Q, W * depth)
+    run = Run(
+        processes.side_by_side(rows[found.rows]), processes.side_by_side(found.scores)
+    )  # (Q, W * depth)
     best = np.lexsort((run.rows, -run.scores))[:, :depth]  # of equals, the lower row first
     return Run(np.take_along_axis(run.rows, best, 1), np.take_along_axis(run.scores, best, 1))
 
@@ -132,12 +149,17 @@ def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
     return Run(rows, values)
 
 
-def torch_search(queries: np.ndarray, passages: np.ndarray, depth: int, device: torch.device) -> Run:
+def torch_search(
+    queries: np.ndarray, passages: np.ndarray, depth: int, device: torch.device
+) -> Run:
     """The same search as a matrix product and a top-k, 1,024 queries at a time."""
     table, found = torch.from_numpy(passages).to(device), []
     for chunk in torch.from_numpy(queries).to(device).split(1024):
         found.append((chunk @ table.T).topk(depth))
-    return Run(torch.cat([f.indices for f in found]).cpu().numpy(), torch.cat([f.values for f in found]).cpu().numpy())
+    return Run(
+        torch.cat([f.indices for f in found]).cpu().numpy(),
+        torch.cat([f.values for f in found]).cpu().numpy(),
+    )
 
 
 def sort(rows: np.ndarray, values: np.ndarray) -> Run:
@@ -146,7 +168,14 @@ def sort(rows: np.ndarray, values: np.ndarray) -> Run:
     return Run(np.take_along_axis(rows, order, 1), np.take_along_axis(values, order, 1))
 
 
-def rerank(retriever: Retriever, queries: Tokenised, passages: Tokenised, first: Run, depth: int, label: str = "re-ranking") -> Run:
+def rerank(
+    retriever: Retriever,
+    queries: Tokenised,
+    passages: Tokenised,
+    first: Run,
+    depth: int,
+    label: str = "re-ranking",
+) -> Run:
     """Re-rank the top `depth` of a run by the retriever's final scores; what stood below stays below, in its order."""
     rows = first.rows[:, :depth]
     if isinstance(retriever, CrossEncoder):
@@ -159,11 +188,15 @@ def rerank(retriever: Retriever, queries: Tokenised, passages: Tokenised, first:
         values = np.einsum("qh,qkh->qk", q, p[at.reshape(rows.shape)])
     top = sort(rows, values)
     below = np.broadcast_to(top.scores[:, -1:] - 1, first.rows[:, depth:].shape)
-    return Run(np.concatenate([top.rows, first.rows[:, depth:]], 1), np.concatenate([top.scores, below], 1))
+    return Run(
+        np.concatenate([top.rows, first.rows[:, depth:]], 1), np.concatenate([top.scores, below], 1)
+    )
 
 
 @torch.inference_mode()
-def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str) -> np.ndarray:
+def _score_pairs(
+    retriever: CrossEncoder, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str
+) -> np.ndarray:
     """(Q, k): the score of each query with each of its candidates."""
     Q, k = rows.shape
     q, p = np.repeat(np.arange(Q), k), rows.ravel()
@@ -178,7 +211,9 @@ def _score_pairs(retriever: CrossEncoder, queries: Tokenised, passages: Tokenise
 
 
 @torch.inference_mode()
-def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str) -> np.ndarray:
+def _score_tokens(
+    retriever: ColBERT, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str
+) -> np.ndarray:
     """(Q, k): MaxSim of each query with each of its candidates; passages are encoded once and kept in float16."""
     last, device = (retriever.layers,), retriever.encoder.device
     batches = _own(np.array_split(np.arange(len(rows)), max(1, len(rows) // 32)))
@@ -195,15 +230,28 @@ def _score_tokens(retriever: ColBERT, queries: Tokenised, passages: Tokenised, r
 
     _encode(retriever, chosen, by_length(chosen.lengths), f"{label}: encoding", keep)
     values = np.zeros(rows.shape, np.float32)
-    for at in tqdm(batches, desc=label, unit="batch", leave=False, disable=rows.size <= FEW or not processes.main()):
+    for at in tqdm(
+        batches,
+        desc=label,
+        unit="batch",
+        leave=False,
+        disable=rows.size <= FEW or not processes.main(),
+    ):
         tokens = queries.rows(at).to(device)
         states = retriever.token_states(tokens, last)[0]  # (B, X, H)
         for i, state, mask in zip(at, states, tokens.mask, strict=True):
-            candidates = torch.nn.utils.rnn.pad_sequence([table[j] for j in position[i]], batch_first=True).float()  # (k, Y, H)
+            candidates = torch.nn.utils.rnn.pad_sequence(
+                [table[j] for j in position[i]], batch_first=True
+            ).float()  # (k, Y, H)
             lengths = torch.tensor([len(table[j]) for j in position[i]], device=device)
             p_mask = torch.arange(candidates.shape[1], device=device) < lengths[:, None]  # (k, Y)
             q_mask = None if retriever.tower.released else mask[None]
-            values[i] = scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0].float().cpu().numpy()
+            values[i] = (
+                scores.maxsim(state[None, None], candidates[None], p_mask, q_mask)[0, 0]
+                .float()
+                .cpu()
+                .numpy()
+            )
     return processes.total(values)
 
 
@@ -220,7 +268,9 @@ def token_products(retriever: ColBERT, query: Tokens, passage: Tokens) -> np.nda
     Times `scale`, as the final score is.
     """
     device, last = retriever.encoder.device, (retriever.layers,)
-    q, p = (retriever.token_states(tokens.to(device), last)[0][0] for tokens in (query, passage))  # (X, H), (Y, H)
+    q, p = (
+        retriever.token_states(tokens.to(device), last)[0][0] for tokens in (query, passage)
+    )  # (X, H), (Y, H)
     return (q @ p.T * retriever.tower.scale).cpu().numpy()
 
 
@@ -228,14 +278,20 @@ class BM25:
     """BM25 (Lucene's variant, k1 = 0.9, b = 0.4) over stemmed words without English stop words."""
 
     def __init__(self, passages: Iterable[str]):
-        self.words = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+        self.words = {
+            "stopwords": "en",
+            "stemmer": Stemmer.Stemmer("english"),
+            "show_progress": False,
+        }
         self.index = bm25s.BM25(method="lucene", k1=0.9, b=0.4)
         self.index.index(bm25s.tokenize(passages, **self.words), show_progress=False)
 
     def search(self, queries: list[str], depth: int) -> Run:
         """The top `depth` passages of each query; those without a word of it have score 0."""
         depth = min(depth, self.index.scores["num_docs"])
-        rows, values = self.index.retrieve(bm25s.tokenize(queries, **self.words), k=depth, show_progress=False)
+        rows, values = self.index.retrieve(
+            bm25s.tokenize(queries, **self.words), k=depth, show_progress=False
+        )
         return Run(rows.astype(np.int64), values)
 
 
@@ -246,7 +302,10 @@ def bm25(collection: Collection, split: str, depth: int) -> Run:
 
 def reciprocal_rank_fusion(runs: list[Run], depth: int, k: float) -> Run:
     """Merge runs of the same queries (Cormack et al., 2009); of equals, the one met first, run by run, comes first."""
-    rows, scores = np.full((len(runs[0].rows), depth), -1, np.int64), np.zeros((len(runs[0].rows), depth), np.float32)
+    rows, scores = (
+        np.full((len(runs[0].rows), depth), -1, np.int64),
+        np.zeros((len(runs[0].rows), depth), np.float32),
+    )
     for q in range(len(rows)):
         gained: dict[int, float] = defaultdict(float)
         for run in runs:

@@ -43,7 +43,9 @@ class Schedule:
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
         warm = max(1, round(self.warmup * self.steps))
-        return self.learning_rate * min((step + 1) / warm, (self.steps - step) / max(1, self.steps - warm))
+        return self.learning_rate * min(
+            (step + 1) / warm, (self.steps - step) / max(1, self.steps - warm)
+        )
 
 
 class NotFinite(ArithmeticError):
@@ -59,21 +61,31 @@ def seed_step(seed: int, step: int) -> None:
     torch.manual_seed(seed * 1_000_003 + step + 1_000_000_007 * processes.number())
 
 
-def _save(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict]) -> None:
+def _save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, log: list[dict]
+) -> None:
     tensors = {}
-    for name, parameter in model.named_parameters():  # shared weights count once; no encoder here has other state
+    for (
+        name,
+        parameter,
+    ) in model.named_parameters():  # shared weights count once; no encoder here has other state
         tensors[f"model.{name}"] = parameter
         for moment in ("exp_avg", "exp_avg_sq", "step") if parameter in optimizer.state else ():
             tensors[f"{moment}.{name}"] = optimizer.state[parameter][moment]
     path = folder / f"checkpoint-{step}.safetensors"
     write_tensors(path, tensors)
-    write_json(folder / "checkpoint.json", {"step": step, "file": path.name, "sha256": digest(path), "log": log})
+    write_json(
+        folder / "checkpoint.json",
+        {"step": step, "file": path.name, "sha256": digest(path), "log": log},
+    )
     for old in folder.glob("checkpoint-*.safetensors"):
         if old != path:
             old.unlink()
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+def _resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict]]:
     """(next step, log) after loading the checkpoint of the folder; (0, []) where there is none that is whole."""
     if not (record := folder / "checkpoint.json").exists():
         return 0, []
@@ -83,25 +95,40 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) ->
         if digest(path) != state["sha256"]:
             raise ValueError("its digest differs")
         tensors = read_tensors(path)
-        if any(tensors[f"model.{name}"].shape != parameter.shape for name, parameter in model.named_parameters()):
+        if any(
+            tensors[f"model.{name}"].shape != parameter.shape
+            for name, parameter in model.named_parameters()
+        ):
             raise ValueError("it is of another model")
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        print(f"the checkpoint of {folder} is not what was written there ({error!r}): starting this stage afresh")
+        print(
+            f"the checkpoint of {folder} is not what was written there ({error!r}): starting this stage afresh"
+        )
         return 0, []
     for name, parameter in model.named_parameters():
         parameter.data.copy_(tensors[f"model.{name}"])
-        moments = {m: tensors[f"{m}.{name}"] for m in ("exp_avg", "exp_avg_sq", "step") if f"{m}.{name}" in tensors}
+        moments = {
+            m: tensors[f"{m}.{name}"]
+            for m in ("exp_avg", "exp_avg_sq", "step")
+            if f"{m}.{name}" in tensors
+        }
         if moments:
-            optimizer.state[parameter] = {m: t.to(parameter.device) if m != "step" else t for m, t in moments.items()}
+            optimizer.state[parameter] = {
+                m: t.to(parameter.device) if m != "step" else t for m, t in moments.items()
+            }
     return step, log
 
 
-def _fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer) -> bool:
+def _fits(
+    loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer
+) -> bool:
     """Whether a step's gradients fit into memory, beside the moments that AdamW will have."""
     optimizer.zero_grad()
     torch.cuda.empty_cache()
     try:
-        parameters = [p for group in optimizer.param_groups for p in group["params"] if not optimizer.state]
+        parameters = [
+            p for group in optimizer.param_groups for p in group["params"] if not optimizer.state
+        ]
         _moments = [torch.empty_like(p) for p in (*parameters, *parameters)]
         loss_at(step)["total"].backward()
     except torch.OutOfMemoryError:
@@ -109,13 +136,20 @@ def _fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: tor
     return True
 
 
-def _what_fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer) -> str:
+def _what_fits(
+    loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer: torch.optim.Optimizer
+) -> str:
     """What to do about a step that does not fit into memory: the largest at_once, a power of two, with which it does, by trying."""
-    asked, how = retrievers.AT_ONCE, "fewer texts pass through an encoder at a time, with the same result"
+    asked, how = (
+        retrievers.AT_ONCE,
+        "fewer texts pass through an encoder at a time, with the same result",
+    )
     if processes.count() > 1:
         return f"try --at-once 16, or a smaller one: {how}"
     try:
-        for at_once in (size for size in (2**i for i in range(9, -1, -1)) if asked is None or size < asked):
+        for at_once in (
+            size for size in (2**i for i in range(9, -1, -1)) if asked is None or size < asked
+        ):
             retrievers.AT_ONCE = at_once
             if _fits(loss_at, step, optimizer):
                 return f"with --at-once {at_once} it does: {how}"
@@ -124,8 +158,15 @@ def _what_fits(loss_at: Callable[[int], dict[str, Tensor]], step: int, optimizer
     return "nor does one text at a time: take smaller batches or a smaller encoder"
 
 
-def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule: Schedule, seed: int, folder: Path,
-        label: str, describe: Callable[[int], str] = lambda step: "") -> list[dict]:
+def fit(
+    model: nn.Module,
+    loss_at: Callable[[int], dict[str, Tensor]],
+    schedule: Schedule,
+    seed: int,
+    folder: Path,
+    label: str,
+    describe: Callable[[int], str] = lambda step: "",
+) -> list[dict]:
     """Train `model` in place; return the log, one row of loss parts per step.
 
     Of an nn.ModuleDict each model's gradient is clipped on its own, as if each had its own optimiser (so the released code).
@@ -137,12 +178,20 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
     models = model.values() if isinstance(model, nn.ModuleDict) else [model]
     parameters = [p for p in model.parameters() if p.requires_grad]
     model.to(accelerator.device).train()
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
+    )
     folder.mkdir(parents=True, exist_ok=True)
     first, log = _resume(folder, model, optimizer)
     saved = time.monotonic()
-    for step in tqdm(range(first, schedule.steps), initial=first, total=schedule.steps, desc=label, unit="step",
-                     disable=not processes.main()):
+    for step in tqdm(
+        range(first, schedule.steps),
+        initial=first,
+        total=schedule.steps,
+        desc=label,
+        unit="step",
+        disable=not processes.main(),
+    ):
         seed_step(seed, step)
         try:
             parts = loss_at(step)
@@ -150,18 +199,24 @@ def fit(model: nn.Module, loss_at: Callable[[int], dict[str, Tensor]], schedule:
         except torch.OutOfMemoryError:
             parts = None
         if parts is None:  # out here, where no traceback keeps the step's tensors
-            raise OutOfMemory(f"{label}: step {step} does not fit into the memory of {accelerator.device}; "
-                              + _what_fits(loss_at, step, optimizer))
+            raise OutOfMemory(
+                f"{label}: step {step} does not fit into the memory of {accelerator.device}; "
+                + _what_fits(loss_at, step, optimizer)
+            )
         values = {name: float(processes.mean(value)) for name, value in parts.items()}
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
         for parameter in parameters if processes.count() > 1 else ():
             if parameter.grad is not None:
                 parameter.grad = processes.mean(parameter.grad)
-        norms = [float(torch.nn.utils.clip_grad_norm_(m.parameters(), schedule.clip)) for m in models]
+        norms = [
+            float(torch.nn.utils.clip_grad_norm_(m.parameters(), schedule.clip)) for m in models
+        ]
         if not all(map(math.isfinite, (*norms, *values.values()))):
-            raise NotFinite(f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norms}); "
-                            f"batch {describe(step)}; the last checkpoint in {folder} is kept")
+            raise NotFinite(
+                f"{label}: the loss or its gradient is not finite at step {step} ({values}, gradient norm {norms}); "
+                f"batch {describe(step)}; the last checkpoint in {folder} is kept"
+            )
         optimizer.step()
         optimizer.zero_grad()
         log.append({"step": step, **values})

@@ -31,7 +31,11 @@ from leadkit.models.encoders import grow
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.training.loop import Schedule, fit
 
-OBJECTIVES = {"contrastive": "", "masked LM": "-masked-lm", "bottlenecked": "-bottlenecked"}  # what an encoder's name ends in
+OBJECTIVES = {
+    "contrastive": "",
+    "masked LM": "-masked-lm",
+    "bottlenecked": "-bottlenecked",
+}  # what an encoder's name ends in
 
 
 @dataclass(frozen=True)
@@ -52,14 +56,21 @@ class Pretraining:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}")
+            raise ValueError(
+                f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}"
+            )
 
     def up_to(self, layers: int) -> "Pretraining":
         """The same without the growth stages behind the one of so many layers."""
         if layers not in self.layers:
             raise ValueError(f"layers is {layers}: use one of {', '.join(map(str, self.layers))}")
         last = self.layers.index(layers) + 1
-        return replace(self, layers=self.layers[:last], steps=self.steps[:last], learning_rate=self.learning_rate[:last])
+        return replace(
+            self,
+            layers=self.layers[:last],
+            steps=self.steps[:last],
+            learning_rate=self.learning_rate[:last],
+        )
 
     def name(self, layers: int) -> str:
         """The folder of the encoder of so many layers."""
@@ -82,11 +93,23 @@ def train_tokenizer(lines: list[str], vocabulary: int) -> BertTokenizerFast:
     pieces = {piece for line in lines for piece in normalizer.normalize_str(line).split()}
     words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)}
     # The trainer would number the characters inside of words as chance has it, and by these numbers it chooses between pairs.
-    inside = [f"##{character}" for character in sorted({character for word in words for character in word[1:]})]
-    wordpiece.train_from_iterator(lines, vocab_size=vocabulary, min_frequency=2, show_progress=False,
-                                  special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inside])
-    wordpiece = BertWordPieceTokenizer(wordpiece.get_vocab(), lowercase=True)  # where those characters are words like others
-    return BertTokenizerFast(tokenizer_object=wordpiece._tokenizer, do_lower_case=True, model_max_length=256)
+    inside = [
+        f"##{character}"
+        for character in sorted({character for word in words for character in word[1:]})
+    ]
+    wordpiece.train_from_iterator(
+        lines,
+        vocab_size=vocabulary,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *inside],
+    )
+    wordpiece = BertWordPieceTokenizer(
+        wordpiece.get_vocab(), lowercase=True
+    )  # where those characters are words like others
+    return BertTokenizerFast(
+        tokenizer_object=wordpiece._tokenizer, do_lower_case=True, model_max_length=256
+    )
 
 
 class Spans:
@@ -106,18 +129,26 @@ class Spans:
         first = self.start[rows] + (torch.rand(B) * (self.length[rows] - size + 1)).long()
         at = torch.arange(int(size.max()))  # (T - 2,)
         inside = at < size[:, None]  # (B, T - 2)
-        body = self.flat[(first[:, None] + at).clamp(max=len(self.flat) - 1)] * inside  # (B, T - 2), [PAD] is 0
-        ids = torch.cat([torch.full((B, 1), self.cls), body, torch.zeros(B, 1, dtype=torch.long)], 1)  # (B, T)
+        body = (
+            self.flat[(first[:, None] + at).clamp(max=len(self.flat) - 1)] * inside
+        )  # (B, T - 2), [PAD] is 0
+        ids = torch.cat(
+            [torch.full((B, 1), self.cls), body, torch.zeros(B, 1, dtype=torch.long)], 1
+        )  # (B, T)
         ids[torch.arange(B), size + 1] = self.sep
         return ids, torch.arange(ids.shape[1]) < size[:, None] + 2
 
 
-def mask_tokens(ids: Tensor, special: int, mask_id: int, vocabulary: int, rate: float = 0.15) -> tuple[Tensor, Tensor]:
+def mask_tokens(
+    ids: Tensor, special: int, mask_id: int, vocabulary: int, rate: float = 0.15
+) -> tuple[Tensor, Tensor]:
     """(masked ids, chosen positions): `rate` of the ordinary tokens; of these 80 % [MASK], 10 % a random token, 10 % unchanged."""
     chosen = (torch.rand(ids.shape) < rate) & (ids >= special)
     kind = torch.rand(ids.shape)
     masked = torch.where(chosen & (kind < 0.8), mask_id, ids)
-    return torch.where(chosen & (kind > 0.9), torch.randint(special, vocabulary, ids.shape), masked), chosen
+    return torch.where(
+        chosen & (kind > 0.9), torch.randint(special, vocabulary, ids.shape), masked
+    ), chosen
 
 
 def contrastive_loss(a: Tensor, b: Tensor) -> Tensor:
@@ -127,21 +158,35 @@ def contrastive_loss(a: Tensor, b: Tensor) -> Tensor:
     return (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
 
 
-def bottleneck_loss(model: BertForMaskedLM, cls: Tensor, ids: Tensor, mask: Tensor, special: int, mask_id: int) -> Tensor:
+def bottleneck_loss(
+    model: BertForMaskedLM, cls: Tensor, ids: Tensor, mask: Tensor, special: int, mask_id: int
+) -> Tensor:
     """`model.decoder` predicts half of the tokens of `ids` (B, T), from the [CLS] states (B, H) and the other half."""
     masked, chosen = mask_tokens(ids, special, mask_id, model.config.vocab_size, rate=0.5)
     seen = model.bert.embeddings(masked.to(cls.device))  # (B, T, H)
-    states = model.decoder(torch.cat([cls[:, None].to(seen.dtype), seen[:, 1:]], 1), src_key_padding_mask=~mask.to(cls.device))
-    return F.cross_entropy(model.cls(states[chosen.to(cls.device)]).float(), ids[chosen].to(cls.device))
+    states = model.decoder(
+        torch.cat([cls[:, None].to(seen.dtype), seen[:, 1:]], 1),
+        src_key_padding_mask=~mask.to(cls.device),
+    )
+    return F.cross_entropy(
+        model.cls(states[chosen.to(cls.device)]).float(), ids[chosen].to(cls.device)
+    )
 
 
-def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], special: int, mask_id: int,
-              objective: str = "contrastive") -> dict[str, Tensor]:
+def span_loss(
+    model: BertForMaskedLM,
+    spans: list[tuple[Tensor, Tensor]],
+    special: int,
+    mask_id: int,
+    objective: str = "contrastive",
+) -> dict[str, Tensor]:
     """Masked LM on both spans plus the objective's own term."""
     device, cls, mlm = model.device, [], []
     for ids, mask in spans:
         masked, chosen = mask_tokens(ids, special, mask_id, model.config.vocab_size)
-        states = model.bert(masked.to(device), attention_mask=mask.to(device)).last_hidden_state  # (B, T, H)
+        states = model.bert(
+            masked.to(device), attention_mask=mask.to(device)
+        ).last_hidden_state  # (B, T, H)
         cls.append(states[:, 0].float())  # (B, H)
         logits = model.cls(states[chosen.to(device)])  # (masked tokens, V)
         mlm.append(F.cross_entropy(logits.float(), ids[chosen].to(device)))
@@ -149,7 +194,10 @@ def span_loss(model: BertForMaskedLM, spans: list[tuple[Tensor, Tensor]], specia
     if objective == "contrastive":
         parts["contrastive"] = contrastive_loss(*cls)
     if objective == "bottlenecked":
-        decoded = (bottleneck_loss(model, c, *span, special, mask_id) for c, span in zip(cls, spans, strict=True))
+        decoded = (
+            bottleneck_loss(model, c, *span, special, mask_id)
+            for c, span in zip(cls, spans, strict=True)
+        )
         parts["bottleneck"] = sum(decoded) / 2
     return {"total": sum(parts.values()), **parts}
 
@@ -165,10 +213,15 @@ def pretrain(config: Pretraining, out: Path) -> None:
     lock = out / f".{folders[0].name}.lock"
     with alone(lock, folders[-1]):
         if all(_stands(folder, config, collection) for folder in folders):
-            print(f"{folders[-1]} stands from before, pre-trained with these settings on these texts")
+            print(
+                f"{folders[-1]} stands from before, pre-trained with these settings on these texts"
+            )
         else:
             _grow(config, collection, out, growing)
-        for left in (growing, *(path for folder in folders for path in out.glob(f".{folder.name}.*"))):  # of killed processes too
+        for left in (
+            growing,
+            *(path for folder in folders for path in out.glob(f".{folder.name}.*")),
+        ):  # of killed processes too
             shutil.rmtree(left, ignore_errors=True)
         lock.unlink()
 
@@ -177,8 +230,11 @@ def _stands(folder: Path, config: Pretraining, collection: Collection) -> bool:
     """Whether the encoder of the folder is whole and was pre-trained so."""
     try:
         record = json.loads((folder / "record.json").read_text())
-        return (record["config"] == json.loads(json.dumps(asdict(config))) and record["fingerprint"] == collection.fingerprint
-                and record["sha256"] == digest(folder / "model.safetensors"))
+        return (
+            record["config"] == json.loads(json.dumps(asdict(config)))
+            and record["fingerprint"] == collection.fingerprint
+            and record["sha256"] == digest(folder / "model.safetensors")
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -190,14 +246,24 @@ def _grow(config: Pretraining, collection: Collection, out: Path, growing: Path)
     spans = Spans(tokenizer, lines)
     special = max(tokenizer.all_special_ids) + 1
     torch.manual_seed(config.seed)
-    model: nn.Module = BertForMaskedLM(BertConfig(
-        vocab_size=len(tokenizer), hidden_size=config.hidden, num_hidden_layers=config.layers[0],
-        num_attention_heads=config.hidden // 64 or 1, intermediate_size=4 * config.hidden, max_position_embeddings=256,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0))
+    model: nn.Module = BertForMaskedLM(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            num_hidden_layers=config.layers[0],
+            num_attention_heads=config.hidden // 64 or 1,
+            intermediate_size=4 * config.hidden,
+            max_position_embeddings=256,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
+        )
+    )
     set_attention(model, config.bf16)
     heads, inner = model.config.num_attention_heads, model.config.intermediate_size
     if config.objective == "bottlenecked":
-        model.decoder = nn.TransformerEncoderLayer(config.hidden, heads, inner, dropout=0.0, activation="gelu", batch_first=True)
+        model.decoder = nn.TransformerEncoderLayer(
+            config.hidden, heads, inner, dropout=0.0, activation="gelu", batch_first=True
+        )
 
     def loss_at(step: int) -> dict[str, Tensor]:
         rows = torch.randint(len(lines), (config.batch,))
@@ -205,7 +271,9 @@ def _grow(config: Pretraining, collection: Collection, out: Path, growing: Path)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
             return span_loss(model, drawn, special, tokenizer.mask_token_id, config.objective)
 
-    for layers, steps, learning_rate in zip(config.layers, config.steps, config.learning_rate, strict=True):
+    for layers, steps, learning_rate in zip(
+        config.layers, config.steps, config.learning_rate, strict=True
+    ):
         if layers > model.config.num_hidden_layers:
             grow(model.bert, layers)
         started = time.monotonic()
@@ -214,12 +282,21 @@ def _grow(config: Pretraining, collection: Collection, out: Path, growing: Path)
         log = fit(model, loss_at, schedule, config.seed, growing / str(layers), label)
         encoder = copy.deepcopy(model.bert).half()
         encoder.config.hidden_dropout_prob = encoder.config.attention_probs_dropout_prob = 0.1
-        record = {"config": asdict(config), "fingerprint": collection.fingerprint, "layers": layers, "texts": len(lines),
-                  "seconds": round(time.monotonic() - started), "torch": torch.__version__, "log": log[:: max(1, steps // 50)]}
+        record = {
+            "config": asdict(config),
+            "fingerprint": collection.fingerprint,
+            "layers": layers,
+            "texts": len(lines),
+            "seconds": round(time.monotonic() - started),
+            "torch": torch.__version__,
+            "log": log[:: max(1, steps // 50)],
+        }
 
         def save(folder: Path, encoder: nn.Module = encoder, record: dict = record) -> None:
             encoder.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
-            write_json(folder / "record.json", record | {"sha256": digest(folder / "model.safetensors")})
+            write_json(
+                folder / "record.json", record | {"sha256": digest(folder / "model.safetensors")}
+            )
 
         write_folder(out / config.name(layers), save)

@@ -16,15 +16,28 @@ from leadkit.lessons.exercises.full_training import points
 def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
     """Notebook 07, exercise 1: tau_d, 1 and 2 -> the parts of LEAD's loss whose values change with variant="released"."""
     draw, parts = torch.Generator().manual_seed(7), ("layer", "response", "teacher", "student")
-    scores = [torch.randn(shape, generator=draw).double() for shape in ((3, 4, 6), (3, 4, 6), (4, 6), (4, 6))]
+    scores = [
+        torch.randn(shape, generator=draw).double()
+        for shape in ((3, 4, 6), (3, 4, 6), (4, 6), (4, 6))
+    ]
 
     def changed(tau_d: float) -> set[str]:
         positive = torch.zeros(4, dtype=torch.long)
-        ours, theirs = (losses.lead_loss(*scores, positive, tau_d=tau_d, variant=variant) for variant in losses.VARIANTS)
-        return {part for part in parts if not torch.isclose(getattr(ours, part), getattr(theirs, part))}
+        ours, theirs = (
+            losses.lead_loss(*scores, positive, tau_d=tau_d, variant=variant)
+            for variant in losses.VARIANTS
+        )
+        return {
+            part for part in parts if not torch.isclose(getattr(ours, part), getattr(theirs, part))
+        }
 
     def wrong() -> str | None:
-        if answer is None or answer is ... or isinstance(answer, Mapping) and any(found is None for found in answer.values()):
+        if (
+            answer is None
+            or answer is ...
+            or isinstance(answer, Mapping)
+            and any(found is None for found in answer.values())
+        ):
             return NOT_YET
         if not isinstance(answer, Mapping) or set(answer) != {1, 2}:
             return "a dictionary from each tau_d, 1 and 2, to a set of parts is wanted"
@@ -51,33 +64,80 @@ def equal_things(answer: Sequence[float] | None) -> None:
         return sum(test(a, b).pvalue <= 0.05 for a, b in pairs)
 
     apart, count = np.ptp(means), counted(ttest_rel)
-    say(2, judge(answer, lambda: (apart, count), {
-        "the difference is wanted in points, not as a fraction": lambda: (apart / 100, count),
-        "you have each pair twice: the order of two seeds does not matter": lambda: (apart, 2 * count),
-        "you count with an unpaired test: the seeds answer the same queries": lambda: (apart, counted(ttest_ind)),
-        "you count the pairs that do not differ": lambda: (apart, len(pairs) - count),
-        "the first number is a difference of two queries: take the mean over the queries first":
-            lambda: (max(np.abs(a - b).max() for a, b in pairs), count),
-        "the largest difference is right, the number of pairs is not": lambda: (apart, np.nan),
-        "the number of pairs is right, the largest difference is not": lambda: (np.nan, count),
-    }, "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test over the queries", rtol=0.01))
+    say(
+        2,
+        judge(
+            answer,
+            lambda: (apart, count),
+            {
+                "the difference is wanted in points, not as a fraction": lambda: (
+                    apart / 100,
+                    count,
+                ),
+                "you have each pair twice: the order of two seeds does not matter": lambda: (
+                    apart,
+                    2 * count,
+                ),
+                "you count with an unpaired test: the seeds answer the same queries": lambda: (
+                    apart,
+                    counted(ttest_ind),
+                ),
+                "you count the pairs that do not differ": lambda: (apart, len(pairs) - count),
+                "the first number is a difference of two queries: take the mean over the queries first": lambda: (
+                    max(np.abs(a - b).max() for a, b in pairs),
+                    count,
+                ),
+                "the largest difference is right, the number of pairs is not": lambda: (
+                    apart,
+                    np.nan,
+                ),
+                "the number of pairs is right, the largest difference is not": lambda: (
+                    np.nan,
+                    count,
+                ),
+            },
+            "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test over the queries",
+            rtol=0.01,
+        ),
+    )
 
 
 def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
     """Notebook 07, exercise 3: differences (Q,), an effect -> queries for a two-sided test at 0.05 to find it in 80% of cases."""
     draw, both, found = np.random.default_rng(7), norm.ppf(0.975), norm.ppf(0.8)
-    cases = [(draw.normal(mean, sd, 500), effect) for mean, sd, effect in ((0.2, 7, 0.4), (1, 5, 0.3), (-0.4, 12, 1.1))]
+    cases = [
+        (draw.normal(mean, sd, 500), effect)
+        for mean, sd, effect in ((0.2, 7, 0.4), (1, 5, 0.3), (-0.4, 12, 1.1))
+    ]
 
     def right(d: np.ndarray, effect: float, errors: float = both + found) -> float:
         return (errors * d.std(ddof=1) / effect) ** 2
 
-    say(3, judge(answer, right, {
-        "that is section 8's number: it misses an effect of this size half of the time": partial(right, errors=both),
-        "that is for a one-sided test": partial(right, errors=norm.ppf(0.95) + found),
-        "that is for two independent groups: the differences are paired already": lambda d, effect: 2 * right(d, effect),
-        "the number of queries grows with the square of spread over effect": lambda d, effect: np.sqrt(right(d, effect)),
-        "the effect to be found is given: do not take the observed mean": lambda d, effect: right(d, d.mean()),
-        "the spread is that of one difference: do not divide it by the root of the number of queries":
-            lambda d, effect: right(d, effect) / len(d),
-    }, "not the number: how many standard errors must the effect be away from zero, and how large is one with n queries?", cases,
-        rtol=0.01))
+    say(
+        3,
+        judge(
+            answer,
+            right,
+            {
+                "that is section 8's number: it misses an effect of this size half of the time": partial(
+                    right, errors=both
+                ),
+                "that is for a one-sided test": partial(right, errors=norm.ppf(0.95) + found),
+                "that is for two independent groups: the differences are paired already": lambda d, effect: (
+                    2 * right(d, effect)
+                ),
+                "the number of queries grows with the square of spread over effect": lambda d, effect: (
+                    np.sqrt(right(d, effect))
+                ),
+                "the effect to be found is given: do not take the observed mean": lambda d, effect: (
+                    right(d, d.mean())
+                ),
+                "the spread is that of one difference: do not divide it by the root of the number of queries": lambda d, effect: (
+                    right(d, effect) / len(d)
+                ),
+            },
+            "not the number: how many standard errors must the effect be away from zero, and how large is one with n queries?",
+            cases,
+            rtol=0.01,
+        ),
+    )

@@ -30,20 +30,36 @@ def numbers(name: str, answer: object, shape: Sequence[int | None]) -> np.ndarra
     if isinstance(answer, Exception):
         return f"{name} raises {type(answer).__name__}: {answer}"
     try:
-        found = np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer).astype(float, casting="same_kind")
+        found = np.asarray(answer.detach().cpu() if isinstance(answer, Tensor) else answer).astype(
+            float, casting="same_kind"
+        )
     except Exception:  # whatever the learner wrote
-        return f"{name} is of type {type(answer).__name__} and cannot be read as numbers of one shape"
-    if found.ndim != len(shape) or any(n != m if m else n == 0 for n, m in zip(found.shape, shape, strict=True)):
-        wanted = f"({', '.join(str(m or 'any') for m in shape)}{',' * (len(shape) == 1)})" if shape else "one number"
+        return (
+            f"{name} is of type {type(answer).__name__} and cannot be read as numbers of one shape"
+        )
+    if found.ndim != len(shape) or any(
+        n != m if m else n == 0 for n, m in zip(found.shape, shape, strict=True)
+    ):
+        wanted = (
+            f"({', '.join(str(m or 'any') for m in shape)}{',' * (len(shape) == 1)})"
+            if shape
+            else "one number"
+        )
         return f"{name} has shape {found.shape}: it must be {wanted}"
-    return found if np.isfinite(found).all() else f"{name} holds a value that is not a finite number"
+    return (
+        found if np.isfinite(found).all() else f"{name} holds a value that is not a finite number"
+    )
 
 
-def compare(name: str, answer: object, right: object, mistakes: Mapping[str, object], otherwise: str) -> str | None:
+def compare(
+    name: str, answer: object, right: object, mistakes: Mapping[str, object], otherwise: str
+) -> str | None:
     """None for the right numbers, else a sentence: that of the first mistake that leads to the answer, or `otherwise`."""
     found = numbers(name, answer, np.shape(right))
     for sentence, value in ((None, right), *mistakes.items()):
-        if not isinstance(shaped := numbers(name, answer, np.shape(value)), str) and np.allclose(shaped, value, 1e-3, 1e-6):
+        if not isinstance(shaped := numbers(name, answer, np.shape(value)), str) and np.allclose(
+            shaped, value, 1e-3, 1e-6
+        ):
             return sentence
     return found if isinstance(found, str) else otherwise
 
@@ -55,8 +71,13 @@ def normal(*shapes: tuple[int, ...]) -> list[Tensor]:
 
 
 def judge(
-    answer: object, right: Callable, mistakes: Mapping[str, Callable], otherwise: str, cases: Sequence[tuple] = (),
-    rtol: float = 1e-3, atol: float = 1e-6,
+    answer: object,
+    right: Callable,
+    mistakes: Mapping[str, Callable],
+    otherwise: str,
+    cases: Sequence[tuple] = (),
+    rtol: float = 1e-3,
+    atol: float = 1e-6,
 ) -> str | None:
     """What is wrong with an answer in numbers, or with a function of the learner's, asked at every case; None where it is right.
 
@@ -76,13 +97,21 @@ def judge(
         if value is None or value is ...:
             return NOT_YET
         try:
-            given.append(np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, float))
+            given.append(
+                np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value, float)
+            )
         except Exception:
             return f"numbers are wanted, not {type(value).__name__}"
 
     def same(function: Callable) -> bool:
-        pairs = [(value, np.asarray(function(*case), float)) for value, case in zip(given, cases, strict=True)]
-        return all(g.shape == w.shape and (np.isclose(g, w, rtol, atol) | np.isnan(w)).all() for g, w in pairs)
+        pairs = [
+            (value, np.asarray(function(*case), float))
+            for value, case in zip(given, cases, strict=True)
+        ]
+        return all(
+            g.shape == w.shape and (np.isclose(g, w, rtol, atol) | np.isnan(w)).all()
+            for g, w in pairs
+        )
 
     if same(right):
         return None
@@ -98,7 +127,11 @@ def judge(
 
 def no_names(answer: object, names: Collection[str]) -> str | None:
     """What keeps an answer from being a set of some of these names."""
-    if isinstance(answer, str) or not isinstance(answer, Collection) or not all(isinstance(name, str) for name in answer):
+    if (
+        isinstance(answer, str)
+        or not isinstance(answer, Collection)
+        or not all(isinstance(name, str) for name in answer)
+    ):
         return f"a set of names is wanted, out of {', '.join(names)}"
     if unknown := [name for name in answer if name not in names]:
         return f"{unknown[0]!r} is not among the names: {', '.join(names)}"

@@ -13,6 +13,7 @@ from leadkit.lessons.exercises.answers import NOT_YET, judge, say
 
 def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
     """Notebook 09, exercise 1: a teacher and two assistants (3, 4) whose mean is farther from it, by the footrule, than either."""
+
     def wrong() -> str | None:
         if answer is None or answer is ...:
             return NOT_YET
@@ -22,50 +23,85 @@ def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
             rows = torch.empty(0)
         if rows.shape != (3, 4):
             return "three rows of four numbers are wanted: the teacher, the first assistant, the second"
-        if not (rows >= 0).all() or not torch.allclose(rows.sum(1), torch.ones(3).double(), atol=1e-6):
+        if not (rows >= 0).all() or not torch.allclose(
+            rows.sum(1), torch.ones(3).double(), atol=1e-6
+        ):
             return "a row is no distribution: its numbers must not be negative and must sum to 1"
         t, a, b = rows
         fused = losses.fuse(rows[1:].log()).softmax(-1)
-        for name, row in {"the teacher": t, "the first assistant": a, "the second assistant": b, "the mean": fused}.items():
+        for name, row in {
+            "the teacher": t,
+            "the first assistant": a,
+            "the second assistant": b,
+            "the mean": fused,
+        }.items():
             if len(row.round(decimals=9).unique()) < len(row):
                 return f"{name} gives two passages the same probability: section 7 shows what ties do to ranks"
         together, first, second = (losses.footrule(t, row) for row in (fused, a, b))
         if together <= min(first, second):
             return "the mean is no farther than either assistant"
-        return "the mean is farther than one assistant, not than both" if together <= max(first, second) else None
+        return (
+            "the mean is farther than one assistant, not than both"
+            if together <= max(first, second)
+            else None
+        )
 
     say(1, wrong())
 
 
 def _assistants() -> list[tuple[Tensor, Tensor]]:
     """Scores (A, C) of assistants and their weights (A,), in tenths; the last are far apart."""
-    draw, weights = torch.Generator().manual_seed(9), ([0.5, 0.3, 0.2], [0.9, 0.1], [0.1, 0.2, 0.7], [0.6, 0.4])
-    scores = [*(2 * torch.randn(len(w), 6, generator=draw) for w in weights[:3]), torch.tensor([[900.0, 0, -900], [0, 900, -900]])]
+    draw, weights = (
+        torch.Generator().manual_seed(9),
+        ([0.5, 0.3, 0.2], [0.9, 0.1], [0.1, 0.2, 0.7], [0.6, 0.4]),
+    )
+    scores = [
+        *(2 * torch.randn(len(w), 6, generator=draw) for w in weights[:3]),
+        torch.tensor([[900.0, 0, -900], [0, 900, -900]]),
+    ]
     return [(s.double(), torch.tensor(w).double()) for s, w in zip(scores, weights, strict=True)]
 
 
 def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     """Notebook 09, exercise 2: scores (A, C), weights (A,) -> logarithms (C,) of the weighted mean of the distributions."""
+
     def right(scores: Tensor, weights: Tensor) -> Tensor:
         return losses.fuse(scores.repeat_interleave((10 * weights).round().long(), 0))
 
     def over(scores: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * scores).sum(0)  # (C,)
 
-    wrong = judge(answer, right, {
-        "you take the mean of scores and not of distributions": over,
-        "you take the mean of scores, then a softmax: whoever has large scores outvotes the others, take the mean of distributions":
-            lambda scores, weights: over(scores, weights).log_softmax(-1),
-        "you take the mean of log-probabilities: that is a product of distributions, not their mean":
-            lambda scores, weights: over(scores.log_softmax(-1), weights),
-        "the weights are not used": lambda scores, weights: losses.fuse(scores),
-        "probabilities come out, and their logarithms are wanted": lambda scores, weights: right(scores, weights).exp(),
-        "the weights multiply logarithms: weighting a probability adds the weight's logarithm":
-            lambda scores, weights: (weights[:, None] * scores.log_softmax(-1)).logsumexp(0),
-        "the scores are not normalised: each assistant needs its own softmax":
-            lambda scores, weights: (scores + weights[:, None].log()).logsumexp(0),
-    }, "not the logarithms of the weighted mean: do their exponentials sum to 1?", _assistants())
-    say(2, "an exponential underflowed: stay in logarithms" if wrong == "a value is not finite" else wrong)
+    wrong = judge(
+        answer,
+        right,
+        {
+            "you take the mean of scores and not of distributions": over,
+            "you take the mean of scores, then a softmax: whoever has large scores outvotes the others, take the mean of distributions": lambda scores, weights: (
+                over(scores, weights).log_softmax(-1)
+            ),
+            "you take the mean of log-probabilities: that is a product of distributions, not their mean": lambda scores, weights: (
+                over(scores.log_softmax(-1), weights)
+            ),
+            "the weights are not used": lambda scores, weights: losses.fuse(scores),
+            "probabilities come out, and their logarithms are wanted": lambda scores, weights: (
+                right(scores, weights).exp()
+            ),
+            "the weights multiply logarithms: weighting a probability adds the weight's logarithm": lambda scores, weights: (
+                (weights[:, None] * scores.log_softmax(-1)).logsumexp(0)
+            ),
+            "the scores are not normalised: each assistant needs its own softmax": lambda scores, weights: (
+                (scores + weights[:, None].log()).logsumexp(0)
+            ),
+        },
+        "not the logarithms of the weighted mean: do their exponentials sum to 1?",
+        _assistants(),
+    )
+    say(
+        2,
+        "an exponential underflowed: stay in logarithms"
+        if wrong == "a value is not finite"
+        else wrong,
+    )
 
 
 def _distances() -> list[tuple[np.ndarray]]:
@@ -73,27 +109,51 @@ def _distances() -> list[tuple[np.ndarray]]:
     draw, found = np.random.default_rng(9), []
     for steps in (12, 40, 7):
         plain = draw.gamma(3, 0.3, (3, steps))
-        fused = [plain[members].mean(0) * draw.uniform(0.3, 1, steps) for members in ([0, 1], [0, 2], [1, 2], [0, 1, 2])]
+        fused = [
+            plain[members].mean(0) * draw.uniform(0.3, 1, steps)
+            for members in ([0, 1], [0, 2], [1, 2], [0, 1, 2])
+        ]
         found.append((np.stack([*plain, *fused]),))
     return found
 
 
 def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
     """Notebook 09, exercise 3: distances (7, steps) -> the share of what choosing wins that is lost by always fusing all three."""
+
     def right(
-        far: np.ndarray, usual: Callable = lambda far: far[:3].mean(), near: Callable = lambda far: far.min(0).mean()
+        far: np.ndarray,
+        usual: Callable = lambda far: far[:3].mean(),
+        near: Callable = lambda far: far.min(0).mean(),
     ) -> float:
         return (far[-1].mean() - near(far)) / (usual(far) - near(far))
 
-    say(3, judge(answer, right, {
-        "your nearest is one assistant for all batches: take the minimum in each batch, then the mean":
-            partial(right, near=lambda far: far.mean(1).min()),
-        "your nearest is the smallest distance of all: take the minimum in each batch, then the mean": partial(right, near=np.min),
-        "compare with a plain assistant at random: the fused ones are in your mean too": partial(right, usual=np.mean),
-        "compare with a plain assistant at random: you take the best plain one for all batches":
-            partial(right, usual=lambda far: far[:3].mean(1).min()),
-        "that is the share that is kept": lambda far: 1 - right(far),
-        "that is how much farther all three are: divide by what choosing wins": lambda far: far[-1].mean() - far.min(0).mean(),
-        "the mean is over shares of single batches: take the mean distances first":
-            lambda far: np.mean((far[-1] - far.min(0)) / (far[:3].mean(0) - far.min(0))),
-    }, "not the share: (always three - nearest) over (random plain one - nearest), each a mean over the batches", _distances()))
+    say(
+        3,
+        judge(
+            answer,
+            right,
+            {
+                "your nearest is one assistant for all batches: take the minimum in each batch, then the mean": partial(
+                    right, near=lambda far: far.mean(1).min()
+                ),
+                "your nearest is the smallest distance of all: take the minimum in each batch, then the mean": partial(
+                    right, near=np.min
+                ),
+                "compare with a plain assistant at random: the fused ones are in your mean too": partial(
+                    right, usual=np.mean
+                ),
+                "compare with a plain assistant at random: you take the best plain one for all batches": partial(
+                    right, usual=lambda far: far[:3].mean(1).min()
+                ),
+                "that is the share that is kept": lambda far: 1 - right(far),
+                "that is how much farther all three are: divide by what choosing wins": lambda far: (
+                    far[-1].mean() - far.min(0).mean()
+                ),
+                "the mean is over shares of single batches: take the mean distances first": lambda far: (
+                    np.mean((far[-1] - far.min(0)) / (far[:3].mean(0) - far.min(0)))
+                ),
+            },
+            "not the share: (always three - nearest) over (random plain one - nearest), each a mean over the batches",
+            _distances(),
+        ),
+    )

@@ -16,39 +16,82 @@ def kl_gradients(gradients: Callable, bounded: object) -> None:
     right = _autograd(t, s, by_teacher=False)  # (2, C)
     log_t, log_s = t.log_softmax(0), s.log_softmax(0)
     by_probability = torch.stack([-(log_t - log_s).exp(), log_s - log_t + 1])
-    wrong = compare("kl_gradients(t, s)", result(gradients, t.clone(), s.clone()), right, {
-        "the two are swapped: KL(t, s) comes first": right.flip(0),
-        "both have the wrong sign": -right,
-        "the first one has the wrong sign": right * torch.tensor([[-1], [1]]),
-        "the second one has the wrong sign": right * torch.tensor([[1], [-1]]),
-        "these are the gradients with respect to the teacher's scores": _autograd(t, s, by_teacher=True),
-        "these are the gradients by the student's probabilities: its scores lie behind a softmax": by_probability,
-        "the second one does not add up to 0 over the candidates: a constant added to all scores must change nothing":
-            torch.stack([right[0], log_s.exp() * (log_s - log_t)]),
-        "the second one does not add up to 0: a constant added to all scores must change nothing":
-            torch.stack([right[0], log_s.exp() * (log_s - log_t + 1)]),
-    }, "autograd gives something else")
-    extreme = _autograd(torch.tensor([0.0, -1000.0]), torch.zeros(2), by_teacher=False).abs().amax(1)  # (2,)
-    say(1, wrong or compare("bounded", bounded, 1 + extreme.argmin().item(), {
-        "that gradient is not bounded: let the teacher's probability of one candidate go to 0": 1 + extreme.argmax().item(),
-    }, "bounded must be 1, for KL(t, s), or 2, for KL(s, t)"))
+    wrong = compare(
+        "kl_gradients(t, s)",
+        result(gradients, t.clone(), s.clone()),
+        right,
+        {
+            "the two are swapped: KL(t, s) comes first": right.flip(0),
+            "both have the wrong sign": -right,
+            "the first one has the wrong sign": right * torch.tensor([[-1], [1]]),
+            "the second one has the wrong sign": right * torch.tensor([[1], [-1]]),
+            "these are the gradients with respect to the teacher's scores": _autograd(
+                t, s, by_teacher=True
+            ),
+            "these are the gradients by the student's probabilities: its scores lie behind a softmax": by_probability,
+            "the second one does not add up to 0 over the candidates: a constant added to all scores must change nothing": torch.stack(
+                [right[0], log_s.exp() * (log_s - log_t)]
+            ),
+            "the second one does not add up to 0: a constant added to all scores must change nothing": torch.stack(
+                [right[0], log_s.exp() * (log_s - log_t + 1)]
+            ),
+        },
+        "autograd gives something else",
+    )
+    extreme = (
+        _autograd(torch.tensor([0.0, -1000.0]), torch.zeros(2), by_teacher=False).abs().amax(1)
+    )  # (2,)
+    say(
+        1,
+        wrong
+        or compare(
+            "bounded",
+            bounded,
+            1 + extreme.argmin().item(),
+            {
+                "that gradient is not bounded: let the teacher's probability of one candidate go to 0": 1
+                + extreme.argmax().item(),
+            },
+            "bounded must be 1, for KL(t, s), or 2, for KL(s, t)",
+        ),
+    )
 
 
 def _autograd(t: Tensor, s: Tensor, by_teacher: bool) -> Tensor:
     t, s = (x.clone().requires_grad_() for x in (t, s))
-    return torch.stack([torch.autograd.grad(loss, t if by_teacher else s)[0] for loss in (losses.kl(t, s), losses.kl(s, t))])
+    return torch.stack(
+        [
+            torch.autograd.grad(loss, t if by_teacher else s)[0]
+            for loss in (losses.kl(t, s), losses.kl(s, t))
+        ]
+    )
 
 
 def without_teacher_loss(history: object) -> None:
     """Notebook 05, exercise 2: the toy of section 7 with both KLs, no hard loss: the teacher's 60 probabilities of the positive."""
     right = _toy()
-    say(2, compare("history", history, right[:60], {
-        "this begins after the first step: note the probability before each step": right[1:],
-        "this teacher learns from the first KL only: the second is to stay": _toy(second=0)[:60],
-        "this teacher learns from the second KL only: the first is not detached": _toy(detach=True)[:60],
-        "this teacher still has its hard loss: take it away": _toy(hard=1)[:60],
-        "this teacher is frozen: both KLs are to move it": right[:1] * 60,
-    }, "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached gives another curve"))
+    say(
+        2,
+        compare(
+            "history",
+            history,
+            right[:60],
+            {
+                "this begins after the first step: note the probability before each step": right[
+                    1:
+                ],
+                "this teacher learns from the first KL only: the second is to stay": _toy(second=0)[
+                    :60
+                ],
+                "this teacher learns from the second KL only: the first is not detached": _toy(
+                    detach=True
+                )[:60],
+                "this teacher still has its hard loss: take it away": _toy(hard=1)[:60],
+                "this teacher is frozen: both KLs are to move it": right[:1] * 60,
+            },
+            "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached gives another curve",
+        ),
+    )
 
 
 @cache
@@ -60,7 +103,11 @@ def _toy(detach: bool = False, second: float = 1, hard: float = 0) -> list[float
     for _ in range(61):
         history.append(teacher.softmax(-1)[0, 0].item())
         first = losses.kl(teacher.detach() if detach else teacher, student)
-        loss = first + second * losses.kl(student, teacher) + hard * losses.nll(teacher, torch.tensor([0]))
+        loss = (
+            first
+            + second * losses.kl(student, teacher)
+            + hard * losses.nll(teacher, torch.tensor([0]))
+        )
         optimizer.zero_grad()
         loss.sum().backward()
         optimizer.step()
@@ -75,9 +122,14 @@ def lead_total(total: Callable) -> None:
     inputs = [x.requires_grad_() for x in normal((3, 4, 8), (3, 4, 8), (4, 8), (4, 8))]
     student, teacher, student_final, teacher_final = inputs
     positive = torch.tensor([0, 3, 7, 2])
-    loss, alike = (losses.lead_loss(*inputs, positive, reweight=reweight) for reweight in (True, False))
+    loss, alike = (
+        losses.lead_loss(*inputs, positive, reweight=reweight) for reweight in (True, False)
+    )
     right = torch.autograd.grad(loss.total, inputs, allow_unused=True)
-    there, back = losses.kl(teacher_final, student_final).mean(), losses.kl(student_final, teacher_final).mean()
+    there, back = (
+        losses.kl(teacher_final, student_final).mean(),
+        losses.kl(student_final, teacher_final).mean(),
+    )
     swapped = (loss.weights * losses.kl(student, teacher)).sum(0).mean()
     mistakes = {
         "the layer loss, Eq. (8), is missing": loss.total - loss.layer,
@@ -87,26 +139,40 @@ def lead_total(total: Callable) -> None:
         "the teacher's hard loss, Eq. (10), is missing": loss.total - loss.teacher,
         "the student's hard loss, Eq. (11), is missing": loss.total - loss.student,
         "the layers count alike: the weights of Eq. (7) are missing": alike.total,
-        "the layer loss is divided by K, though its weights add up to one already": loss.total - loss.layer * 2 / 3,
-        "the layer loss is KL(s, t): Eq. (6) has the teacher first": loss.total - loss.layer + swapped,
+        "the layer loss is divided by K, though its weights add up to one already": loss.total
+        - loss.layer * 2 / 3,
+        "the layer loss is KL(s, t): Eq. (6) has the teacher first": loss.total
+        - loss.layer
+        + swapped,
         "this adds up the queries: take their mean": 4 * loss.total,
     }
     answer = result(total, *inputs, positive)
-    wrong = compare("lead_total(...)", answer, loss.total.item(), {sentence: value.item() for sentence, value in mistakes.items()},
-                     "for random scores the value is not that of Eq. (12): compare the four terms one by one")
+    wrong = compare(
+        "lead_total(...)",
+        answer,
+        loss.total.item(),
+        {sentence: value.item() for sentence, value in mistakes.items()},
+        "for random scores the value is not that of Eq. (12): compare the four terms one by one",
+    )
     say(3, wrong or _lead_gradients(answer, inputs, right))
 
 
-def _lead_gradients(answer: object, inputs: Sequence[Tensor], right: Sequence[Tensor | None]) -> str | None:
+def _lead_gradients(
+    answer: object, inputs: Sequence[Tensor], right: Sequence[Tensor | None]
+) -> str | None:
     found = result(lambda: torch.autograd.grad(answer, inputs, allow_unused=True))
     if isinstance(found, Exception):
         return "the value is right, but no gradient can be taken of it: return the tensor, and leave backward to the caller"
-    reasons = ("the student's layers do not get the gradient of the layer loss",
-               "the layer loss moves the teacher too: its layers must be detached",
-               "something that should move the student's final scores is detached",
-               "something that should move the teacher's final scores is detached")
+    reasons = (
+        "the student's layers do not get the gradient of the layer loss",
+        "the layer loss moves the teacher too: its layers must be detached",
+        "something that should move the student's final scores is detached",
+        "something that should move the teacher's final scores is detached",
+    )
     for x, mine, exact, reason in zip(inputs, found, right, reasons, strict=True):
         zero = torch.zeros_like(x)
-        if not torch.allclose(zero if mine is None else mine, zero if exact is None else exact, atol=1e-9):
+        if not torch.allclose(
+            zero if mine is None else mine, zero if exact is None else exact, atol=1e-9
+        ):
             return f"the value is right, but {reason}"
     return None

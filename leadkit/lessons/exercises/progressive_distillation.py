@@ -15,37 +15,69 @@ from leadkit.experiments.store import Trained
 
 def stops_at(answer: Sequence[float] | None) -> None:
     """Notebook 08, exercise 1: where section 5's total is lowest, from copy (0) to teacher (1), with keep at 0 and at 10."""
-    t, before = torch.tensor([[4.0, 1, 0], [3, 2, 0]]), torch.tensor([[1.0, 2, 0], [2, 1, 0]])  # (B, C), section 5
+    t, before = (
+        torch.tensor([[4.0, 1, 0], [3, 2, 0]]),
+        torch.tensor([[1.0, 2, 0], [2, 1, 0]]),
+    )  # (B, C), section 5
     way, terms = torch.linspace(0, 2, 2001).double(), Terms()
     points = before + way[:, None, None] * (t - before)  # (W, B, C)
 
     def lowest(weight: float, of_hard: float = terms.hard) -> float:
-        soft, keep = (terms.tau_d**2 * losses.kl(anchor, points, terms.tau_d).mean(-1) for anchor in (t, before))  # (W,)
+        soft, keep = (
+            terms.tau_d**2 * losses.kl(anchor, points, terms.tau_d).mean(-1)
+            for anchor in (t, before)
+        )  # (W,)
         hard = losses.nll(points, torch.tensor([0, 0])).mean(-1)  # (W,)
         return way[(of_hard * hard + terms.soft * soft + weight * keep).argmin()].item()
 
     free, held = lowest(0), lowest(10)
-    say(1, judge(answer, lambda: (free, held), {
-        "the two are the wrong way round: which weight holds the student back?": lambda: (held, free),
-        "with keep 10 it does not stay at the copy: there keep pushes nothing, and the teacher does": lambda: (free, 0),
-        "the hard loss is left out: it pulls a little further than the teacher": lambda: (lowest(0, 0), lowest(10, 0)),
-        "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
-        "with keep 0 it is right, with keep 10 not": lambda: (free, np.nan),
-        "with keep 10 it is right, with keep 0 not: what still pulls, and what holds back?": lambda: (np.nan, held),
-    }, "neither is where the total is lowest: add the three terms with their weights, point by point", rtol=0, atol=0.006))
+    say(
+        1,
+        judge(
+            answer,
+            lambda: (free, held),
+            {
+                "the two are the wrong way round: which weight holds the student back?": lambda: (
+                    held,
+                    free,
+                ),
+                "with keep 10 it does not stay at the copy: there keep pushes nothing, and the teacher does": lambda: (
+                    free,
+                    0,
+                ),
+                "the hard loss is left out: it pulls a little further than the teacher": lambda: (
+                    lowest(0, 0),
+                    lowest(10, 0),
+                ),
+                "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
+                "with keep 0 it is right, with keep 10 not": lambda: (free, np.nan),
+                "with keep 10 it is right, with keep 0 not: what still pulls, and what holds back?": lambda: (
+                    np.nan,
+                    held,
+                ),
+            },
+            "neither is where the total is lowest: add the three terms with their weights, point by point",
+            rtol=0,
+            atol=0.006,
+        ),
+    )
 
 
 @cache
 def _trainings(keep: float) -> dict[str, Trained]:
     """Whatever is trained for PROD's chain, by name."""
     chain = PROD(scale("smoke"), progression=Progression(terms=Terms(keep=keep)))
-    teachers = {f"{name} teacher": stage.teacher for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)}
+    teachers = {
+        f"{name} teacher": stage.teacher
+        for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)
+    }
     stages = {f"stage {i}": stage for i, stage in enumerate(chain.stages, start=1)}
     return {"student": chain.pipeline.student} | teachers | stages | {"direct": chain.direct}
 
 
 def trained_anew(answer: Collection[str] | None) -> None:
     """Notebook 08, exercise 2: which trainings of the chain are not read from runs/ once the weight of keep is 10."""
+
     def wrong() -> str | None:
         if answer is None or answer is ...:
             return NOT_YET
@@ -62,7 +94,11 @@ def trained_anew(answer: Collection[str] | None) -> None:
             return "a stage is missing: what has a copy is changed, and so is what starts from a changed student"
         if any(name.endswith("teacher") for name in less):
             return "a teacher is missing: who mined the negatives that it is trained on?"
-        return "something is missing that keeps nothing itself: look at its teacher and its negatives" if less else None
+        return (
+            "something is missing that keeps nothing itself: look at its teacher and its negatives"
+            if less
+            else None
+        )
 
     say(2, wrong())
 
@@ -70,28 +106,49 @@ def trained_anew(answer: Collection[str] | None) -> None:
 def _ranks() -> list[tuple[np.ndarray, np.ndarray, int]]:
     """Ranks (Q,) of the first relevant passage by student and teacher, 0 where there is none, and the last rank that counts."""
     draw = np.random.default_rng(8)
-    return [(draw.integers(0, top, 200), draw.integers(0, top, 200), last) for top, last in ((6, 4), (25, 15), (20, 10))]
+    return [
+        (draw.integers(0, top, 200), draw.integers(0, top, 200), last)
+        for top, last in ((6, 4), (25, 15), (20, 10))
+    ]
 
 
 def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | None) -> None:
     """Notebook 08, exercise 3: ranks (Q,) by student and teacher, the last rank -> the queries that the teacher ranks higher."""
+
     def of(mask: Callable) -> Callable:
         return lambda s, t, last: np.flatnonzero(mask(s, t, last))
 
     def right(s: np.ndarray, t: np.ndarray, last: int) -> np.ndarray:
         return (t > 0) & (t < s) & (s <= last)
 
-    say(3, judge(answer, of(right), {
-        "a rank of 0 is no rank: where the teacher has not found the passage it does not rank it higher":
-            of(lambda s, t, last: (t < s) & (s <= last)),
-        "equal ranks are included, and with them queries that the student answers already, at rank 1":
-            of(lambda s, t, last: (t > 0) & (t <= s) & (s <= last)),
-        "equal ranks are included, and with them rank 1 and what neither has found": of(lambda s, t, last: (t <= s) & (s <= last)),
-        "the last rank counts too": of(lambda s, t, last: (t > 0) & (t < s) & (s < last)),
-        "teacher and student are the wrong way round": of(lambda s, t, last: right(t, s, last)),
-        "that is PROD's own filter: the teacher need not be first, only higher":
-            of(lambda s, t, last: (t == 1) & (s >= 2) & (s <= last)),
-        "queries come in whose passage the student has not found: its rank, 0, is not from 2 to the last":
-            of(lambda s, t, last: right(s, t, last) | (t > 0) & (s == 0)),
-        "that is true or false for each query, and the numbers of the queries are wanted": right,
-    }, "not these queries: take the table of section 5 and go through it line by line", _ranks()))
+    say(
+        3,
+        judge(
+            answer,
+            of(right),
+            {
+                "a rank of 0 is no rank: where the teacher has not found the passage it does not rank it higher": of(
+                    lambda s, t, last: (t < s) & (s <= last)
+                ),
+                "equal ranks are included, and with them queries that the student answers already, at rank 1": of(
+                    lambda s, t, last: (t > 0) & (t <= s) & (s <= last)
+                ),
+                "equal ranks are included, and with them rank 1 and what neither has found": of(
+                    lambda s, t, last: (t <= s) & (s <= last)
+                ),
+                "the last rank counts too": of(lambda s, t, last: (t > 0) & (t < s) & (s < last)),
+                "teacher and student are the wrong way round": of(
+                    lambda s, t, last: right(t, s, last)
+                ),
+                "that is PROD's own filter: the teacher need not be first, only higher": of(
+                    lambda s, t, last: (t == 1) & (s >= 2) & (s <= last)
+                ),
+                "queries come in whose passage the student has not found: its rank, 0, is not from 2 to the last": of(
+                    lambda s, t, last: right(s, t, last) | (t > 0) & (s == 0)
+                ),
+                "that is true or false for each query, and the numbers of the queries are wanted": right,
+            },
+            "not these queries: take the table of section 5 and go through it line by line",
+            _ranks(),
+        ),
+    )

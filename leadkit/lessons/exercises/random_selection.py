@@ -12,13 +12,31 @@ from leadkit.lessons.exercises.answers import compare, normal, numbers, result, 
 def mean_teacher(means: object) -> None:
     """Notebook 03, exercise 1: K = M = 6, N = 12: the mean of the teacher's layer for student layers 1 to 6."""
     right = np.mean(list(combinations(range(1, 13), 6)), 0)  # (6,): all sets are equally likely
-    say(1, compare("means", means, right, {
-        "these are layers counted from 0: the first layer is 1": right - 1,
-        "these fall with depth: the i-th of the sorted teacher layers teaches student layer i": right[::-1],
-        "this is every second layer: the mean of random draws ends before the tower does": np.arange(2, 13, 2),
-        "this is the middle of the layers that b can meet: they are not equally likely": np.arange(1, 7) + 3,
-        "this is the mean of all layers: order is kept, so deeper student layers have deeper teachers": np.full(6, 6.5),
-    }, "these are not the means over all draws: which layers can teach layer 1, and in how many of the draws does each?"))
+    say(
+        1,
+        compare(
+            "means",
+            means,
+            right,
+            {
+                "these are layers counted from 0: the first layer is 1": right - 1,
+                "these fall with depth: the i-th of the sorted teacher layers teaches student layer i": right[
+                    ::-1
+                ],
+                "this is every second layer: the mean of random draws ends before the tower does": np.arange(
+                    2, 13, 2
+                ),
+                "this is the middle of the layers that b can meet: they are not equally likely": np.arange(
+                    1, 7
+                )
+                + 3,
+                "this is the mean of all layers: order is kept, so deeper student layers have deeper teachers": np.full(
+                    6, 6.5
+                ),
+            },
+            "these are not the means over all draws: which layers can teach layer 1, and in how many of the draws does each?",
+        ),
+    )
 
 
 def steps_to_cover(every_step: object, every_tenth: object) -> None:
@@ -27,8 +45,11 @@ def steps_to_cover(every_step: object, every_tenth: object) -> None:
     M = 6, N = 12, layers drawn anew at every step, and at every tenth. Accepted: where 25 to 75 % of trainings get there.
     """
     draws = np.array([np.quantile(_draws_to_cover(k), (0.25, 0.75)) for k in (1, 3, 5)])  # (3, 2)
-    say(2, _between("every_step", every_step, draws, "")
-        or _between("every_tenth", every_tenth, 10 * draws - [9, 0], " (a draw serves ten steps)"))
+    say(
+        2,
+        _between("every_step", every_step, draws, "")
+        or _between("every_tenth", every_tenth, 10 * draws - [9, 0], " (a draw serves ten steps)"),
+    )
 
 
 def _between(name: str, answer: object, ends: np.ndarray, hint: str) -> str | None:
@@ -46,7 +67,10 @@ def _between(name: str, answer: object, ends: np.ndarray, hint: str) -> str | No
 @cache
 def _draws_to_cover(k: int, trainings: int = 400) -> np.ndarray:
     """Draws that each training needs until 90 % of the possible pairs were used: (trainings,)."""
-    every = [set(zip(s, t, strict=True)) for s, t in product(combinations(range(6), k), combinations(range(12), k))]
+    every = [
+        set(zip(s, t, strict=True))
+        for s, t in product(combinations(range(6), k), combinations(range(12), k))
+    ]
     enough, generator = 0.9 * len(set().union(*every)), np.random.default_rng(0)
     needed = np.zeros(trainings)
     for training in range(trainings):
@@ -78,9 +102,14 @@ def _nearest_pairs(found: np.ndarray, distance: np.ndarray) -> str | None:
         return "the student layers are not sorted"
     if (np.diff(teacher) < 0).any():
         return "the lines cross: where the order is kept the teacher layers are sorted too"
-    chosen = product(*(list(map(list, combinations(range(count), len(student)))) for count in distance.shape))
+    chosen = product(
+        *(list(map(list, combinations(range(count), len(student)))) for count in distance.shape)
+    )
     totals, total = [distance[b, a].sum() for b, a in chosen], distance[student, teacher].sum()
     if np.isclose(total, min(totals)):
         return None
-    return ("these pairs are the farthest, not the nearest" if np.isclose(total, max(totals)) else
-            "other pairs in order have a smaller total: a near pair that is taken early can block the way for the others")
+    return (
+        "these pairs are the farthest, not the nearest"
+        if np.isclose(total, max(totals))
+        else "other pairs in order have a smaller total: a near pair that is taken early can block the way for the others"
+    )
