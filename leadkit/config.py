@@ -1,20 +1,9 @@
-"""The scales: every number that a run depends on, in one place, the paper's value beside ours."""
+"""The scales: every number that decides a result, in one place, the paper's value beside ours."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-import torch
-
+from leadkit.hardware import BF16
 from leadkit.losses import check_temperature, check_variant
-from leadkit.training.loop import Schedule
-
-# Whether this machine multiplies bfloat16 itself; elsewhere it would be slower than float32.
-BF16 = (
-    torch.cuda.is_bf16_supported(including_emulation=False)
-    if torch.cuda.is_available()
-    else any(torch.cpu.get_capabilities().get(name) for name in ("amx_bf16", "avx512_bf16"))
-)
-RUNS = Path(__file__).parent.parent / "runs"
 
 
 @dataclass(frozen=True)
@@ -27,6 +16,24 @@ class Data:
     batch: int = 32  # queries; paper: not said
     passages: int = 2  # passages per query, one positive; paper: not said
     negatives: int = 100  # mined per query; paper: 100
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Optimisation of one training: AdamW, linear warm-up and decay, clipping (section 4.2.2)."""
+
+    steps: int
+    learning_rate: float = 2e-5  # paper: 2e-5 (released scripts)
+    warmup: float = 0.1  # fraction of the steps; paper: not said
+    clip: float = 2.0  # paper: 2.0 (released scripts)
+    weight_decay: float = 0.01  # paper: not said
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 0 .. steps - 1."""
+        warm = max(1, round(self.warmup * self.steps))
+        rising = (step + 1) / warm
+        falling = (self.steps - step) / max(1, self.steps - warm)
+        return self.learning_rate * min(rising, falling)
 
 
 @dataclass(frozen=True)
@@ -54,82 +61,67 @@ class Scale:
     name: str
     teacher_encoder: str  # paper: coCondenser, 12 layers
     student_encoder: str  # paper: DistilBERT, 6 layers
-    larger_encoder: str  # of the teacher of the larger pair, whose student has the teacher's; paper: ERNIE-2.0-large, 24 layers
+    # The larger pair has this encoder as teacher and teacher_encoder as student; paper: 24 layers
+    larger_encoder: str  # paper: ERNIE-2.0-large
     data: Data
     warm_up: Schedule  # of the 12DE that mines; paper: 20,000 steps
     teacher: Schedule  # of the teacher on mined negatives; paper: 20,000 steps
     student: Schedule  # of the student on mined negatives; paper: 20,000 steps
     distil: Schedule  # paper: 50,000 steps
-    lead: Lead
-    score_scale: dict[str, float]  # architecture -> factor on its scores; paper: 1
+    lead: Lead = Lead()
+    scaled: bool = True  # scores times the architecture's own factor; paper: raw scores
     dropout: float = 0.0  # paper: 0.1
-    rerank: int = (
-        100  # teacher re-ranks this many of the 12DE's; paper: 1,000 (passages), 100 (documents)
-    )
+    rerank: int = 100  # of the 12DE's passages; paper: 1,000 (passages), 100 (documents)
     depth: int = 1000  # passages in a run; paper: 1,000
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
 
 
+def _miniatures(name: str, data: Data, **settings) -> Scale:
+    return Scale(name, "bert-12x128", "bert-6x128", "stacked:24:bert-12x128", data, **settings)
+
+
 SCALES = {
-    "smoke": Scale(
+    "smoke": _miniatures(
         "smoke",
-        "bert-12x128",
-        "bert-6x128",
-        "stacked:24:bert-12x128",
-        Data("python-docs:smoke", 16, 32, batch=8),
+        Data("python-docs:smoke", query_tokens=16, passage_tokens=32, batch=8),
         warm_up=Schedule(20, 1e-4),
         teacher=Schedule(40, 3e-4),
         student=Schedule(20, 1e-4),
         distil=Schedule(10, 1e-4),
-        lead=Lead(),
-        score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0},
         rerank=20,
     ),
-    "classroom": Scale(
+    "classroom": _miniatures(
         "classroom",
-        "bert-12x128",
-        "bert-6x128",
-        "stacked:24:bert-12x128",
         Data(),
         warm_up=Schedule(150, 2e-4),
         teacher=Schedule(200, 3e-4),
         student=Schedule(150, 3e-4),
         distil=Schedule(150, 2e-4),
-        lead=Lead(),
-        score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0},
         bf16=BF16,
     ),
-    "classroom-short": Scale(  # LEAD's tables in three hours: fewer steps after the mining, shorter passages, fewer candidates
+    # Fewer steps after the mining, shorter passages, fewer candidates.
+    "classroom-short": _miniatures(
         "classroom-short",
-        "bert-12x128",
-        "bert-6x128",
-        "stacked:24:bert-12x128",
         Data(passage_tokens=64),
         warm_up=Schedule(150, 2e-4),
         teacher=Schedule(80, 3e-4),
         student=Schedule(60, 3e-4),
         distil=Schedule(60, 2e-4),
-        lead=Lead(),
-        score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0},
         rerank=20,
         bf16=BF16,
     ),
-    "gpu": Scale(
+    "gpu": _miniatures(
         "gpu",
-        "bert-12x128",
-        "bert-6x128",
-        "stacked:24:bert-12x128",
         Data(query_tokens=32, passage_tokens=128, batch=64, passages=8),
         warm_up=Schedule(3000, 2e-4),
         teacher=Schedule(3000, 2e-4),
         student=Schedule(3000, 2e-4),
         distil=Schedule(6000, 2e-4),
-        lead=Lead(),
-        score_scale={"DE": 128**-0.5, "CB": 0.03, "CE": 1.0},
         dropout=0.1,
         bf16=BF16,
     ),
-    "paper": Scale(  # several GPUs, by torchrun; every field that no comment above gives is ours
+    # Several GPUs, by torchrun; every field that no comment above gives is ours.
+    "paper": Scale(
         "paper",
         "Luyu/co-condenser-marco",
         "distilbert-base-uncased",
@@ -139,8 +131,7 @@ SCALES = {
         teacher=Schedule(20_000),
         student=Schedule(20_000),
         distil=Schedule(50_000),
-        lead=Lead(),
-        score_scale={"DE": 1.0, "CB": 1.0, "CE": 1.0},
+        scaled=False,
         dropout=0.1,
         rerank=1000,
         bf16=BF16,

@@ -1,78 +1,63 @@
-"""Training stages: warm up, mine hard negatives, distil (section 4.2.2)."""
+"""Training stages: warm up, mine, distil (section 4.2.2)."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from leadkit import losses, processes, selection
-from leadkit.retrieval import dense
-from leadkit.data.sampling import Batch, Batches, Group, Sampler, groups, identity
-from leadkit.config import Lead
-from leadkit.models.encoders import check, load_tokenizer
+from leadkit import losses
+from leadkit.config import Schedule
+from leadkit.data.sampling import Batches, Group, Sampler, groups
+from leadkit.experiments.methods import Method, Step
+from leadkit.experiments.store import Stage, Trained
+from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.files import read_tensors, write_json, write_tensors
-from leadkit.models.retrievers import RETRIEVERS, Tower, build, check_lengths, depth
-from leadkit.experiments.store import DEVICE, Stage, Trained, collection, passages_of, queries_of
-from leadkit.training.loop import Schedule, fit
+from leadkit.hardware import DEVICE
+from leadkit.models.encoders import check
+from leadkit.models.retriever import Retriever
+from leadkit.models.retrievers import architecture, build, load
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower, check_lengths
+from leadkit.retrieval.dense import retrieve
+from leadkit.retrieval.negatives import hard_negatives
+from leadkit.training.loop import LossAt, Operation, fit
+
+
+class Negatives(Protocol):
+    """A stage that says which queries are trained on, and which negatives each has."""
+
+    def groups(self) -> list[Group]: ...
 
 
 @dataclass(frozen=True)
 class Mine(Stage):
-    """The hard negatives of the training queries: a dual encoder's best passages that are not relevant (section 4.2.2)."""
+    """The hard negatives of the training queries: a DE's best passages that are not relevant."""
 
     kind = "mine"
     retriever: Trained
 
-    def run(self) -> None:
+    def run(self, operation: Operation) -> None:
         model = self.retriever.model()
-        queries, passages = (
-            queries_of(model.tower, self.data, "train"),
-            passages_of(model.tower, self.data),
-        )
+        queries = queries_of(model.tower, self.data, "train")
+        passages = passages_of(model.tower, self.data)
+        training = groups(collection(self.data.collection), "train")
         # A query has a few relevant passages at most: search that much deeper, then drop them.
-        found = groups(collection(self.data.collection), "train")
-        run = dense.retrieve(
-            model, queries, passages, self.data.negatives + max(len(g.relevant) for g in found)
-        )
-        mined = dense.hard_negatives(run, found, self.data.negatives)
-        rows = torch.full((len(mined), self.data.negatives), -1, dtype=torch.int32)
+        most = max(len(group.relevant) for group in training)
+        run = retrieve(model, queries, passages, self.data.negatives + most)
+        mined = hard_negatives(run, training, self.data.negatives)
+        rows = torch.full((len(mined), self.data.negatives), -1, dtype=torch.int32)  # (Q, 100)
         for i, group in enumerate(mined):
             rows[i, : len(group.negatives)] = torch.tensor(group.negatives)
         write_tensors(self.folder / "negatives.safetensors", {"rows": rows})
 
     def groups(self) -> list[Group]:
         rows = read_tensors(self.done() / "negatives.safetensors")["rows"].tolist()
-        found = groups(collection(self.data.collection), "train")
+        training = groups(collection(self.data.collection), "train")
         return [
-            Group(g.query, g.relevant, tuple(p for p in row if p >= 0))
-            for g, row in zip(found, rows, strict=True)
+            Group(group.query, group.relevant, tuple(p for p in row if p >= 0))
+            for group, row in zip(training, rows, strict=True)
         ]
-
-
-def batches(stage: "WarmUp | Distil", tower: Tower) -> Batches:
-    """The stage's batches in the tokens of one tower; the same queries and passages for every tower of the same stage.
-
-    Where a CE takes part, every query is scored against its own passages only (section 4.3.2).
-    """
-    data, teacher = stage.data, getattr(stage, "teacher", None)
-    own = "CE" in {part.tower.architecture for part in (stage, teacher) if part}
-    found = (
-        stage.negatives.groups()
-        if stage.negatives
-        else groups(collection(data.collection), "train")
-    )
-    passages = passages_of(tower, data)
-    # A distillation does not see the batches of the warm-up again in the same order.
-    sampler = Sampler(
-        found, len(passages), data.batch, data.passages, 2 * stage.seed + isinstance(stage, Distil)
-    )
-    return Batches(
-        sampler,
-        queries_of(tower, data, "train"),
-        passages,
-        own=own,
-        pairs=tower.architecture == "CE",
-    )
 
 
 @dataclass(frozen=True)
@@ -86,184 +71,160 @@ class WarmUp(Trained):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.tower.architecture not in RETRIEVERS:
-            raise ValueError(
-                f"architecture {self.tower.architecture!r} is unknown: use one of {', '.join(RETRIEVERS)}"
-            )
+        pairs = architecture(self.tower.architecture).pairs_only
         check(self.tower.encoder)  # before the stages that this one waits for
-        check_lengths(self.tower, self.data.query_tokens, self.data.passage_tokens)
+        check_lengths(self.tower, self.data.query_tokens, self.data.passage_tokens, pairs)
 
-    def run(self) -> None:
+    def batches(self) -> Batches:
+        """Step -> the batch in the tokens of the tower."""
+        return _batches(self, self.tower, [self.tower], 2 * self.seed)
+
+    def run(self, operation: Operation) -> None:
         torch.manual_seed(self.seed)
         model = build(self.tower)
-        at = batches(self, self.tower)
+        batches = self.batches()
 
         def loss_at(step: int) -> dict[str, Tensor]:
-            batch = at(step).to(DEVICE)
+            batch = batches(step).to(DEVICE)
             _, final = model(batch)
             return {"total": losses.student_loss(final, batch.positive).total}
 
         label = f"warming up {model.layers}{self.tower.architecture}"
-        log = fit(
-            model,
-            loss_at,
-            self.schedule,
-            self.seed,
-            self.folder,
-            label,
-            describe=lambda s: str(at.sampler(s)[0].tolist()),
-        )
-        model.save(self.folder / "retriever", load_tokenizer(self.tower.encoder))
-        write_json(self.folder / "log.json", log)
-
-
-METHODS = ("student", "RD", "FD", "LEAD")
+        train(self, model, loss_at, self.schedule, label, batches, operation)
+        save(model, self, "retriever")
 
 
 @dataclass(frozen=True)
 class Distil(Trained):
-    """Distil a teacher into a student, both from their warm-ups. Method "student" has no teacher: it goes on alone, as long."""
+    """Train a student with a method, and the teacher too where the method does."""
 
     kind = "distil"
-    method: str
+    method: Method
     student: Trained
     teacher: Trained | None
-    negatives: Mine
+    negatives: Stage
     schedule: Schedule
-    lead: Lead = Lead()  # read by LEAD; RD reads tau_d, FD reads k and draws at random
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"method {self.method!r} is unknown: use one of {', '.join(METHODS)}")
-        if (self.teacher is None) != (self.method == "student"):
+        needs = self.method.needs_teacher
+        if (self.teacher is None) == needs:
             raise ValueError(
-                f"teacher is {self.teacher and self.teacher.kind}: method {self.method!r} needs "
-                + ("none" if self.method == "student" else "one")
+                f"teacher is {self.teacher and self.teacher.kind}: method {self.method.name!r} "
+                f"needs {'one' if needs else 'none'}"
             )
-        if self.method in ("FD", "LEAD"):  # says what does not fit, before any work starts
-            M, N = depth(self.student.tower), depth(self.teacher.tower)
-            selection.select(self.lead.strategy, self.lead.k, M, N, torch.Generator())
-        if self.method == "FD":
-            student, teacher = self.student.tower.encoder, self.teacher.tower.encoder
-            if student != teacher and identity(load_tokenizer(student)) != identity(
-                load_tokenizer(teacher)
-            ):
-                raise ValueError(
-                    f"method 'FD' compares attention token by token: student {student!r} and teacher {teacher!r} must "
-                    "have the same tokeniser"
-                )
+        self.method.check(self.student.tower, self.teacher.tower if self.teacher else None)
 
     @property
-    def tower(self) -> Tower:
+    def tower(self) -> Tower:  # type: ignore[override]
         """The student's."""
         return self.student.tower
 
-    def teachers(self) -> int:
-        return int(self.teacher is not None)
+    def passes(self) -> int:
+        return self.method.passes
 
-    def run(self) -> None:
-        models = nn.ModuleDict(
-            {"student": self.student.model()}
-            | ({"teacher": self.teacher.model()} if self.teacher else {})
-        )
-        at = {name: batches(self, model.tower) for name, model in models.items()}
-        joint = self.method == "LEAD" and self.lead.joint
-        if frozen := self.teacher and not joint:
-            models["teacher"].requires_grad_(False)
-        step_loss = {"student": _student_alone, "RD": _rd, "FD": _fd, "LEAD": _lead}[self.method]
+    def batches(self, tower: Tower) -> Batches:
+        """Step -> the batch in the tokens of a tower; all towers see the same texts."""
+        trained = [stage.tower for stage in (self.student, self.teacher) if stage]
+        return _batches(self, tower, trained, 2 * self.seed + self.method.batch_stream)
 
-        def loss_at(step: int) -> dict[str, Tensor]:
-            if frozen:
-                models["teacher"].eval()  # no dropout
-            draw = step // (
-                10 if self.lead.variant == "released" else 1
-            )  # layers are drawn anew every (tenth) step
-            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + draw)
-            loss = step_loss(
-                self.lead, generator, models, {name: at[name](step).to(DEVICE) for name in at}
+    def run(self, operation: Operation) -> None:
+        student = self.student.model()
+        teacher = self.teacher.model() if self.teacher else None
+        trained: dict[str, nn.Module] = {"student": student}
+        frozen: dict[str, Retriever] = {}
+        if teacher:
+            (trained if self.method.trains_teacher else frozen)["teacher"] = teacher
+        frozen |= self.method.frozen_models(self.student)
+        for model in frozen.values():
+            model.eval().requires_grad_(False)  # no dropout, no gradient
+        torch.manual_seed(self.seed)
+        models = nn.ModuleDict(trained | self.method.heads(student, teacher))
+        every = {"student": student, **({"teacher": teacher} if teacher else {}), **frozen}
+        batches = {name: self.batches(model.tower) for name, model in every.items()}
+
+        def loss_at(number: int) -> dict[str, Tensor]:
+            step = Step(
+                models={**models, **frozen},
+                batches={name: each(number).to(DEVICE) for name, each in batches.items()},
+                seed=self.seed * 1_000_003 + number // self.method.redraw_every,
             )
-            parts = {
-                name: getattr(loss, name)
-                for name in ("total", "layer", "response", "teacher", "student")
-            }
-            if loss.weights is not None:
-                parts |= {f"w{i}": w.mean() for i, w in enumerate(loss.weights, start=1)}
-            return parts
+            return self.method.parts(step)
 
-        towers = (f"{model.layers}{model.architecture}" for model in reversed(models.values()))
-        log = fit(
-            models,
-            loss_at,
-            self.schedule,
-            self.seed,
-            self.folder,
-            f"{self.method}, {' -> '.join(towers)}",
-            describe=lambda s: str(at["student"].sampler(s)[0].tolist()),
-        )
-        for name, folder in {"student": "retriever", "teacher": "teacher"}.items():
-            if name == "student" or joint:
-                models[name].save(self.folder / folder, load_tokenizer(models[name].tower.encoder))
-        write_json(self.folder / "log.json", log)
+        towers = [model for model in (teacher, student) if model]
+        names = " -> ".join(f"{model.layers}{model.architecture}" for model in towers)
+        label = f"{self.method.name}, {names}"
+        schedule = self.method.schedule(self.schedule, batches["student"].sampler.steps)
+        train(self, models, loss_at, schedule, label, batches["student"], operation)
+        save(student, self, "retriever")
+        if teacher and self.method.trains_teacher:
+            save(teacher, self, "teacher")
 
 
-# What a step of each method computes: from the settings, the step's random numbers, the models and their batches.
+@dataclass(frozen=True)
+class TeacherAfter(Trained):
+    """The teacher that a distillation trained along with its student."""
+
+    kind = "teacher after"
+    distillation: Distil
+
+    @property
+    def tower(self) -> Tower:  # type: ignore[override]
+        assert self.distillation.teacher is not None
+        return self.distillation.teacher.tower
+
+    def __post_init__(self) -> None:
+        if not self.distillation.method.trains_teacher:
+            raise ValueError(
+                f"method {self.distillation.method.name!r} does not train its teacher: there is "
+                "none after it"
+            )
+
+    def run(self, operation: Operation) -> None:
+        """Nothing is left to compute."""
+
+    def model(self) -> Retriever:
+        return load(self.distillation.done() / "teacher").to(DEVICE)
+
+    def log(self) -> list[dict]:
+        return self.distillation.log()
+
+    def training_seconds(self) -> float:
+        return self.distillation.seconds()
 
 
-def _student_alone(
-    lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]
-) -> losses.Loss:
-    return losses.student_loss(models["student"](batch["student"])[1], batch["student"].positive)
+def train(
+    stage: WarmUp | Distil,
+    models: nn.Module,
+    loss_at: LossAt,
+    schedule: Schedule,
+    label: str,
+    batches: Batches,
+    operation: Operation,
+) -> None:
+    """Fit, and write the log."""
+
+    def describe(step: int) -> str:
+        return str(batches.sampler(step)[0].tolist())
+
+    log = fit(models, loss_at, schedule, stage.seed, stage.folder, label, describe, operation)
+    write_json(stage.folder / "log.json", log)
 
 
-def _rd(
-    lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]
-) -> losses.Loss:
-    with torch.no_grad():
-        _, teacher_final = models["teacher"](batch["teacher"])
-    _, student_final = models["student"](batch["student"])
-    return losses.response_loss(
-        student_final, teacher_final, batch["student"].positive, tau_d=lead.tau_d
-    )
+def save(model: Retriever, stage: Stage, name: str) -> None:
+    """Write a retriever into the stage's folder."""
+    model.save(stage.folder / name, load_tokenizer(model.tower.encoder))
 
 
-def _fd(
-    lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]
-) -> losses.Loss:
-    student, teacher = models["student"], models["teacher"]
-    chosen, taught = selection.random_layers(lead.k, student.layers, teacher.layers, generator)
-    with torch.no_grad():
-        teacher_maps, _ = teacher.interactions(batch["teacher"], taught)
-    student_maps, student_final = student.interactions(batch["student"], chosen)
-    return losses.feature_loss(student_maps, teacher_maps, student_final, batch["student"].positive)
-
-
-def _lead(
-    lead: Lead, generator: Generator, models: nn.ModuleDict, batch: dict[str, Batch]
-) -> losses.Loss:
-    student, teacher, positive = models["student"], models["teacher"], batch["student"].positive
-    M, N = student.layers, teacher.layers
-    with torch.set_grad_enabled(lead.joint):
-        if lead.strategy == "weighted":  # Eq. (7) over all N layers says how likely each is chosen
-            every, teacher_final = teacher(batch["teacher"], tuple(range(1, N + 1)))
-            weights = processes.mean(
-                losses.layer_weights(every, positive, lead.tau_l).mean(1)
-            )  # (N,)
-            chosen, taught = selection.select("weighted", lead.k, M, N, generator, weights.cpu())
-            teacher_layers = every[[layer - 1 for layer in taught]]  # (K, B, C)
-        else:
-            chosen, taught = selection.select(lead.strategy, lead.k, M, N, generator)
-            teacher_layers, teacher_final = teacher(batch["teacher"], taught)
-    student_layers, student_final = student(batch["student"], chosen)
-    return losses.lead_loss(
-        student_layers,
-        teacher_layers,
-        student_final,
-        teacher_final,
-        positive,
-        tau_d=lead.tau_d,
-        tau_l=lead.tau_l,
-        joint=lead.joint,
-        reweight=lead.reweight,
-        variant=lead.variant,
-    )
+def _batches(stage: WarmUp | Distil, tower: Tower, trained: list[Tower], seed: int) -> Batches:
+    """Where a pairs-only tower takes part, each query has its own passages only (4.3.2)."""
+    data = stage.data
+    own = any(architecture(each.architecture).pairs_only for each in trained)
+    if stage.negatives:
+        training = stage.negatives.groups()
+    else:
+        training = groups(collection(data.collection), "train")
+    passages = passages_of(tower, data)
+    sampler = Sampler(training, len(passages), data.batch, data.passages, seed)
+    pairs = architecture(tower.architecture).pairs_only
+    return Batches(sampler, queries_of(tower, data, "train"), passages, own=own, pairs=pairs)

@@ -29,7 +29,8 @@ from leadkit.models.attention import set_attention
 from leadkit.data.collections import Collection, load
 from leadkit.models.encoders import grow
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
-from leadkit.training.loop import Schedule, fit
+from leadkit.config import Schedule
+from leadkit.training.loop import fit
 
 OBJECTIVES = {
     "contrastive": "",

@@ -1,0 +1,32 @@
+"""Identity: what decides the result of a stage, and nothing else.
+
+A setting that is added to a finished class is declared with `added(default)`. It is left out of
+descriptions and keys while it has that default, so everything computed before stays valid. Such a
+default must never change.
+"""
+
+from dataclasses import field, fields, is_dataclass
+from typing import Any
+
+
+def added(default: Any) -> Any:
+    """A dataclass field that came later: at this default it leaves old keys and records valid."""
+    return field(default=default, metadata={"added": True})
+
+
+def settings(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass that belong to its identity, by name."""
+    own = {f.name: getattr(value, f.name) for f in fields(value)}
+    for f in fields(value):
+        if f.metadata.get("added") and own[f.name] == f.default:
+            del own[f.name]
+    return own
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: a dataclass as its settings, with its `name` if its class has one."""
+    if not is_dataclass(value):
+        return list(value) if isinstance(value, tuple) else value
+    name = getattr(type(value), "name", None)
+    named = {"name": name} if isinstance(name, str) else {}
+    return named | {key: plain(each) for key, each in settings(value).items()}

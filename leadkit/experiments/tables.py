@@ -1,0 +1,79 @@
+"""The paper's tables as named experiments.
+
+To add a table, name its rows in `TABLES` and make the new ones in `experiments`.
+"""
+
+from dataclasses import replace
+
+from leadkit import paths
+from leadkit.config import Scale
+from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.methods import METHODS
+from leadkit.experiments.pipeline import ROWS, TEACHERS, WITHOUT_TEACHER, Pipeline
+from leadkit.training.pretraining import OBJECTIVES
+
+ABLATED = "CB"  # the teacher of Tables 4 to 8
+ABLATIONS: dict[str, dict[str, object]] = {
+    **{f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)},
+    "Weighted": {"strategy": "weighted"},
+    "Last": {"strategy": "last"},
+    "Skip": {"strategy": "skip"},
+    "without joint training": {"joint": False},
+    "without re-weighting": {"reweight": False},
+}
+LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
+# Contrastive pre-training is the usual start.
+STARTS = {f"{name} start": suffix for name, suffix in OBJECTIVES.items() if suffix}
+# Methods that the paper's main table does not have.
+BASELINES = tuple(name for name in METHODS if name not in (*ROWS, "student"))
+
+
+def experiment(row: str, teacher: str) -> str:
+    """The name of the main table's row under this teacher among all experiments: "CB LEAD"."""
+    return row if row in WITHOUT_TEACHER else f"{teacher} {row}"
+
+
+TABLES = {
+    "main": tuple(experiment(row, "CB") for row in ROWS),
+    "1": ("CB LEAD", "larger LEAD"),
+    "3": tuple(
+        dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])
+    ),
+    "4": (*(f"K={k}" for k in (1, 2, 3, 4)), "CB LEAD", "K=6"),
+    "5": ("CB LEAD", "Weighted", "Last", "Skip"),
+    "6": ("CB RD", "CB LEAD", "without joint training", "without re-weighting"),
+    "7": ("CB RD", "CB FD", "CB LEAD", *LINEAR),
+    "8": (*STARTS, "CB LEAD"),
+    "10": tuple(
+        f"{teacher} {row}" for teacher in TEACHERS for row in ("teacher", "teacher after LEAD")
+    ),
+    "baselines": ("CB RD", "CB LEAD", *(experiment(name, ABLATED) for name in BASELINES)),
+}
+
+
+def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
+    """Every row of the tables by name, each an evaluation that runs when asked.
+
+    The starts of Table 8 are there where their encoders are:
+    `python -m leadkit pretrain --objective ... --layers 6`.
+    """
+    every: dict[str, Evaluate] = {}
+    for teacher in TEACHERS:
+        for row, evaluation in Pipeline(scale, seed, teacher).rows(split).items():
+            every[experiment(row, teacher)] = evaluation
+    plain = Pipeline(scale, seed, ABLATED)
+    for name, changes in ABLATIONS.items():
+        every[name] = plain.evaluate(plain.distil("LEAD", **changes), split)
+    for name in BASELINES:
+        every[experiment(name, ABLATED)] = plain.evaluate(plain.distil(name), split)
+    linear = Pipeline(scale, seed, ABLATED, linear=128)
+    for name, method in LINEAR.items():
+        every[name] = linear.evaluate(linear.distil(method), split)
+    for name, suffix in STARTS.items():
+        encoder = scale.student_encoder + suffix
+        if (paths.MODELS / encoder).is_dir():
+            other = Pipeline(replace(scale, student_encoder=encoder), seed, ABLATED)
+            every[name] = other.evaluate(other.distil("LEAD"), split)
+    larger = Pipeline(scale, seed, ABLATED, larger=True)
+    every["larger LEAD"] = larger.evaluate(larger.distil("LEAD"), split)
+    return every

@@ -1,0 +1,70 @@
+"""What a retriever is built from."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import AutoModel
+
+from leadkit.models import encoders
+from leadkit.models.tokenizers import load_tokenizer, separators
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The settings of one retriever."""
+
+    architecture: str  # DE, CB or CE
+    encoder: str  # one of data/models, a folder, or a name on the Hugging Face hub
+    scale: float = 1.0  # multiplies every score; paper: 1
+    linear: int = 0  # width of an appended linear layer, 0 for none (section 4.6.1)
+    dropout: float = 0.1  # paper: 0.1 (released scripts)
+    bf16: bool = False  # the encoder computes in bfloat16; weights and scores stay float32
+    # CB only: normalise the final output and count every query position, as the released code does
+    released: bool = False
+
+
+def depth(tower: Tower) -> int:
+    """Number of layers, the appended linear layer included, without loading weights."""
+    return encoders.layers(tower.encoder) + (tower.linear > 0)
+
+
+def check_lengths(tower: Tower, query_tokens: int, passage_tokens: int, pairs: bool) -> None:
+    """ValueError where a text can be longer than the position table of the tower's encoder.
+
+    pairs: whether query and passage stand in one text.
+    """
+    tokenizer = load_tokenizer(tower.encoder)
+    if pairs:
+        longest = query_tokens + passage_tokens + len(separators(tokenizer)[0]) - 1
+        too_long = (
+            f"data.query_tokens {query_tokens} and data.passage_tokens {passage_tokens} make "
+            f"pairs of {longest} tokens"
+        )
+    else:
+        longest = max(query_tokens, passage_tokens)
+        field = "query_tokens" if query_tokens >= passage_tokens else "passage_tokens"
+        too_long = f"data.{field} is {longest}"
+    for table in _position_tables(tower.encoder):
+        # RoBERTa and its kin count positions from the one behind the padding's id.
+        first = 0 if table.padding_idx is None else table.padding_idx + 1
+        if first and first != tokenizer.pad_token_id + 1:
+            raise ValueError(
+                f"encoder {tower.encoder!r}: its tokeniser pads with id {tokenizer.pad_token_id}, "
+                f"its position table with {table.padding_idx}; they do not belong together"
+            )
+        if longest > table.num_embeddings - first:
+            raise ValueError(
+                f"{too_long}: the position table of encoder {tower.encoder!r} holds "
+                f"{table.num_embeddings - first}, use at most that"
+            )
+
+
+def _position_tables(encoder: str) -> list[nn.Embedding]:
+    with torch.device("meta"):  # no weights
+        model = AutoModel.from_config(encoders.load_config(encoder))
+    return [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings")
+    ]
