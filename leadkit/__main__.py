@@ -39,7 +39,9 @@ def table(
     at_once: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Run what is missing of the main table and print it. Under torchrun several processes share every stage.
+    """Run what is missing of the main table and print it.
+
+    Under torchrun several processes share every stage.
 
     Args:
         scale: smoke, classroom, classroom-short, gpu or paper.
@@ -47,33 +49,38 @@ def table(
         teacher: DE, CB or CE.
         split: the split of the collection to evaluate on.
         only: one row, e.g. "12DE (mines)", teacher, student or LEAD, and what it needs.
-        at_once: texts that pass through an encoder at once in training; few take less memory and more time. By default all.
+        at_once: texts that pass through an encoder at once in training, by default all; fewer take
+            less memory and more time.
         out: folder for the result records.
     """
     from leadkit import config, processes
-    from leadkit.experiments import pipeline, store
-    from leadkit.models import retrievers
+    from leadkit.experiments.pipeline import ROWS, Pipeline
+    from leadkit.experiments.tables import experiment
+    from leadkit.experiments.texts import collection
+    from leadkit.results import records, tables
+    from leadkit.training.loop import Operation
 
     for name, value in {"seeds": seeds, "at_once": at_once}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
-    if only and only not in pipeline.ROWS:
-        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(pipeline.ROWS)}")
-    retrievers.AT_ONCE = at_once
-    pipelines = [pipeline.Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
-    store.collection(pipelines[0].scale.data.collection).split(
-        split
-    )  # says whether it exists, before any work
-    found = pipeline.main_table(pipelines, split, (only,) if only else pipeline.ROWS)
+    if only and only not in ROWS:
+        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(ROWS)}")
+    pipelines = [Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
+    collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists
+    rows = (only,) if only else ROWS
+    evaluations = {each.seed: each.rows(split) for each in pipelines}
+    for every in evaluations.values():
+        for row in rows:
+            every[row].done(Operation(at_once))
+    summary = tables.main_table(pipelines, split, rows)
     if processes.main():
-        print(found.round(2).to_string(na_rep=""))
-    for pipeline in pipelines if out else ():
-        rows = {
-            pipeline.experiment(row, teacher): stage
-            for row, stage in pipeline.rows(split).items()
-            if row in found.index
+        print(summary.round(2).to_string(na_rep=""))
+    if out:
+        named = {
+            seed: {experiment(row, teacher): every[row] for row in rows}
+            for seed, every in evaluations.items()
         }
-        pipeline.save_records(rows, pipeline.seed, out)
+        records.save(named, out)
 
 
 @app.command
@@ -136,26 +143,34 @@ def sweep(
     collection: str = "",
     out: Path | None = None,
 ) -> None:
-    """Run what is missing of the paper's tables, several stages at a time, and write its result records. Ctrl-C loses nothing.
+    """Run what is missing of the paper's tables, several stages at a time; write the records.
+
+    Ctrl-C loses nothing.
 
     Args:
-        table: one or more: main for the README's, 3, 4, ... as in the paper, prod, mta4dpr, or all.
+        table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, prod,
+            mta4dpr, or all.
         scale: smoke, classroom, classroom-short or gpu.
         seeds: number of seeds.
         first: the first of them; several machines can share a table by its seeds.
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
         collection: another than the scale's: beir:PATH or irds:NAME.
-        out: folder for the result records; by default data/results/SCALE, behind it the other collection's last part and any split
-            but test.
+        out: folder for the result records; by default data/results/SCALE, behind it the other
+            collection's last part and any split but test.
     """
     from leadkit import config
-    from leadkit.experiments import sweep
+    from leadkit.experiments.sweep import sweep
+    from leadkit.results import records
 
     chosen = config.scale(scale)
     if collection:
         chosen = replace(chosen, data=replace(chosen.data, collection=collection))
-    sys.exit(sweep.sweep(table, chosen, seeds, jobs, split, out, first))
+    folder = out or records.default_folder(chosen, split)
+    finished, whole = sweep(table, chosen, seeds, jobs, split, first)
+    records.save(finished, folder)
+    print(f"result records: {folder}")
+    sys.exit(not whole)
 
 
 @app.command
@@ -171,15 +186,18 @@ def distil(
     k: int | None = None,
     seed: int = 0,
 ) -> None:
-    """Distil a retriever for your own collection; the student loads in sentence-transformers. Ctrl-C loses nothing.
+    """Distil a retriever for your own collection. Ctrl-C loses nothing.
+
+    The student loads in sentence-transformers.
 
     Args:
         collection: beir:PATH, a folder in BEIR layout with a train split.
-        teacher: encoder of the teacher: a folder, a name on the Hugging Face hub, or one of data/models.
+        teacher: encoder of the teacher: a folder, a name on the Hugging Face hub, or one of
+            data/models.
         student: encoder of the student, with at most as many layers.
         out: new folder that receives the student and its model card.
         architecture: of the teacher: DE, CB or CE; the student is a DE.
-        method: LEAD, FD, RD, or student for no teacher.
+        method: LEAD, FD, RD, another distillation method, or student for no teacher.
         scale: smoke, classroom or gpu: steps, batches and lengths.
         split: the split that is measured.
         k: selected layers of LEAD and FD; by default the scale's.
@@ -195,17 +213,17 @@ def distil(
         chosen = replace(chosen, lead=replace(chosen.lead, k=k))
     rows = export.distil(chosen, out, architecture, method, split, seed)
     for row, evaluation in rows.items():
-        print(
-            f"{row:15}",
-            *(f"{name} {value:.4f}" for name, value in evaluation.record()["measures"].items()),
-            sep="  ",
-        )
+        measures = evaluation.record()["measures"]
+        print(f"{row:15}", *(f"{name} {v:.4f}" for name, v in measures.items()), sep="  ")
     print(f"{out}: SentenceTransformer({str(out)!r})")
 
 
 @app.command
 def doctor() -> None:
-    """Look at packages, machine, models and caches, and say what to do about each problem. Exit code 1: there is one."""
+    """Look at packages, machine, models and caches; say what to do about each problem.
+
+    Exit code 1: there is one.
+    """
     from leadkit import doctor
 
     sys.exit(doctor.doctor())
@@ -228,13 +246,11 @@ def pretrain(
         bf16: bfloat16 autocast; faster where the processor multiplies it.
         seed: random seed.
     """
-    from leadkit.models import encoders
+    from leadkit import paths
     from leadkit.training import pretraining
 
-    pretraining.pretrain(
-        pretraining.Pretraining(objective, bf16=bf16, seed=seed).up_to(layers),
-        out or encoders.MODELS,
-    )
+    settings = pretraining.Pretraining(objective, bf16=bf16, seed=seed)
+    pretraining.pretrain(settings.up_to(layers), out or paths.MODELS)
 
 
 @app.command
@@ -244,17 +260,18 @@ def site(out: Path = Path("build/site")) -> None:
     Args:
         out: folder that receives index.html and the pages.
     """
-    from leadkit.lessons import reproduce, site
+    from leadkit import paths
+    from leadkit.lessons import site
 
-    print(f"{len(site.build(reproduce.NOTEBOOKS, out))} pages: {out / 'index.html'}")
+    print(f"{len(site.build(paths.NOTEBOOKS, out))} pages: {out / 'index.html'}")
 
 
-if __name__ == "__main__":
-    terminated = []
+def main() -> None:
+    """Run a command. SIGTERM stops it as ctrl-C does; expected errors become one line."""
+    received: list[int] = []
 
     def terminate(number: int, _: object) -> None:
-        """SIGTERM stops as ctrl-C does."""
-        terminated.append(number)
+        received.append(number)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
@@ -262,9 +279,14 @@ if __name__ == "__main__":
         app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
     except KeyboardInterrupt:
         print(
-            "leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint",
+            "leadkit: stopped: the same command goes on from there, and in a training from its "
+            "last checkpoint",
             file=sys.stderr,
         )
-        sys.exit(128 + (terminated or [signal.SIGINT])[0])
+        sys.exit(128 + (received or [signal.SIGINT])[0])
     except (ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"leadkit: {' '.join(str(error).split())}")
+
+
+if __name__ == "__main__":
+    main()
