@@ -1,6 +1,7 @@
 """The scales: every number that decides a result, in one place, the paper's value beside ours."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from leadkit.hardware import BF16
 from leadkit.losses import check_temperature, check_variant
@@ -76,7 +77,7 @@ class Scale:
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
 
 
-def _miniatures(name: str, data: Data, **settings) -> Scale:
+def _miniatures(name: str, data: Data, **settings: Any) -> Scale:
     return Scale(name, "bert-12x128", "bert-6x128", "stacked:24:bert-12x128", data, **settings)
 
 
@@ -139,7 +140,7 @@ SCALES = {
 }
 
 
-def scale(name: str, **changes: object) -> Scale:
+def scale(name: str, **changes: Any) -> Scale:
     """A scale by name, with fields changed. ValueError for an unknown one."""
     if name not in SCALES:
         raise ValueError(f"scale {name!r} is unknown: use one of {', '.join(SCALES)}")

@@ -168,10 +168,10 @@ def _save(
                 portion, truncation=True, max_length=longest, return_attention_mask=False
             )["input_ids"]
             # Not tofile: it does not notice every full disk.
-            file.write(np.fromiter(chain.from_iterable(rows), dtype))
+            file.write(np.fromiter(chain.from_iterable(rows), dtype).data)
             lengths.append(np.fromiter(map(len, rows), dtype))
             bar.update(len(rows))
-        file.write(np.concatenate(lengths))
+        file.write(np.concatenate(lengths).data)
 
 
 def _portions(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from leadkit import losses, processes
 from leadkit.experiments.distillation import Distil
-from leadkit.experiments.methods import LEAD, RD, Method, Step, check_selection
+from leadkit.experiments.method import Method, Step, check_selection
+from leadkit.experiments.paper_methods import LEAD, RD
 from leadkit.experiments.pool import Harder, Pool
 from leadkit.experiments.store import Trained
 from leadkit.models.retriever import Retriever
@@ -94,15 +95,18 @@ class Assisted(Method):
                 check_selection(self.taught, student, assistant)
 
     def frozen_models(self, student: Trained) -> dict[str, Retriever]:
+        return {f"assistant {i}": each.model() for i, each in enumerate(self._members())}
+
+    def _members(self) -> list[Trained]:
         members = self.pool.members() if self.pool else []
-        return {f"assistant {i}": each.retriever.model() for i, each in enumerate(members)}
+        return [each.retriever for each in members if each.retriever]
 
     def assistants(self) -> list[str]:
         """The F assistants by name, e.g. "12DE + 6CB".
 
         In the log, row["chosen"] is an index of this list and row["d0"] the first one's distance.
         """
-        members = [assistant_name(each.retriever) for each in self.pool.members()]
+        members = [assistant_name(each) for each in self._members()]
         return [" + ".join(members[i] for i in subset) for subset in fusions(len(members))]
 
     def parts(self, step: Step) -> dict[str, Tensor]:

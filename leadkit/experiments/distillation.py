@@ -1,7 +1,6 @@
 """Training stages: warm up, mine, distil (section 4.2.2)."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +8,8 @@ from torch import Tensor, nn
 from leadkit import losses
 from leadkit.config import Schedule
 from leadkit.data.sampling import Batches, Group, Sampler, groups
-from leadkit.experiments.methods import Method, Step
-from leadkit.experiments.store import Stage, Trained
+from leadkit.experiments.method import Method, Step
+from leadkit.experiments.store import Negatives, Stage, Trained
 from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.hardware import DEVICE
@@ -24,14 +23,8 @@ from leadkit.retrieval.negatives import hard_negatives
 from leadkit.training.loop import LossAt, Operation, fit
 
 
-class Negatives(Protocol):
-    """A stage that says which queries are trained on, and which negatives each has."""
-
-    def groups(self) -> list[Group]: ...
-
-
 @dataclass(frozen=True)
-class Mine(Stage):
+class Mine(Negatives):
     """The hard negatives of the training queries: a DE's best passages that are not relevant."""
 
     kind = "mine"
@@ -67,7 +60,7 @@ class WarmUp(Trained):
     kind = "warm-up"
     tower: Tower
     schedule: Schedule
-    negatives: Mine | None = None  # None: random passages
+    negatives: Negatives | None = None  # None: random passages
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -102,7 +95,7 @@ class Distil(Trained):
     method: Method
     student: Trained
     teacher: Trained | None
-    negatives: Stage
+    negatives: Negatives
     schedule: Schedule
     seed: int = 0
 

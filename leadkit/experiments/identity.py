@@ -5,6 +5,7 @@ descriptions and keys while it has that default, so everything computed before s
 default must never change.
 """
 
+from collections.abc import Callable
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
@@ -23,10 +24,13 @@ def settings(value: Any) -> dict[str, Any]:
     return own
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON has it: a dataclass as its settings, with its `name` if its class has one."""
+def plain(value: Any, part: Callable[[Any], Any]) -> Any:
+    """A value as JSON has it: a dataclass as its settings, with its `name` if its class has one.
+
+    part: what makes a setting of a dataclass plain.
+    """
     if not is_dataclass(value):
         return list(value) if isinstance(value, tuple) else value
     name = getattr(type(value), "name", None)
     named = {"name": name} if isinstance(name, str) else {}
-    return named | {key: plain(each) for key, each in settings(value).items()}
+    return named | {key: part(each) for key, each in settings(value).items()}

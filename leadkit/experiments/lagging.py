@@ -7,7 +7,7 @@ import numpy as np
 
 from leadkit.data.sampling import Group, groups
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.store import Stage, Trained
+from leadkit.experiments.store import Negatives, Trained
 from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.files import write_json
 from leadkit.retrieval.negatives import hard_negatives
@@ -17,7 +17,7 @@ from leadkit.training.loop import Operation
 
 
 @dataclass(frozen=True)
-class Lagging(Stage):
+class Lagging(Negatives):
     """The training queries that the teacher answers first and the student from `first` to `last`.
 
     Their negatives are not drawn but the most confusing ones: those with the student's highest

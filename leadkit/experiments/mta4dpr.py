@@ -10,10 +10,10 @@ from leadkit.config import Scale
 from leadkit.experiments.assisted import Assisted
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.methods import LEAD, RD
+from leadkit.experiments.paper_methods import LEAD, RD
 from leadkit.experiments.pipeline import Pipeline, tower
 from leadkit.experiments.pool import Harder, Pool
-from leadkit.experiments.store import Stage, Trained
+from leadkit.experiments.store import Negatives, Trained
 from leadkit.models.tower import Tower
 
 TABLES = {
@@ -90,7 +90,7 @@ class MTA4DPR:
         lead = replace(scale.lead, joint=False)
         taught = LEAD.of(lead) if layers else RD.of(lead)
         pool = self.pool if assisted else None
-        negatives: Stage = first.negatives
+        negatives: Negatives = first.negatives
         chain: list[Distil] = []
         for _ in range(self.iterations):
             method = replace(self.method, taught=taught, pool=pool)
@@ -106,8 +106,12 @@ class MTA4DPR:
             chain.append(stage)
             if pool:
                 pool = Pool(scale.data, self._on_dev(stage), pool.size, pool)
-            runs = (self._on_train(each) for each in (stage, first.miner, None))
-            negatives = Harder(scale.data, *runs)
+            negatives = Harder(
+                scale.data,
+                student=self._on_train(stage),
+                dense=self._on_train(first.miner),
+                words=self._on_train(None),
+            )
         return chain
 
     def experiments(self, split: str = "test") -> dict[str, Evaluate]:

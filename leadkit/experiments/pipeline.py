@@ -1,6 +1,7 @@
 """The paper's pipeline as a chain of stages (section 4.2.2)."""
 
 from dataclasses import replace
+from typing import Any
 
 from leadkit.config import Scale
 from leadkit.data.sampling import Batches
@@ -70,7 +71,7 @@ class Pipeline:
         student_tower = tower(scale, "DE", student_encoder, linear)
         self.student = WarmUp(data, student_tower, scale.student, self.negatives, seed)
 
-    def distil(self, name: str, **lead: object) -> Distil:
+    def distil(self, name: str, **lead: Any) -> Distil:
         """One distillation from the two warm-ups, by the method of this name.
 
         lead: fields of `Lead` that are changed, e.g. k=1 or joint=False.

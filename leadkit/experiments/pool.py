@@ -7,7 +7,7 @@ import torch
 
 from leadkit.data.sampling import Group, groups
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.store import Stage
+from leadkit.experiments.store import Negatives, Stage
 from leadkit.experiments.texts import collection
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.models.tower import Tower
@@ -53,7 +53,7 @@ class Pool(Stage):
 
 
 @dataclass(frozen=True)
-class Harder(Stage):
+class Harder(Negatives):
     """The next iteration's data: negatives merged from three retrievers, missed queries twice."""
 
     kind = "harder"

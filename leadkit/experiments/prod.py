@@ -18,7 +18,7 @@ from leadkit.config import Scale, Schedule
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
-from leadkit.experiments.methods import Method, Step
+from leadkit.experiments.method import Method, Step
 from leadkit.experiments.pipeline import TEACHERS, Pipeline
 from leadkit.experiments.store import Trained
 from leadkit.models.retriever import Retriever

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from leadkit import paths, processes
 from leadkit.config import Data
+from leadkit.data.sampling import Group
 from leadkit.experiments.identity import plain, settings
 from leadkit.experiments.texts import collection
 from leadkit.files import alone, digest, fingerprint, write_json
@@ -137,19 +138,13 @@ class Stage:
 def _described(value: Any, around: Data) -> Any:
     if isinstance(value, Stage):
         return value.describe(around)
-    if is_dataclass(value) and any(_stages_in(value)):
-        parts = {name: _described(each, around) for name, each in settings(value).items()}
-        return {"name": type(value).name} | parts
-    return plain(value)
+    return plain(value, lambda each: _described(each, around))
 
 
 def _keyed(value: Any) -> Any:
     if isinstance(value, Stage):
         return value.key
-    if is_dataclass(value) and any(_stages_in(value)):
-        parts = {name: _keyed(each) for name, each in settings(value).items()}
-        return {"name": type(value).name} | parts
-    return plain(value)
+    return plain(value, _keyed)
 
 
 def _stages_in(value: Any) -> Iterator[Stage]:
@@ -159,6 +154,13 @@ def _stages_in(value: Any) -> Iterator[Stage]:
             yield each
         elif is_dataclass(each):
             yield from _stages_in(each)
+
+
+class Negatives(Stage):
+    """A stage that says which queries are trained on, and from which negatives."""
+
+    def groups(self) -> list[Group]:
+        raise NotImplementedError
 
 
 class Trained(Stage):

@@ -134,8 +134,10 @@ class Run:
 def titles(todo: list[Stage], every: Experiments) -> dict[str, str]:
     """Key -> folder, and the experiment of an evaluation and of what it evaluates."""
     names = {stage.key: stage.folder.name for stage in todo}
-    for seed, experiments in reversed(every.items()):  # of several the first has the last word
-        for name, evaluation in reversed(experiments.items()):
+    for seed, experiments in reversed(
+        list(every.items())
+    ):  # of several the first has the last word
+        for name, evaluation in reversed(list(experiments.items())):
             for stage in (evaluation, *evaluation.inputs()):
                 names[stage.key] = f"{stage.folder.name} ({name}, seed {seed})"
     return names

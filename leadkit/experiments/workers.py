@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,7 +20,7 @@ from leadkit.hardware import DEVICE
 
 # On a CPU a server loads the libraries once and forks a process per stage; what was forked cannot
 # use a GPU.
-PROCESSES = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
+PROCESSES: Any = multiprocessing.get_context("forkserver" if DEVICE.type == "cpu" else "spawn")
 PROCESSES.set_forkserver_preload(["leadkit.experiments.tables"])
 # Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor:
 # bench/lead_step.py.

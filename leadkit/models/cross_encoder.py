@@ -42,13 +42,16 @@ class CrossEncoder(Retriever):
         self.encoder.set_attn_implementation("eager")  # the only one that returns attention
         answer = self.encode_tokens(batch.pairs, output_attentions=True)
         self.encoder.set_attn_implementation(usual)
+        attentions = answer.attentions
+        assert attentions is not None
+        assert answer.last_hidden_state is not None
         columns, inside = self._passage_columns(batch)
         X = inside.shape[1]
         maps = []
         for layer in layers:
             # An appended linear layer attends as the last block does.
-            block = min(layer, len(answer.attentions))
-            heads = answer.attentions[block - 1].float()  # (P, heads, T, T)
+            block = min(layer, len(attentions))
+            heads = attentions[block - 1].float()  # (P, heads, T, T)
             attention = heads.mean(1)[:, :X]  # (P, X, T)
             over = attention.gather(2, columns[:, None].expand(-1, X, -1)) * inside  # (P, X, Y)
             maps.append(over / over.sum(-1, keepdim=True).clamp_min(1e-9))

@@ -4,6 +4,7 @@ import copy
 import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -130,7 +131,8 @@ def grow(encoder: PreTrainedModel, layers: int) -> None:
 
 def without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
     """The argument that leaves out the pooling layer, where models of this kind have one."""
-    accepted = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    model: Any = MODEL_MAPPING[type(config)]
+    accepted = inspect.signature(model.__init__).parameters
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 

@@ -56,6 +56,14 @@ class Retriever(nn.Module):
         """Number of layers, the appended linear layer included."""
         return self.encoder.config.num_hidden_layers + (self.linear is not None)
 
+    def encode(self, tokens: Tokens) -> Tensor:
+        """(P, H): the vector of each text. Only where the architecture searches."""
+        raise NotImplementedError
+
+    def score(self, pairs: Tokens, layers: tuple[int, ...]) -> Tensor:
+        """(K, P): scores of P pairs at each layer. Only where the architecture sees pairs only."""
+        raise NotImplementedError
+
     def encode_tokens(self, tokens: Tokens, **wanted: bool) -> BaseModelOutput:
         """What the encoder answers, in the tower's precision."""
         kinds = {}
@@ -78,6 +86,7 @@ class Retriever(nn.Module):
 
     def _states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
         hidden = self.encode_tokens(tokens, output_hidden_states=True).hidden_states
+        assert hidden is not None
         # hidden[0] is the embeddings, so hidden[i] is layer i.
         states = {i: hidden[i].float() for i in layers if i < len(hidden)}
         if self.linear is not None and len(hidden) in layers:
@@ -172,6 +181,14 @@ class TwoTowers(Retriever):
         pairs = zip(queries, passages, strict=True)
         every = torch.stack([self.compare(q, p, q_mask, p_mask) for q, p in pairs])  # (K, B, N)
         return batch.candidates(every * self.tower.scale)  # (K, B, C)
+
+    def answer(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Final [CLS] states of the queries (B, H) and passages (B * n, H), final scores (B, C)."""
+        last = (self.layers,)
+        queries = self.token_states(batch.queries, last)
+        passages = self.token_states(batch.passages, last)
+        final = self._scores(queries, passages, batch)[0]  # (B, C)
+        return queries[0][:, 0], passages[0][:, 0], final
 
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
         queries = self.token_states(batch.queries, layers)

@@ -4,6 +4,7 @@ With several processes each encodes, searches and scores its share; all have the
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from tqdm.auto import tqdm
 from leadkit import processes
 from leadkit.data.tokens import Tokenised
 from leadkit.models.batch import Tokens
-from leadkit.models.dual_encoder import DualEncoder
 from leadkit.models.retriever import Retriever
 from leadkit.retrieval.runs import Run
 
@@ -60,7 +60,7 @@ def for_each_batch(
 
 
 def encode_share(
-    retriever: DualEncoder, texts: Tokenised, label: str
+    retriever: Retriever, texts: Tokenised, label: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows (P,), rising, and vectors (P, H) float32 of this process's share of the texts."""
     batches = share_of(by_length(texts.lengths))
@@ -74,7 +74,7 @@ def encode_share(
     return rows, vectors
 
 
-def encode(retriever: DualEncoder, texts: Tokenised, label: str = "encoding") -> np.ndarray:
+def encode(retriever: Retriever, texts: Tokenised, label: str = "encoding") -> np.ndarray:
     """(P, H) float32: the vector of every text."""
     rows, share = encode_share(retriever, texts, label)
     vectors = np.zeros((len(texts), retriever.width), np.float32)
@@ -82,7 +82,7 @@ def encode(retriever: DualEncoder, texts: Tokenised, label: str = "encoding") ->
     return processes.total(vectors)
 
 
-def retrieve(retriever: DualEncoder, queries: Tokenised, passages: Tokenised, depth: int) -> Run:
+def retrieve(retriever: Retriever, queries: Tokenised, passages: Tokenised, depth: int) -> Run:
     """Encode and search: the top `depth` passages of each query."""
     vectors = encode(retriever, queries, "encoding queries")
     rows, share = encode_share(retriever, passages, "encoding passages")
@@ -109,7 +109,7 @@ def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
     gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
     if torch.cuda.is_available() and not gpus:
         return torch_search(queries, passages, depth, torch.device("cuda"))
-    index = faiss.IndexFlatIP(passages.shape[1])
+    index: Any = faiss.IndexFlatIP(passages.shape[1])
     if gpus:
         index = faiss.index_cpu_to_all_gpus(index)
     index.add(passages)

@@ -48,8 +48,8 @@ def per_query(
     values = {name: dict.fromkeys(queries, 0.0) for name in measures}
     for cutoff, metrics in by_cutoff.items():  # no measure is given what it would not look at
         ranking = _ranking(run, queries, collection.passage_ids, cutoff)
-        for metric in ir_measures.iter_calc(metrics, collection.qrels[split], ranking):
-            values[parsed[metric.measure]][metric.query_id] = metric.value
+        for found in ir_measures.iter_calc(metrics, collection.qrels[split], ranking):
+            values[parsed[found.measure]][found.query_id] = found.value
     return {name: np.array(list(by_query.values())) for name, by_query in values.items()}
 
 

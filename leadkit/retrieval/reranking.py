@@ -1,5 +1,7 @@
 """Re-ranking: the top of a run, ordered anew by a retriever's final scores."""
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,7 +11,6 @@ from tqdm.auto import tqdm
 from leadkit import processes
 from leadkit.data.tokens import Tokenised, pair
 from leadkit.models.batch import Tokens
-from leadkit.models.cross_encoder import CrossEncoder
 from leadkit.models.retriever import Retriever, TwoTowers
 from leadkit.retrieval.dense import FEW, by_length, for_each_batch, progress, share_of
 from leadkit.retrieval.runs import Run, ranked
@@ -25,8 +26,11 @@ def rerank(
 ) -> Run:
     """Re-rank the top `depth` of a run; what stood below stays below, in its order."""
     rows = first.rows[:, :depth]
-    score = _score_pairs if retriever.pairs_only else _score_apart
-    top = ranked(rows, score(retriever, queries, passages, rows, label))
+    if retriever.pairs_only:
+        scores = _score_pairs(retriever, queries, passages, rows, label)
+    else:
+        scores = _score_apart(cast(TwoTowers, retriever), queries, passages, rows, label)
+    top = ranked(rows, scores)
     rest = first.rows[:, depth:]
     below = np.broadcast_to(top.scores[:, -1:] - 1, rest.shape)
     return Run(np.concatenate([top.rows, rest], 1), np.concatenate([top.scores, below], 1))
@@ -34,7 +38,7 @@ def rerank(
 
 @torch.inference_mode()
 def _score_pairs(
-    retriever: CrossEncoder, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str
+    retriever: Retriever, queries: Tokenised, passages: Tokenised, rows: np.ndarray, label: str
 ) -> np.ndarray:
     """(Q, k): the score of each query with each of its candidates, as one text."""
     Q, k = rows.shape

@@ -1,0 +1,38 @@
+"""Margin-MSE (Hofstätter et al., 2020, "Improving efficient neural ranking models ...", Eq. 5)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from leadkit.experiments.method import Method, Step
+
+
+def margins(final: Tensor, positive: Tensor, n: int) -> Tensor:
+    """How far the positive is above each of its query's own negatives.
+
+    final (B, C), positive (B,) its column, n passages per query -> (B, n - 1).
+    """
+    columns = positive[:, None] + torch.arange(n, device=final.device)  # (B, n)
+    own = final.gather(1, columns)  # (B, n)
+    # M(q, p^+, p^-) = f(q, p^+) - f(q, p^-)
+    return own[:, :1] - own[:, 1:]  # (B, n - 1)
+
+
+@dataclass(frozen=True)
+class MarginMSE(Method):
+    """The student's margins follow the teacher's; there is no hard loss."""
+
+    name = "margin-MSE"
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        n = len(batch.passages.ids) // len(batch.positive)
+        with torch.no_grad():
+            _, teacher_final = step.models["teacher"](step.batches["teacher"])
+        _, student_final = step.models["student"](batch)
+        teacher_margins = margins(teacher_final, batch.positive, n)  # (B, n - 1)
+        student_margins = margins(student_final, batch.positive, n)  # (B, n - 1)
+        # L = MSE(M_s(q, p^+, p^-), M_t(q, p^+, p^-))
+        return {"total": mse_loss(student_margins, teacher_margins)}

@@ -1,0 +1,137 @@
+"""The methods of LEAD's main table: the control, RD, FD and LEAD itself."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from leadkit import losses, processes, selection
+from leadkit.config import Lead
+from leadkit.experiments.method import Method, Step, check_selection, logged
+from leadkit.models.tokenizers import identity, load_tokenizer
+from leadkit.models.tower import Tower
+
+
+@dataclass(frozen=True)
+class Alone(Method):
+    """No teacher: the student goes on alone, as long. The control."""
+
+    name = "student"
+    needs_teacher = False
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        _, final = step.models["student"](batch)
+        return logged(losses.student_loss(final, batch.positive))
+
+
+@dataclass(frozen=True)
+class RD(Method):
+    """Response-based distillation."""
+
+    name = "RD"
+    tau_d: float = 1.0
+
+    @classmethod
+    def of(cls, lead: Lead) -> Self:
+        return cls(lead.tau_d)
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        with torch.no_grad():
+            _, teacher_final = step.models["teacher"](step.batches["teacher"])
+        _, student_final = step.models["student"](batch)
+        loss = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
+        return logged(loss)
+
+
+@dataclass(frozen=True)
+class FD(Method):
+    """Feature-based distillation, after VIRT: attention maps of k layers drawn at random."""
+
+    name = "FD"
+    k: int = 5
+
+    @classmethod
+    def of(cls, lead: Lead) -> Self:
+        return cls(lead.k)
+
+    def check(self, student: Tower, teacher: Tower | None) -> None:
+        assert teacher is not None
+        check_selection(Lead(self.k), student, teacher)
+        encoders = student.encoder, teacher.encoder
+        if len({str(identity(load_tokenizer(encoder))) for encoder in encoders}) > 1:
+            raise ValueError(
+                f"method 'FD' compares attention token by token: student {student.encoder!r} and "
+                f"teacher {teacher.encoder!r} must have the same tokeniser"
+            )
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        student_layers, teacher_layers = step.layers(Lead(self.k))
+        with torch.no_grad():
+            teacher_maps, _ = step.models["teacher"].interactions(
+                step.batches["teacher"], teacher_layers
+            )
+        student_maps, final = step.models["student"].interactions(batch, student_layers)
+        return logged(losses.feature_loss(student_maps, teacher_maps, final, batch.positive))
+
+
+@dataclass(frozen=True)
+class LEAD(Lead, Method):
+    """LEAD (sections 3.3 and 3.4)."""
+
+    name = "LEAD"
+
+    @classmethod
+    def of(cls, lead: Lead) -> Self:
+        return cls(**vars(lead))
+
+    @property
+    def trains_teacher(self) -> bool:
+        return self.joint
+
+    @property
+    def redraw_every(self) -> int:
+        return 10 if self.variant == "released" else 1
+
+    def check(self, student: Tower, teacher: Tower | None) -> None:
+        assert teacher is not None
+        check_selection(self, student, teacher)
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        with torch.set_grad_enabled(self.joint):
+            student_layers, teacher_scores, teacher_final = self._teacher_scores(step)
+        student_scores, student_final = step.models["student"](batch, student_layers)
+        loss = losses.lead_loss(
+            student_scores,
+            teacher_scores,
+            student_final,
+            teacher_final,
+            batch.positive,
+            tau_d=self.tau_d,
+            tau_l=self.tau_l,
+            joint=self.joint,
+            reweight=self.reweight,
+            variant=self.variant,
+        )
+        return logged(loss)
+
+    def _teacher_scores(self, step: Step) -> tuple[tuple[int, ...], Tensor, Tensor]:
+        """The student's layers, the teacher's layer scores (K, B, C) and final scores (B, C)."""
+        teacher, batch = step.models["teacher"], step.batches["teacher"]
+        if self.strategy != "weighted":
+            student_layers, teacher_layers = step.layers(self)
+            return student_layers, *teacher(batch, teacher_layers)
+        # Eq. (7) over all N layers says how likely each is chosen.
+        M, N = step.models["student"].layers, teacher.layers
+        every, final = teacher(batch, tuple(range(1, N + 1)))  # (N, B, C), (B, C)
+        weights = losses.layer_weights(every, batch.positive, self.tau_l).mean(1)  # (N,)
+        weights = processes.mean(weights).cpu()
+        student_layers, teacher_layers = selection.select(
+            self.strategy, self.k, M, N, step.generator(), weights
+        )
+        rows = [layer - 1 for layer in teacher_layers]
+        return student_layers, every[rows], final  # K of the N layers

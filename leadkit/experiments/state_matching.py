@@ -1,0 +1,58 @@
+"""RD + matching of the last [CLS] states through a projection (EmbedDistill, Kim et al., 2023)."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from leadkit import losses
+from leadkit.config import Lead
+from leadkit.experiments.method import Method, Step
+from leadkit.models.retriever import Retriever
+from leadkit.models.retrievers import architecture
+from leadkit.models.tower import Tower
+
+
+@dataclass(frozen=True)
+class StateMatching(Method):
+    """RD, and the student's projected states of queries and passages near the teacher's."""
+
+    name = "RD + states"
+    tau_d: float = 1.0  # of RD
+    weight: float = 1.0  # of the distance of the states; ours
+
+    def __post_init__(self) -> None:
+        losses.check_temperature("tau_d", self.tau_d)
+        if not self.weight >= 0:
+            raise ValueError(f"weight is {self.weight}: it must not be negative")
+
+    @classmethod
+    def of(cls, lead: Lead) -> Self:
+        return cls(lead.tau_d)
+
+    def check(self, student: Tower, teacher: Tower | None) -> None:
+        for tower in (student, teacher):
+            if tower and architecture(tower.architecture).pairs_only:
+                raise ValueError(
+                    f"method {self.name!r} compares the states of single texts: a "
+                    f"{tower.architecture} has none, it sees pairs only"
+                )
+
+    def heads(self, student: Retriever, teacher: Retriever | None) -> dict[str, nn.Module]:
+        assert teacher is not None
+        return {"projection": nn.Linear(student.width, teacher.width, bias=False)}
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        with torch.no_grad():
+            *teacher_cls, teacher_final = step.models["teacher"].answer(step.batches["teacher"])
+        *student_cls, student_final = step.models["student"].answer(batch)
+        rd = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
+        project = step.models["projection"]
+        pairs = zip(student_cls, teacher_cls, strict=True)
+        # L_{emb} = \lVert W E_s(q) - E_t(q) \rVert^2 + \lVert W E_s(p) - E_t(p) \rVert^2
+        states = torch.stack([mse_loss(project(own), other) for own, other in pairs]).sum()
+        total = rd.total + self.weight * states
+        return {"total": total, "response": rd.response, "states": states, "student": rd.student}
