@@ -134,9 +134,8 @@ class Run:
 def titles(todo: list[Stage], every: Experiments) -> dict[str, str]:
     """Key -> folder, and the experiment of an evaluation and of what it evaluates."""
     names = {stage.key: stage.folder.name for stage in todo}
-    for seed, experiments in reversed(
-        list(every.items())
-    ):  # of several the first has the last word
+    # Of several experiments the first has the last word.
+    for seed, experiments in reversed(list(every.items())):
         for name, evaluation in reversed(list(experiments.items())):
             for stage in (evaluation, *evaluation.inputs()):
                 names[stage.key] = f"{stage.folder.name} ({name}, seed {seed})"
