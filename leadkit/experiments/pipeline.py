@@ -10,10 +10,10 @@ from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import method
 from leadkit.experiments.store import Trained
 from leadkit.models.encoders import load_config
-from leadkit.models.retrievers import architecture
+from leadkit.models.retrievers import ARCHITECTURES, architecture
 from leadkit.models.tower import Tower
 
-TEACHERS = ("DE", "CB", "CE")  # architectures that teach, in the order of the paper's tables
+TEACHERS = ("DE", "CB", "CE")  # of the paper's tables, in their order
 ROWS = (
     "BM25",
     "12DE (mines)",
@@ -56,8 +56,9 @@ class Pipeline:
         linear: int = 0,
         larger: bool = False,
     ):
-        if teacher not in TEACHERS:
-            raise ValueError(f"teacher {teacher!r} is unknown: use one of {', '.join(TEACHERS)}")
+        if teacher not in ARCHITECTURES:
+            known = ", ".join(ARCHITECTURES)
+            raise ValueError(f"teacher {teacher!r} is unknown: use one of {known}")
         self.scale = scale
         self.seed = seed
         data = scale.data
