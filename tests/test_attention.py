@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from leadkit.models.attention import _Attention, set_attention
-from leadkit.data.sampling import Tokens
-from leadkit.models.retrievers import Tower, build
+from leadkit.models.batch import Tokens
+from leadkit.models.retrievers import build
+from leadkit.models.tower import Tower
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has its own attention")
 LENGTHS, WIDTH = (9, 5, 7), 9

@@ -7,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy
 
+from leadkit.config import Lead, Schedule
 from leadkit.data import sampling as batches_module
-from leadkit.experiments import store
-from leadkit.data.sampling import Batches, Group, Sampler, _portions, groups, pad, pair, tokenise
 from leadkit.data.collections import load
-from leadkit.config import Lead
+from leadkit.data.sampling import Batches, Group, Sampler, _portions, groups
+from leadkit.data.tokens import pad, pair, tokenise
+from leadkit.experiments import store
 from leadkit.experiments.distillation import Distil, Mine, WarmUp, batches
-from leadkit.models.encoders import load_tokenizer
-from leadkit.models.retrievers import Tower
-from leadkit.training.loop import Schedule
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
 
 
 @pytest.fixture(scope="module")
@@ -363,7 +363,7 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
 
 
 def test_candidates_cut_the_columns_to_a_querys_own():
-    from leadkit.data.sampling import Batch
+    from leadkit.models.batch import Batch
 
     tokens = pad([np.array([1])] * 2, 0)
     scores = torch.arange(2 * 2 * 6).view(2, 2, 6)

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 from toys import write_beir
 
+from leadkit import paths
 from leadkit.data import python_docs
 from leadkit.data.collections import load, read_beir
 from leadkit.data.python_docs import Variant, _pair
@@ -155,7 +156,7 @@ def site(tmp_path, monkeypatch):
     monkeypatch.setitem(
         python_docs.VARIANTS, "toy", Variant(("toypack",), standard_library=False, test=6, dev=5)
     )
-    monkeypatch.setattr(python_docs, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     return folder
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config
+from leadkit import config, paths
 from leadkit.experiments import pipeline, store
 from leadkit.lessons import reproduce
-from leadkit.models import encoders
 from leadkit.training import pretraining
 
 ROOT = Path(__file__).parent.parent
@@ -210,7 +209,7 @@ def test_pretrain_and_reproduce_pass_their_arguments_on(call, tiny, monkeypatch,
     assert call("pretrain")[0] == 0
     assert call("reproduce", "--scale", "toy", "--seed", "2", "--only", "06")[0] == 0
     trained = pretraining.Pretraining("masked LM", seed=3, bf16=True), pretraining.Pretraining()
-    assert seen == [(trained[0], tmp_path), (trained[1], encoders.MODELS), ("toy", 2, "06")]
+    assert seen == [(trained[0], tmp_path), (trained[1], paths.MODELS), ("toy", 2, "06")]
 
 
 def test_distil_exports_a_student(call, tiny, tmp_path):

@@ -19,8 +19,8 @@ from test_collection import install
 from leadkit import config, doctor, files
 from leadkit.data import python_docs
 from leadkit.data.collections import load
-from leadkit.files import digest, write_json
 from leadkit.data.python_docs import Variant
+from leadkit.files import digest, write_json
 
 REPOSITORY = doctor.ROOT
 SHIPPED = "bert-12x128, bert-6x128, bert-6x128-masked-lm, bert-6x128-bottlenecked: as shipped"

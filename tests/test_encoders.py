@@ -27,14 +27,17 @@ from transformers import (
     RobertaTokenizer,
 )
 
-from leadkit.experiments import store
-from leadkit.data.sampling import Batch, Tokens, pair, separators, tokenise
+from leadkit import paths
+from leadkit.config import Schedule
+from leadkit.data.tokens import pair, tokenise
 from leadkit.experiments.distillation import WarmUp
-from leadkit.models.encoders import check, load_encoder, load_tokenizer
-from leadkit.files import read_tensors
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.models.retrievers import Tower, build, check_lengths, depth, load
-from leadkit.training.loop import Schedule
+from leadkit.files import read_tensors
+from leadkit.models.batch import Batch, Tokens
+from leadkit.models.encoders import check, load_encoder
+from leadkit.models.retrievers import build, load
+from leadkit.models.tokenizers import load_tokenizer, separators
+from leadkit.models.tower import Tower, check_lengths, depth
 
 KINDS = ("bert", "distilbert", "roberta")
 ARCHITECTURES = ("DE", "CB", "CE")
@@ -340,7 +343,7 @@ def test_feature_distillation_of_byte_level_encoders(architecture, folders, comm
 def refused(message, call):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         call()
-    assert "\n" not in str(error.value) and not store.RUNS.exists()
+    assert "\n" not in str(error.value) and not paths.RUNS.exists()
 
 
 def test_tokeniser_without_cls(name, folders, tmp_path):

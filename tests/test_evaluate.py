@@ -4,12 +4,13 @@ from math import log2
 
 import numpy as np
 import pytest
+from leadkit.results.statistics import paired_t_test
 from scipy.stats import ttest_rel
 from toys import write_beir
 
 from leadkit.data.collections import load
-from leadkit.retrieval.measures import MEASURES, paired_t_test, per_query
-from leadkit.retrieval.dense import Run
+from leadkit.retrieval.measures import MEASURES, per_query
+from leadkit.retrieval.runs import Run
 
 QRELS = {
     "q1": {"p0": 1},

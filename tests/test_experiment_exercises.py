@@ -14,7 +14,6 @@ from toys import scale
 
 from leadkit import losses
 from leadkit.experiments import mta4dpr, pipeline, prod
-from leadkit.results import claims
 from leadkit.experiments.distillation import batches
 from leadkit.lessons.exercises import (
     equal_things,
@@ -30,6 +29,7 @@ from leadkit.lessons.exercises import (
     trained_anew,
     weighted_fusion,
 )
+from leadkit.results import claims
 
 ROOT = Path(__file__).parent.parent
 CHECKS = {  # in the order of the lessons: check -> number

@@ -13,13 +13,13 @@ from test_encoders import encoder
 from toys import isolate, scale
 
 from leadkit import export, files
-from leadkit.experiments import store
-from leadkit.models import retrievers
 from leadkit.data.sampling import Batch, tokenise
-from leadkit.models.encoders import load_tokenizer
-from leadkit.retrieval.measures import MEASURES
-from leadkit.models.retrievers import Tower, build
+from leadkit.experiments import store
 from leadkit.experiments.store import collection
+from leadkit.models import retrievers
+from leadkit.models.encoders import load_tokenizer
+from leadkit.models.retrievers import Tower, build
+from leadkit.retrieval.measures import MEASURES
 
 LONG = "list of the sequence order and the number of items in a file with a name and an index"
 

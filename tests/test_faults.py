@@ -34,14 +34,14 @@ import tqdm.std
 from test_stages import Count
 from toys import data, isolate, scale, toy
 
-from leadkit import config
+from leadkit import config, paths
+from leadkit.config import Schedule
 from leadkit.data import python_docs, sampling
 from leadkit.experiments import store, sweep
-from leadkit.training import loop, pretraining
-from leadkit.models.encoders import load_tokenizer
-from leadkit.files import digest, write_json
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.training.loop import Schedule
+from leadkit.files import digest, write_json
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.training import loop, pretraining
 
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
 TESTS = Path(__file__).parent
@@ -86,7 +86,7 @@ def pretraining(name, folder):
 
 def collecting(name, folder):
     multiprocessing.set_start_method("fork", force=True)  # not that of the tests' own processes
-    python_docs.CACHE = folder / "cache"
+    paths.CACHE = folder / "cache"
     python_docs.VARIANTS["toy"] = python_docs.Variant(
         ("tqdm", "datasketch"), standard_library=False, test=9, dev=9
     )
@@ -120,7 +120,7 @@ SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often
 
 
 def executing(name, folder):
-    from leadkit.lessons import reproduce  # which loads much that nothing else here needs
+    from leadkit.lessons import reproduce
 
     kernel, cell = (
         {"name": "python3", "display_name": "Python 3", "language": "python"},
@@ -436,7 +436,7 @@ class Slow(Count):
     def run(self) -> None:
         until = time.monotonic() + 60
         while (
-            "waiting" not in Path(f"{store.RUNS.parent}.txt").read_text()
+            "waiting" not in Path(f"{paths.RUNS.parent}.txt").read_text()
             and time.monotonic() < until
         ):
             time.sleep(0.1)
@@ -457,7 +457,7 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
     assert said(tmp_path / "two") == [
         f"{stage.folder} is being made by another process or notebook: waiting for it"
     ]
-    assert stage.finished() and (store.RUNS / "runs.txt").read_text() == "1\n"
+    assert stage.finished() and (paths.RUNS / "runs.txt").read_text() == "1\n"
 
 
 @pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
@@ -575,10 +575,10 @@ def test_read_only_folder_is_told_in_a_sentence(kind, undisturbed, tmp_path):
 
 
 def test_folder_that_is_a_file(name, tmp_path):
-    store.RUNS.write_text("")
+    paths.RUNS.write_text("")
     with pytest.raises(OSError, match=r"/runs/count-\w+.lock could not be written \(File exists\)"):
         Count(data(name)).done()
-    store.RUNS.unlink()
+    paths.RUNS.unlink()
     Count(data(name)).done()
 
 
@@ -659,7 +659,7 @@ def test_collection_with_another_seal_is_built_anew(seal, tmp_path, monkeypatch)
     monkeypatch.setitem(
         python_docs.VARIANTS, "toy", python_docs.Variant((), standard_library=False, test=1, dev=1)
     )
-    monkeypatch.setattr(python_docs, "CACHE", tmp_path)
+    monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
         python_docs, "build", lambda variant, folder: (folder / "corpus.jsonl").write_text("made")
     )

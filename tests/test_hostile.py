@@ -35,18 +35,18 @@ from test_irds import collection, home, register  # noqa: F401 (fixtures)
 from toys import data, isolate, scale, toy, write_beir
 from transformers import BertModel
 
-from leadkit import export
+from leadkit import export, paths
+from leadkit.data import collections as collections
 from leadkit.data import irds
-from leadkit.experiments import pipeline, store, sweep
+from leadkit.data.collections import load
+from leadkit.data.passages import Passages, write_passages
+from leadkit.experiments import evaluation, pipeline, store, sweep, texts
 from leadkit.lessons import reproduce
 from leadkit.models import encoders
-from leadkit.results import claims
-from leadkit.data import collections as collections
-from leadkit.data.collections import load
-from leadkit.retrieval.measures import per_query
-from leadkit.data.passages import Passages, write_passages
 from leadkit.models.retrievers import build
-from leadkit.retrieval.dense import Run
+from leadkit.results import claims, records
+from leadkit.retrieval.measures import per_query
+from leadkit.retrieval.runs import Run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = "<script>alert('passage')</script><img src=x onerror=alert(1)>"
@@ -351,8 +351,8 @@ def test_hostile_texts_go_through_a_whole_evaluation(tmp_path, monkeypatch):
         {f"q{i}": text for i, text in enumerate(texts.values())},
         {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(texts))}},
     )
-    store.collection.cache_clear()
-    record = store.Evaluate(data(name), None, "test", 5).record()
+    texts.collection.cache_clear()
+    record = evaluation.Evaluate(data(name), None, "test", 5).record()
     assert record["measures"]["R@100"] == 1
     tokens = store.passages_of(store.Tower("DE", "random:1x32"), data(name))
     assert len(tokens) == len(texts) and min(tokens.lengths) > 2
@@ -365,8 +365,8 @@ def test_ids_like_paths_are_ids(tmp_path, monkeypatch):
     name = write_beir(inside / "toy", ids, ids, {"test": {pid: {pid: 1} for pid in ids}})
     found = load(name)
     assert list(found.passages) == list(found.queries) == list(found.qrels["test"]) == list(ids)
-    store.collection.cache_clear()
-    stage = store.Evaluate(data(name), None, "test", 5)
+    texts.collection.cache_clear()
+    stage = evaluation.Evaluate(data(name), None, "test", 5)
     stage.ranking().write_trec(inside / "run.trec", list(ids), list(ids), "tag")
     lines = (inside / "run.trec").read_text().splitlines()
     assert all(len(line.split()) == 6 for line in lines) and {
@@ -565,7 +565,7 @@ def test_a_file_of_something_else(tmp_path, file, content, message):
     ],
 )
 def test_names_of_collections(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(irds, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     with pytest.raises((ValueError, OSError)):
         load(name)
     assert list(tmp_path.iterdir()) == []
@@ -624,7 +624,7 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
     store = ir_datasets.load("toy-irds/train").docs_store()
     store.build()  # as another program left it
     assert len(load("irds:toy-irds").passages) == 4
-    shutil.rmtree(irds.CACHE)
+    shutil.rmtree(paths.CACHE)
     [index] = [path for path in (tmp_path / "home").rglob("bin") if path.is_file()]
     for hostile in (
         Bomb(tmp_path / "exploded"),
@@ -698,7 +698,7 @@ def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, m
 def test_records_are_written_in_their_folder(tmp_path):
     stage = SimpleNamespace(cost=dict, record=lambda: {"experiment": "x"})
     names = [*TRAVERSAL, "a\0b", "a\nb", SCRIPT]
-    pipeline.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
+    records.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and [
         path.name for path in (tmp_path / "a").iterdir()
     ] == ["b"]
@@ -721,7 +721,7 @@ def test_records_of_a_sweep_stay_in_results(name, tmp_path, monkeypatch):
     small = scale(f"beir:{name}")
     assert sweep.sweep(("main",), small, 1, 1) == 0
     assert saved[0].resolve().parent == tmp_path / "results"
-    log = sweep.log_of(store.Evaluate(small.data, None, "test", 5))
+    log = sweep.log_of(evaluation.Evaluate(small.data, None, "test", 5))
     assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(
         r"evaluate-[0-9a-f]{12}\.log", log.name
     )
@@ -774,7 +774,7 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
     made = encoder(tmp_path / ("student" + evil), "bert", 2)
     small = scale(toy(tmp_path / evil), teacher_encoder=made, student_encoder=made)
     (tmp_path / evil / "qrels" / "test.tsv").rename(tmp_path / evil / "qrels" / "a|b<img>.tsv")
-    store.collection.cache_clear()
+    texts.collection.cache_clear()
     export.distil(small, tmp_path / f"out{evil}", method="student", split="a|b<img>")
     card = (tmp_path / f"out{evil}" / "README.md").read_text(encoding="utf-8")
     _, front, body = card.split("---\n", 2)

@@ -22,16 +22,19 @@ from ir_datasets.util import Download, LocalDownload, MetadataProvider, Requests
 from ir_datasets.util.metadata import MetadataComponent
 from toys import data, write_beir
 
+from leadkit import paths
 from leadkit.data import irds
-from leadkit.experiments import store
-from leadkit.data.sampling import groups, tokenise
 from leadkit.data.collections import Collection, load
-from leadkit.models.encoders import load_tokenizer
-from leadkit.retrieval.measures import per_query
 from leadkit.data.irds import Source, source
 from leadkit.data.passages import Passages, _save, write_passages
-from leadkit.models.retrievers import Tower
-from leadkit.retrieval.dense import Run, bm25
+from leadkit.data.sampling import groups
+from leadkit.data.tokens import tokenise
+from leadkit.experiments import store, texts
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
+from leadkit.retrieval.bm25 import bm25
+from leadkit.retrieval.measures import per_query
+from leadkit.retrieval.runs import Run
 
 PASSAGES = {
     "10": "The first passage",
@@ -93,7 +96,7 @@ def register(
 def home(monkeypatch, tmp_path) -> Path:
     """Where ir_datasets keeps the toy data set; `load("irds:toy-irds")` reads it, with a cache of its own."""
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(irds, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setitem(
         irds.SOURCES, "toy-irds", Source(SPLITS, {"dl19": 2}, download=1e-6, text=1e-6)
     )
@@ -191,7 +194,7 @@ def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures
 
 def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=tmp_path / "tokens"))
-    store.collection.cache_clear()
+    texts.collection.cache_clear()
     tower, settings = Tower("DE", "random:1x32"), data("irds:toy-irds")
     made = store.passages_of(tower, settings)
     want = load_tokenizer("random:1x32")(
@@ -199,7 +202,7 @@ def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_p
     )["input_ids"]
     assert [made.row(i).tolist() for i in range(len(made))] == want
     assert len(store.queries_of(tower, settings, "dl19")) == 1
-    store.collection.cache_clear()
+    texts.collection.cache_clear()
 
 
 # --- the cache
@@ -237,7 +240,7 @@ def test_a_damaged_file_is_prepared_anew(collection, tmp_path, file, damage):
 
 
 def test_fingerprint_is_that_of_the_content(home, collection, monkeypatch, tmp_path):
-    monkeypatch.setattr(irds, "CACHE", tmp_path / "elsewhere")
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "elsewhere")
     assert load("irds:toy-irds").fingerprint == collection.fingerprint
     for i, (file, old, new) in enumerate(
         [
@@ -246,7 +249,7 @@ def test_fingerprint_is_that_of_the_content(home, collection, monkeypatch, tmp_p
             ("qrels.dl19", "80\t3", "80\t2"),
         ]
     ):
-        monkeypatch.setattr(irds, "CACHE", tmp_path / str(i))
+        monkeypatch.setattr(paths, "CACHE", tmp_path / str(i))
         content = (home / file).read_text()
         assert old in content
         (home / file).write_text(content.replace(old, new))
@@ -343,7 +346,7 @@ def test_a_file_that_ends_early_is_noticed_by_its_count(home, monkeypatch, file,
         },
     )
     load("irds:toy-irds")
-    shutil.rmtree(irds.CACHE)
+    shutil.rmtree(paths.CACHE)
     content = (home / file).read_bytes()
     (home / file).write_bytes(content[: content[:-1].rfind(b"\n") + 1])
     there = content.count(b"\n")
@@ -353,7 +356,7 @@ def test_a_file_that_ends_early_is_noticed_by_its_count(home, monkeypatch, file,
         rf"be, so a file in {re.escape(str(home))} is not whole: delete it and load the ",
     ):
         load("irds:toy-irds")
-    assert not list(irds.CACHE.glob("*/*"))
+    assert not list(paths.CACHE.glob("*/*"))
 
 
 @pytest.mark.parametrize(
@@ -367,7 +370,7 @@ def test_an_archive_that_is_not_whole(home, monkeypatch, damage):
     )
     with pytest.raises(ValueError, match=r"^collection 'irds:toy-irds': "):
         load("irds:toy-irds")
-    assert not list(irds.CACHE.glob("*/*"))
+    assert not list(paths.CACHE.glob("*/*"))
 
 
 def failing(error: Exception):
@@ -660,7 +663,7 @@ def test_memory_does_not_grow_by_the_texts(home, monkeypatch, tmp_path):
             SPLITS["train"],
             Dataset(MetadataComponent("toy", made), made),
         )
-        monkeypatch.setattr(irds, "CACHE", tmp_path / str(count))
+        monkeypatch.setattr(paths, "CACHE", tmp_path / str(count))
         tracemalloc.start()
         collection = load("irds:toy-irds")
         tokens = tokenise(collection.passages, tokenizer, 8, tmp_path / str(count))

@@ -8,16 +8,20 @@ import pytest
 import torch
 from toys import data, scale
 
-from leadkit import losses
-from leadkit.experiments import mta4dpr, store
+from leadkit import losses, paths
+from leadkit.config import Schedule
 from leadkit.data.sampling import groups
+from leadkit.experiments import mta4dpr, store
+from leadkit.experiments.assisted import distances, fusions
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
-from leadkit.files import write_json
-from leadkit.experiments.mta4dpr import MTA4DPR, Assistance, Harder, Pool, distances, fusions
+from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.mta4dpr import MTA4DPR, Assistance
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.models.retrievers import Tower
-from leadkit.experiments.store import Evaluate, Stage, collection
-from leadkit.training.loop import Schedule
+from leadkit.experiments.pool import Harder, Pool
+from leadkit.experiments.store import Stage
+from leadkit.experiments.texts import collection
+from leadkit.files import write_json
+from leadkit.models.tower import Tower
 
 # --- which assistant is nearest
 
@@ -106,7 +110,7 @@ def test_the_entrant_takes_the_place_of_the_worst(name, monkeypatch):
 def test_replacement_never_drops_the_best_assistant(name, monkeypatch):
     draws = np.random.default_rng(0).integers(0, 4, (5, 7)) / 4  # many ties
     for n, values in enumerate([*draws, np.full(5, 0.5), np.arange(5), -np.arange(5)]):
-        monkeypatch.setattr(store, "RUNS", store.RUNS.parent / f"runs-{n}")
+        monkeypatch.setattr(paths, "RUNS", paths.RUNS.parent / f"runs-{n}")
         entrants, pools = pool_of(name, monkeypatch, values.tolist())
         of = dict(zip(entrants, values, strict=True))
         for i, pool in enumerate(pools, start=1):
@@ -333,7 +337,7 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
         == 5
     )
     # 3 iterations with assistants, 3 without, 3 with LEAD; each but the last brings data, and with assistants a pool
-    made_kinds = [path.name.rsplit("-", 1)[0] for path in store.RUNS.iterdir() if path.is_dir()]
+    made_kinds = [path.name.rsplit("-", 1)[0] for path in paths.RUNS.iterdir() if path.is_dir()]
     assert {kind: made_kinds.count(kind) for kind in set(made_kinds) - {"evaluate"}} == {
         "warm-up": 5,
         "mine": 1,
@@ -432,7 +436,7 @@ def test_every_setting_changes_the_key(name):
 def test_recipe_that_cannot_be(name, settings, message):
     with pytest.raises(ValueError, match=message):
         MTA4DPR(scale(name), **settings).chain()
-    assert not store.RUNS.exists()
+    assert not paths.RUNS.exists()
 
 
 @pytest.mark.parametrize(

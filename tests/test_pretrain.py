@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from toys import WORDS, toy
 from transformers import BertConfig, BertForMaskedLM
 
-from leadkit.training import pretraining
 from leadkit.data.collections import load
-from leadkit.models.encoders import grow, load_tokenizer
+from leadkit.models.encoders import grow
+from leadkit.models.retrievers import build
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
+from leadkit.training import pretraining
 from leadkit.training.pretraining import (
     Pretraining,
     Spans,
@@ -21,7 +24,6 @@ from leadkit.training.pretraining import (
     texts,
     train_tokenizer,
 )
-from leadkit.models.retrievers import Tower, build
 
 
 @pytest.fixture(scope="module")

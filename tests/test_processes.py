@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from toys import toy
 
-from leadkit import processes
+from leadkit import paths, processes
 
 HERE = Path(__file__)
 ARCHITECTURES = ("DE", "CB", "CE")
@@ -28,14 +28,13 @@ def work(folder: Path) -> None:
     """What each process does: every stage of the pipeline, for every teacher. Written down: what came out of each."""
     from toys import scale
 
-    from leadkit.experiments import store
-    from leadkit.retrieval import dense
+    from leadkit.config import Schedule
     from leadkit.experiments.distillation import METHODS, Mine
-    from leadkit.files import write_json, write_tensors
     from leadkit.experiments.pipeline import Pipeline
-    from leadkit.training.loop import Schedule
+    from leadkit.files import write_json, write_tensors
+    from leadkit.retrieval import dense
 
-    store.RUNS, dense.TOKENS_PER_BATCH = (
+    paths.RUNS, dense.TOKENS_PER_BATCH = (
         folder / "runs",
         64,
     )  # several batches of passages, so that each process has some

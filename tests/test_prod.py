@@ -11,26 +11,20 @@ import pytest
 import torch
 from toys import WORDS, data, isolate, scale, write_beir
 
-from leadkit.experiments import pipeline, prod, store
-from leadkit.results import paper
+from leadkit import paths
+from leadkit.config import Schedule
 from leadkit.data.sampling import Group, groups
+from leadkit.experiments import prod, store, tables
 from leadkit.experiments.distillation import Mine, WarmUp, batches
-from leadkit.experiments.prod import (
-    PROD,
-    STRIDE,
-    Lagging,
-    Progress,
-    Progression,
-    Terms,
-    prod_star,
-    rank,
-    table_9,
-)
+from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.lagging import Lagging, rank
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.models.retrievers import Tower
-from leadkit.retrieval.dense import Run
-from leadkit.experiments.store import Evaluate, Stage, collection, queries_of
-from leadkit.training.loop import Schedule
+from leadkit.experiments.prod import PROD, STRIDE, Progress, Progression, Terms, prod_star, table_9
+from leadkit.experiments.store import Stage
+from leadkit.experiments.texts import collection, queries_of
+from leadkit.models.tower import Tower
+from leadkit.results import paper
+from leadkit.retrieval.runs import Run
 
 LARGE = Tower("CE", "random:4x32", dropout=0.0)
 PUBLISHED = Terms(0.1, 0.9, 1.0, 4.0)
@@ -479,7 +473,7 @@ def test_each_teacher_of_table_9_teaches_the_student_of_the_last(lead, common, m
 
 def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
     shapes = scale(name)
-    every = pipeline.experiments(
+    every = tables.experiments(
         replace(
             shapes,
             lead=replace(shapes.lead, k=1),
@@ -527,4 +521,4 @@ def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
 def test_settings_that_cannot_be(make, message, name):
     with pytest.raises((ValueError, OSError), match=message):
         make(scale(name))
-    assert not store.RUNS.exists()
+    assert not paths.RUNS.exists()

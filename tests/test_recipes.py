@@ -8,24 +8,21 @@ import numpy as np
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit import config
+from leadkit import config, paths
+from leadkit.config import Schedule
 from leadkit.experiments import pipeline, store
-from leadkit.models import encoders
-from leadkit.results.claims import read_records
 from leadkit.experiments.distillation import Distil
 from leadkit.experiments.pipeline import (
     ROWS,
-    TABLES,
     Pipeline,
-    experiment,
-    experiments,
     main_rows,
     main_table,
     markdown,
     save_records,
     summarise,
 )
-from leadkit.training.loop import Schedule
+from leadkit.experiments.tables import TABLES, experiment, experiments
+from leadkit.results.claims import read_records
 
 
 @pytest.fixture
@@ -67,7 +64,7 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
     }
     assert table["paper MRR@10"].dropna().to_dict() == paper
     # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner once, 7 others per seed
-    made = sorted(path.name.split("-")[0] for path in store.RUNS.iterdir() if path.is_dir())
+    made = sorted(path.name.split("-")[0] for path in paths.RUNS.iterdir() if path.is_dir())
     assert {kind: made.count(kind) for kind in set(made)} == {
         "warm": 5,
         "mine": 1,
@@ -196,8 +193,8 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
 
 def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, monkeypatch):
     for name in ("bert-6x128", "bert-6x128-masked-lm"):
-        shutil.copytree(encoders.MODELS / "bert-6x128", tmp_path / "models" / name)
-    monkeypatch.setattr(encoders, "MODELS", tmp_path / "models")
+        shutil.copytree(paths.MODELS / "bert-6x128", tmp_path / "models" / name)
+    monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
     monkeypatch.setattr(pipeline, "MODELS", tmp_path / "models")
     every = experiments(
         replace(

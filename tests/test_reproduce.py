@@ -11,9 +11,9 @@ import pytest
 from toys import isolate, scale, toy
 
 from leadkit.experiments import sweep
-from leadkit.lessons import reproduce
 from leadkit.experiments.distillation import Distil
 from leadkit.experiments.pipeline import ROWS, Pipeline
+from leadkit.lessons import reproduce
 
 
 @pytest.fixture

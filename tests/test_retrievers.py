@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from leadkit import losses
+from leadkit import losses, paths
+from leadkit.data.tokens import pair, tokenise
 from leadkit.models import encoders, retrievers
-from leadkit.data.sampling import Batch, Tokens, pair, tokenise
-from leadkit.models.encoders import load_encoder, load_tokenizer
-from leadkit.models.retrievers import Tower, build, load
+from leadkit.models.batch import Batch, Tokens
+from leadkit.models.encoders import load_encoder
+from leadkit.models.retrievers import build, load
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
 
 QUERIES = ["sort a list", "the shape of an array after it was transposed", "open file"]
 PASSAGES = [
@@ -24,7 +27,7 @@ PASSAGES = [
     "A path, or an integer: the descriptor of the file to wrap.",
     "mode r",
 ]
-MINIATURE = encoders.MODELS / encoders.TOKENISER
+MINIATURE = paths.MODELS / encoders.TOKENISER
 ARCHITECTURES = ("DE", "CB", "CE")
 
 

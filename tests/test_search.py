@@ -10,22 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import write_beir
 
-from leadkit.retrieval import dense as searching
-from leadkit.data.sampling import Group, Tokenised, pair, tokenise
 from leadkit.data.collections import load
-from leadkit.models.encoders import load_tokenizer
-from leadkit.models.retrievers import Tower, build
-from leadkit.retrieval.dense import (
-    Run,
-    bm25,
-    by_length,
-    encode,
-    hard_negatives,
-    reciprocal_rank_fusion,
-    rerank,
-    search,
-    torch_search,
-)
+from leadkit.data.sampling import Group
+from leadkit.data.tokens import Tokenised, pair, tokenise
+from leadkit.models.retrievers import build
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
+from leadkit.retrieval import dense as searching
+from leadkit.retrieval.bm25 import bm25
+from leadkit.retrieval.dense import by_length, encode, search, torch_search
+from leadkit.retrieval.negatives import hard_negatives
+from leadkit.retrieval.reranking import rerank
+from leadkit.retrieval.runs import Run, reciprocal_rank_fusion
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]
 PASSAGES = [

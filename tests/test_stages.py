@@ -18,16 +18,17 @@ import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit.experiments import distillation, store
-from leadkit.models import encoders, retrievers
-from leadkit.training import loop
-from leadkit.config import Lead
+from leadkit import paths
+from leadkit.config import Lead, Schedule
+from leadkit.experiments import distillation, store, texts
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
-from leadkit.files import digest, read_tensors, write, write_json, write_tensors
+from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.models.retrievers import Tower
-from leadkit.experiments.store import Evaluate, Stage
-from leadkit.training.loop import Schedule
+from leadkit.experiments.store import Stage
+from leadkit.files import digest, read_tensors, write, write_json, write_tensors
+from leadkit.models import encoders, retrievers, tokenizers
+from leadkit.models.tower import Tower
+from leadkit.training import loop
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,14 +43,14 @@ class Count(Stage):
     first: "Count | None" = None
 
     def run(self) -> None:
-        with open(store.RUNS / "runs.txt", "a") as out:
+        with open(paths.RUNS / "runs.txt", "a") as out:
             out.write(f"{self.number}\n")
         time.sleep(self.wait)
         write_json(self.folder / "out.json", {"number": self.number})
 
 
 def runs() -> list[str]:
-    return (store.RUNS / "runs.txt").read_text().split()
+    return (paths.RUNS / "runs.txt").read_text().split()
 
 
 # --- identity
@@ -150,12 +151,12 @@ def test_key_follows_the_content_of_the_collection(name, tmp_path):
     before = Count(data(name)).key
     path = tmp_path / "toy" / "corpus.jsonl"
     path.write_text(path.read_text().replace('"text": "', '"text": "new ', 1))
-    store.collection.cache_clear()
+    texts.collection.cache_clear()
     assert Count(data(name)).key != before
 
 
 def test_key_follows_the_weights_of_the_encoder(name, tmp_path):
-    folder = shutil.copytree(encoders.MODELS / encoders.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(paths.MODELS / encoders.TOKENISER, tmp_path / "model")
 
     def key():
         return WarmUp(data(name), Tower("DE", str(folder)), Schedule(1)).key
@@ -223,7 +224,7 @@ def test_lock_of_a_killed_process_is_free(name):
     stage = Count(data(name), wait=60)
     process = multiprocessing.get_context("fork").Process(target=stage.done)
     process.start()
-    while not (store.RUNS / "runs.txt").exists():
+    while not (paths.RUNS / "runs.txt").exists():
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.join(60)
@@ -287,16 +288,16 @@ def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
     with pytest.raises(
         OSError, match=r"retriever could not be written \(File too large\) and is left as it was"
     ):
-        model.save(tmp_path / "retriever", encoders.load_tokenizer("random:1x32"))
+        model.save(tmp_path / "retriever", tokenizers.load_tokenizer("random:1x32"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_full_disk_leaves_no_half_token_file(name, tmp_path, small_files):
-    from leadkit.data.sampling import tokenise
+    from leadkit.data.tokens import tokenise
 
     texts = {str(i): "a list of words " * 20 for i in range(40)}
     with pytest.raises(OSError, match="could not be written"):
-        tokenise(texts, encoders.load_tokenizer("random:1x32"), 64, tmp_path / "cache")
+        tokenise(texts, tokenizers.load_tokenizer("random:1x32"), 64, tmp_path / "cache")
     assert list((tmp_path / "cache" / "tokens").iterdir()) == []
 
 
@@ -461,7 +462,7 @@ def test_distillation_without_a_rate_changes_nothing(name):
 
 def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
     chain = Pipeline(scale(name))
-    collection, model = store.collection(name), chain.miner.model()
+    collection, model = texts.collection(name), chain.miner.model()
     q, p = (
         t.rows(np.arange(len(t)))
         for t in (
@@ -535,7 +536,7 @@ def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_process
 def test_record_says_what_was_run_and_gives_every_query(name):
     chain = Pipeline(scale(name))
     stage = chain.evaluate(chain.student, "test")
-    record, collection = stage.record(), store.collection(name)
+    record, collection = stage.record(), texts.collection(name)
     assert (
         record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
     )
@@ -597,7 +598,7 @@ def test_distillation_that_cannot_be(name, lead, message):
     chain = Pipeline(scale(name))
     with pytest.raises(ValueError, match=message):
         chain.distil("LEAD", **lead)
-    assert not store.RUNS.exists()
+    assert not paths.RUNS.exists()
 
 
 def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
@@ -617,19 +618,19 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
             replace(Pipeline(scale(name)).distil("LEAD"), method=method, teacher=teacher)
     with pytest.raises(ValueError, match="architecture 'XE' is unknown: use one of DE, CB, CE"):
         WarmUp(data(name), Tower("XE", "random:2x32"), Schedule(1))
-    assert not store.RUNS.exists()
+    assert not paths.RUNS.exists()
 
 
 @pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
 def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path):
-    folder = shutil.copytree(encoders.MODELS / encoders.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(paths.MODELS / encoders.TOKENISER, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"encoder .* damaged"):
         Pipeline(scale(name, **{encoder: str(folder)}))
     (folder / "model.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"encoder .* holds no weights"):
         Pipeline(scale(name, **{encoder: str(folder)}))
-    assert not store.RUNS.exists()
+    assert not paths.RUNS.exists()
 
 
 def test_unknown_collection_is_told_before_any_work(monkeypatch, tmp_path):

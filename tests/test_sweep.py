@@ -18,12 +18,12 @@ import pytest
 import torch
 from toys import data, isolate, scale, toy
 
-from leadkit import config
-from leadkit.experiments import pipeline, prod, store, sweep
-from leadkit.files import write_json
+from leadkit import config, paths
+from leadkit.config import Schedule
+from leadkit.experiments import pipeline, prod, store, sweep, tables, texts
 from leadkit.experiments.prod import PROD
 from leadkit.experiments.store import Stage
-from leadkit.training.loop import Schedule
+from leadkit.files import write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,9 +43,9 @@ class Step(Stage):
         note(
             f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
         )
-        if (store.RUNS.parent / f"fail-{self.number}").exists():
+        if (paths.RUNS.parent / f"fail-{self.number}").exists():
             raise ValueError(f"number is {self.number}:\n it must be another")
-        if (store.RUNS.parent / f"die-{self.number}").exists():
+        if (paths.RUNS.parent / f"die-{self.number}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / ".half").write_text("half")
         try:
@@ -76,12 +76,12 @@ def ctrl_c() -> str:
 
 
 def note(line: str) -> None:
-    with open(store.RUNS / "events.txt", "a") as out:
+    with open(paths.RUNS / "events.txt", "a") as out:
         out.write(line + "\n")
 
 
 def events() -> list[list[str]]:
-    return [line.split() for line in (store.RUNS / "events.txt").read_text().splitlines()]
+    return [line.split() for line in (paths.RUNS / "events.txt").read_text().splitlines()]
 
 
 def started() -> list[int]:
@@ -143,7 +143,7 @@ def test_what_the_processes_inherit_is_not_the_callers(name, monkeypatch):
 
 def seal(stage, seconds):
     write_json(
-        store.RUNS / f"{stage.kind}-{seconds}" / "stage.json",
+        paths.RUNS / f"{stage.kind}-{seconds}" / "stage.json",
         {"stage": stage.describe(), "seconds": seconds, "files": {}},
     )
 
@@ -155,8 +155,8 @@ def test_estimates_by_hand(name, tmp_path):
         Trainee(data(toy(tmp_path / "other", train=25)), "LEAD", Schedule(100)), 1000.0
     )  # other data say nothing
     seal(Step(data(name)), 2000.0)  # nor does another kind
-    (store.RUNS / "trainee-damaged").mkdir()
-    (store.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
+    (paths.RUNS / "trainee-damaged").mkdir()
+    (paths.RUNS / "trainee-damaged" / "stage.json").write_text('{"stage": {"kind": "trainee"')
     assert sweep.Estimates()(stage) is None
     seal(Trainee(data(name), "RD", Schedule(50)), 30.0)
     assert sweep.Estimates()(stage) == pytest.approx(60.0)  # 100 steps of 0.6 s
@@ -170,7 +170,7 @@ def test_estimates_by_hand(name, tmp_path):
         300 * 0.2
     )  # of .07, .09, .2, .6 and 1
     seal(replace(stage, seed=5), 21.0)
-    estimates.learn(store.RUNS / "trainee-21.0")
+    estimates.learn(paths.RUNS / "trainee-21.0")
     assert estimates(stage) == 14.5  # of 7, 9, 20, 21
 
 
@@ -376,7 +376,7 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
 def test_records_of_another_collection_have_a_folder_of_their_own(
     collection, split, folder, name, monkeypatch, tmp_path
 ):
-    found, saved = store.collection(name), []
+    found, saved = texts.collection(name), []
     monkeypatch.setattr(
         store,
         "collection",
@@ -421,7 +421,7 @@ def test_prod_and_table_9_are_swept_with_the_student_they_start_from(
     )
     assert sweep.sweep((table,), shapes, 2, 1, "dev") == 0
     assert saved == {
-        seed: {"student": pipeline.experiments(shapes, seed, "dev")["student"]}
+        seed: {"student": tables.experiments(shapes, seed, "dev")["student"]}
         | wanted(shapes, seed, "dev")
         for seed in (0, 1)
     }
@@ -493,8 +493,8 @@ def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
         os.kill(os.getpid(), signal.SIGTERM)
 
     handler, begun = signal.getsignal(signal.SIGTERM), time.monotonic()
-    store.RUNS.mkdir()
-    (store.RUNS / "events.txt").touch()
+    paths.RUNS.mkdir()
+    (paths.RUNS / "events.txt").touch()
     threading.Thread(target=terminate, daemon=True).start()
     with pytest.raises(SystemExit) as raised:
         go([quick, slow])
@@ -542,7 +542,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
         stderr=subprocess.PIPE,
     )
     while process.poll() is None and not (
-        (store.RUNS / "events.txt").exists() and len(started()) == 3
+        (paths.RUNS / "events.txt").exists() and len(started()) == 3
     ):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)

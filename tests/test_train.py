@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from leadkit.config import Schedule
 from leadkit.models import retrievers
 from leadkit.training import loop
-from leadkit.training.loop import NotFinite, OutOfMemory, Schedule, fit
+from leadkit.training.loop import NotFinite, OutOfMemory, fit
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12

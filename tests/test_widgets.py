@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from leadkit.lessons import figures, widgets
 from leadkit.data.sampling import tokenise
+from leadkit.lessons import figures, widgets
 from leadkit.models.encoders import load_tokenizer
 from leadkit.models.retrievers import Tower, build
 from leadkit.retrieval.dense import BM25, token_products, typed

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from torch import nn
 from toys import data, isolate, scale, toy
 
-from leadkit.experiments import store
-from leadkit.lessons import experiment_figures, figures, widgets
-from leadkit.retrieval import dense
 from leadkit.data.sampling import groups
+from leadkit.experiments import store
 from leadkit.experiments.distillation import Distil
-from leadkit.files import fingerprint
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.store import collection
+from leadkit.files import fingerprint
+from leadkit.lessons import experiment_figures, figures, widgets
+from leadkit.retrieval import dense
 from leadkit.training.loop import WATCH, Schedule, fit
 
 

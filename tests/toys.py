@@ -5,17 +5,17 @@ import random
 from functools import partial
 from pathlib import Path
 
-from leadkit.experiments import store
-from leadkit.data.sampling import tokenise
-from leadkit.config import Data, Lead, Scale
-from leadkit.training.loop import Schedule
+from leadkit import paths
+from leadkit.config import Data, Lead, Scale, Schedule
+from leadkit.data.tokens import tokenise
+from leadkit.experiments import texts
 
 WORDS = (
-    "array axis batch cache class color column count data date default dict edge element error event exception field "
-    "file float format frame function graph group handler image index input integer iterator key label layer length "
-    "line list matrix message method mode model module name node number object option order output path pattern point "
-    "position process query random range result row sample scale sequence server set shape signal size sort source "
-    "state string tensor text"
+    "array axis batch cache class color column count data date default dict edge element error event "
+    "exception field file float format frame function graph group handler image index input integer "
+    "iterator key label layer length line list matrix message method mode model module name node "
+    "number object option order output path pattern point position process query random range result "
+    "row sample scale sequence server set shape signal size sort source state string tensor text"
 ).split()
 
 
@@ -41,7 +41,10 @@ def write_beir(
 
 
 def toy(folder: Path, train: int = 24, dev: int = 6, test: int = 6, others: int = 12) -> str:
-    """A collection of random words. Query i takes its words from passage i; the training queries share some relevant passages."""
+    """A collection of random words.
+
+    Query i takes its words from passage i; the training queries share some relevant passages.
+    """
     draw, passages, queries, qrels = random.Random(0), {}, {}, {"train": {}, "dev": {}, "test": {}}
     for i in range(train + dev + test + others):
         passages[f"p{i}"] = " ".join(draw.choices(WORDS, k=draw.randint(6, 20)))
@@ -56,8 +59,8 @@ def toy(folder: Path, train: int = 24, dev: int = 6, test: int = 6, others: int 
 
 def isolate(monkeypatch, folder: Path) -> None:
     """Stages and token files of this test go under `folder`."""
-    monkeypatch.setattr(store, "RUNS", folder / "runs")
-    monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=folder / "cache"))
+    monkeypatch.setattr(paths, "RUNS", folder / "runs")
+    monkeypatch.setattr(texts, "tokenise", partial(tokenise, cache=folder / "cache"))
 
 
 def data(name: str, **changes: object) -> Data:
@@ -82,6 +85,5 @@ def scale(name: str, **changes: object) -> Scale:
         "lead": Lead(k=2),
         "rerank": 5,
         "depth": 20,
-        "score_scale": {"DE": 0.1, "CB": 0.01, "CE": 1.0},
     }
     return Scale("toy", **values | changes)
