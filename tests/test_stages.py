@@ -16,19 +16,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import data, isolate, scale, toy
+from toys import data, isolate, save_each_step, scale, toy
 
-from leadkit import paths
-from leadkit.config import Lead, Schedule
+from leadkit import hardware, paths
+from leadkit.config import Schedule
 from leadkit.experiments import distillation, store, texts
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.paper_methods import LEAD, RD, Alone
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.store import Stage
 from leadkit.files import digest, read_tensors, write, write_json, write_tensors
-from leadkit.models import encoders, retrievers, tokenizers
+from leadkit.models import names, retrievers, tokenizers
 from leadkit.models.tower import Tower
 from leadkit.training import loop
+from leadkit.training.loop import Operation
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,7 +44,7 @@ class Count(Stage):
     wait: float = 0.0
     first: "Count | None" = None
 
-    def run(self) -> None:
+    def run(self, operation: Operation) -> None:
         with open(paths.RUNS / "runs.txt", "a") as out:
             out.write(f"{self.number}\n")
         time.sleep(self.wait)
@@ -100,7 +102,7 @@ def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, mo
             WarmUp(made, Tower(a, f"random:{n}x32"), steps, mined)
             for a, n in (("DE", 2), ("CB", 3))
         )
-        method = Distil(made, "RD", *both, mined, steps, Lead(k=1))
+        method = Distil(made, LEAD(k=1, joint=True), *both, mined, steps)
         return Evaluate(
             made,
             method,
@@ -123,9 +125,8 @@ def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, mo
     assert {
         ".split",
         ".depth",
-        ".teacher",
-        ".retriever.method",
-        ".retriever.lead.tau_l",
+        ".retriever.method.tau_l",
+        ".retriever.method.joint",
         ".retriever.teacher.tower.encoder",
         ".retriever.student.seed",
         ".retriever.negatives.retriever.schedule.steps",
@@ -156,7 +157,7 @@ def test_key_follows_the_content_of_the_collection(name, tmp_path):
 
 
 def test_key_follows_the_weights_of_the_encoder(name, tmp_path):
-    folder = shutil.copytree(paths.MODELS / encoders.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(paths.MODELS / names.TOKENISER, tmp_path / "model")
 
     def key():
         return WarmUp(data(name), Tower("DE", str(folder)), Schedule(1)).key
@@ -238,8 +239,8 @@ def test_lock_of_a_killed_process_is_free(name):
 def test_stage_that_fails_is_not_finished(name):
     @dataclass(frozen=True)
     class Fails(Count):
-        def run(self):
-            super().run()
+        def run(self, operation):
+            super().run(operation)
             raise OSError("no")
 
     with pytest.raises(OSError, match="no"):
@@ -325,7 +326,7 @@ def weights(folder: Path) -> dict[str, bytes]:
 
 
 def pipeline(name, **changes):
-    return Pipeline(scale(name, distil=Schedule(8, 1e-3, save_seconds=0.0), dropout=0.1, **changes))
+    return Pipeline(scale(name, distil=Schedule(8, 1e-3), dropout=0.1, **changes))
 
 
 SCRIPT = """
@@ -335,15 +336,16 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, {tests!r})
 import pytest, test_stages, toys
-from leadkit.training import loop
+from leadkit.training import checkpoints
 toys.isolate(pytest.MonkeyPatch(), Path({folder!r}))
-real = loop._save
+toys.save_each_step(pytest.MonkeyPatch())
+real = checkpoints.save
 def save(folder, model, optimizer, step, log):
     real(folder, model, optimizer, step, log)
     if step == 5:
         (folder / ".checkpoint-6.safetensors.half").write_text("half")
         os.kill(os.getpid(), signal.SIGKILL)
-loop._save = save
+checkpoints.save = save
 test_stages.pipeline({name!r}).distil("LEAD").done()
 """
 
@@ -392,13 +394,13 @@ def test_damaged_retriever_is_trained_anew_to_the_same_weights(name):
 @pytest.fixture
 def models(monkeypatch):
     """Every model that a stage was loaded from, in order."""
-    loaded, load = [], store.load_retriever
+    loaded, load = [], retrievers.load
 
     def watch(folder):
         loaded.append(load(folder))
         return loaded[-1]
 
-    monkeypatch.setattr(store, "load_retriever", watch)
+    monkeypatch.setattr(store, "load", watch)
     return loaded
 
 
@@ -438,7 +440,7 @@ def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, mod
         assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
     assert same(state(stage.model()), state(student))
     if moves:
-        assert same(state(store.load_retriever(stage.folder / "teacher")), state(teacher))
+        assert same(state(retrievers.load(stage.folder / "teacher")), state(teacher))
     for row in stage.log():
         assert row["total"] == pytest.approx(
             sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5
@@ -454,9 +456,9 @@ def test_distillation_without_a_rate_changes_nothing(name):
     """LEAD, RD, FD and the student alone start from the same checkpoint: at rate 0 they all end there."""
     chain = Pipeline(scale(name, distil=Schedule(2, 0.0, weight_decay=0.0)))
     want = state(chain.student.model())
-    for method in distillation.METHODS:
+    for method in ("student", "RD", "FD", "LEAD"):
         assert same(state(chain.distil(method).model()), want)
-    after = state(store.load_retriever(chain.distil("LEAD").done() / "teacher"))
+    after = state(retrievers.load(chain.distil("LEAD").done() / "teacher"))
     assert same(after, state(chain.teacher.model()))
 
 
@@ -466,8 +468,8 @@ def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
     q, p = (
         t.rows(np.arange(len(t)))
         for t in (
-            store.queries_of(model.tower, data(name), "train"),
-            store.passages_of(model.tower, data(name)),
+            texts.queries_of(model.tower, data(name), "train"),
+            texts.passages_of(model.tower, data(name)),
         )
     )
     with torch.no_grad():
@@ -486,7 +488,8 @@ def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
 
 
 def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, monkeypatch):
-    stage = replace(pipeline(name).miner, schedule=Schedule(6, 1e-3, save_seconds=0.0))
+    save_each_step(monkeypatch)
+    stage = replace(pipeline(name).miner, schedule=Schedule(6, 1e-3))
     real, calls = distillation.losses.student_loss, []
 
     def breaks(final, positive):
@@ -494,7 +497,7 @@ def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, mon
         return real(final * float("nan") if len(calls) == 4 else final, positive)
 
     monkeypatch.setattr(distillation.losses, "student_loss", breaks)
-    batch = distillation.batches(stage, stage.tower).sampler(3)[0].tolist()
+    batch = stage.batches().sampler(3)[0].tolist()
     with pytest.raises(
         ArithmeticError,
         match=rf"3DE: .* step 3 .*batch {re.escape(str(batch))}; the last checkpoint in",
@@ -524,8 +527,8 @@ def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_process
     code = (
         f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
         "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
-        "from leadkit import config, stages\n"
-        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, store.device_name(), sep='; ')"
+        "from leadkit import config, hardware\n"
+        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, hardware.device_name(), sep='; ')"
     )
     said = subprocess.check_output(
         [sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
@@ -541,7 +544,7 @@ def test_record_says_what_was_run_and_gives_every_query(name):
         record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
     )
     assert (record["fingerprint"], record["split"]) == (collection.fingerprint, "test")
-    assert store.processor() in record["device"]
+    assert hardware.processor() in record["device"]
     assert {"device", "versions", "seconds", "training_seconds", "peak_memory_mib"} <= set(record)
     run = stage.ranking()
     assert run.rows.shape == (6, 20)
@@ -610,11 +613,11 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
                 scale(name, teacher_encoder="random:2x32", student_encoder="random:3x32")
             ).distil(method)
     with pytest.raises(
-        ValueError, match="method 'KD' is unknown: use one of student, RD, FD, LEAD"
+        ValueError, match="method 'KD' is unknown: use one of student, RD, FD, LEAD, margin-MSE, "
     ):
         Pipeline(scale(name)).distil("KD")
-    for method, teacher in (("student", Pipeline(scale(name)).teacher), ("RD", None)):
-        with pytest.raises(ValueError, match=f"teacher is .*: method '{method}' needs"):
+    for method, teacher in ((Alone(), Pipeline(scale(name)).teacher), (RD(), None)):
+        with pytest.raises(ValueError, match=f"teacher is .*: method '{method.name}' needs"):
             replace(Pipeline(scale(name)).distil("LEAD"), method=method, teacher=teacher)
     with pytest.raises(ValueError, match="architecture 'XE' is unknown: use one of DE, CB, CE"):
         WarmUp(data(name), Tower("XE", "random:2x32"), Schedule(1))
@@ -623,7 +626,7 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
 
 @pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
 def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path):
-    folder = shutil.copytree(paths.MODELS / encoders.TOKENISER, tmp_path / "model")
+    folder = shutil.copytree(paths.MODELS / names.TOKENISER, tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"half")
     with pytest.raises(ValueError, match=r"encoder .* damaged"):
         Pipeline(scale(name, **{encoder: str(folder)}))

@@ -9,6 +9,8 @@ from leadkit import paths
 from leadkit.config import Data, Lead, Scale, Schedule
 from leadkit.data.tokens import tokenise
 from leadkit.experiments import texts
+from leadkit.experiments.store import Stage
+from leadkit.training.loop import Operation
 
 WORDS = (
     "array axis batch cache class color column count data date default dict edge element error event "
@@ -61,6 +63,11 @@ def isolate(monkeypatch, folder: Path) -> None:
     """Stages and token files of this test go under `folder`."""
     monkeypatch.setattr(paths, "RUNS", folder / "runs")
     monkeypatch.setattr(texts, "tokenise", partial(tokenise, cache=folder / "cache"))
+
+
+def save_each_step(monkeypatch) -> None:
+    """Trainings of this test write a checkpoint after each step."""
+    monkeypatch.setattr(Stage.done, "__defaults__", (Operation(checkpoint_seconds=0.0),))
 
 
 def data(name: str, **changes: object) -> Data:
