@@ -1,13 +1,16 @@
-"""The losses of LEAD (paper, sections 3.3 and 3.4) and of its baselines: functions of scores, whatever gave them.
+"""The loss of LEAD and the losses of its baselines (paper, sections 3.3 and 3.4).
 
-Shapes: K layers, B queries, C candidates. Losses are in nats, means over the B queries. Every KL divergence is computed
-from log-probabilities on both sides, so it stays finite where a probability underflows to 0.
+Every function takes scores, of whatever architecture. Shapes: K selected layers, B queries,
+C candidate passages. A loss is in nats and is a mean over the B queries. A KL divergence is
+computed from log-probabilities on both sides, so it stays finite where a probability underflows.
+Symbols of the paper: t and s are the softmax of teacher and student scores. Layer a_i of the
+teacher (N layers) teaches layer b_i of the student (M layers).
 
-variant="paper" follows the equations, variant="released" the authors' code (microsoft/SimXNS, LEAD/util.py): tau_d
-divides the target only, the weights are one per layer, gradients flow through the targets, even into a frozen teacher.
+variant="paper" follows the equations. variant="released" follows the authors' code (SimXNS,
+LEAD/util.py): tau_d divides the target only, a layer has one weight for the whole batch, and the
+targets carry gradients, even those of a frozen teacher.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,42 +21,61 @@ VARIANTS = ("paper", "released")
 
 @dataclass(frozen=True)
 class Loss:
-    """total = layer + response + teacher + student, all scalars, 0 where a part is absent.
+    """The parts of a loss and their total, Eq. (12). A part that a method lacks is 0."""
 
-    weights: the layers', without gradient; (K, B), in variant "released" (K,), None where no layer is distilled.
-    """
-
-    total: Tensor
-    layer: Tensor
-    response: Tensor
-    teacher: Tensor
-    student: Tensor
-    weights: Tensor | None = None
+    total: Tensor  # scalar, as are the four parts
+    layer: Tensor  # L_lyr, Eq. (8)
+    response: Tensor  # L_rep, Eq. (9)
+    teacher: Tensor  # L_tch, Eq. (10)
+    student: Tensor  # L_stu, Eq. (11)
+    weights: Tensor | None = None  # w_i, Eq. (7): (K, B), or (K,) in variant "released"
 
 
 def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
-    """D_KL(softmax(teacher / tau_d) || softmax(student / tau_d)) of scores (..., C) -> (...).
+    """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
-    "released": the student is not divided.
+    The temperature tau_d divides both scores; in variant "released" it divides the teacher's only.
+
+    >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
+    >>> kl(even, odd)
+    tensor(0.1201)
     """
+    student = student / tau_d if variant == "paper" else student  # (..., C)
+    # t_i = \frac{\exp(f(q, p) / \tau_d)}{\sum_{p'} \exp(f(q, p') / \tau_d)}, Eq. (4)
     log_t = (teacher / tau_d).log_softmax(-1)  # (..., C)
-    log_s = (student / tau_d if variant == "paper" else student).log_softmax(-1)  # (..., C)
+    # s_i = \frac{\exp(g(q, p) / \tau_d)}{\sum_{p'} \exp(g(q, p') / \tau_d)}, Eq. (5)
+    log_s = student.log_softmax(-1)  # (..., C)
     # D_{KL}(t, s) = \sum_p t_p (\log t_p - \log s_p)
     return (log_t.exp() * (log_t - log_s)).sum(-1)  # (...)
 
 
 def nll(scores: Tensor, positive: Tensor) -> Tensor:
-    """Hard loss of each query: scores (..., B, C), positive (B,) the column of the positive -> (..., B)."""
+    """Hard loss of each query, Eq. (10) and (11): scores (..., B, C) -> (..., B).
+
+    positive: (B,) long, the column of each query's positive passage.
+
+    >>> scores = torch.tensor([[2.0, 0.0]])
+    >>> nll(scores, positive=torch.tensor([0]))
+    tensor([0.1269])
+    """
     positive = positive.expand(scores.shape[:-1])[..., None]  # (..., B, 1)
     # -\log \frac{\exp(f(q, p^+))}{\sum_p \exp(f(q, p))}
     return -scores.log_softmax(-1).gather(-1, positive)[..., 0]  # (..., B)
 
 
 def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tensor:
-    """Eq. (7) for each query: teacher scores (K, B, C) -> weights (K, B) that sum to 1 over the layers; no gradient."""
-    # D_{KL}(y, t) = -\log t_{p^+}, since y is one-hot
+    """Weight of each teacher layer for each query, Eq. (7): scores (K, B, C) -> (K, B).
+
+    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long.
+
+    >>> layers = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]])  # only the first layer is right
+    >>> layer_weights(layers, positive=torch.tensor([0]))[:, 0]
+    tensor([0.8808, 0.1192])
+    """
+    # D_{KL}(y, t_{a_i}) = -\log t_{a_i, p^+}, because y is one-hot
+    divergence = nll(teacher.detach(), positive)  # (K, B)
     # w_i = \frac{\exp(-D_{KL}(y, t_{a_i}) / \tau_l)}{\sum_j \exp(-D_{KL}(y, t_{a_j}) / \tau_l)}
-    return (-nll(teacher.detach(), positive) / tau_l).softmax(0)  # (K, B)
+    return (-divergence / tau_l).softmax(0)  # (K, B)
 
 
 def lead_loss(
@@ -70,42 +92,38 @@ def lead_loss(
     variant: str = "paper",
     teacher_layer_grad: bool = False,
 ) -> Loss:
-    """LEAD, Eq. (6) to (12): scores of the selected layers (K, B, C), final scores (B, C), positive (B,) long.
+    """LEAD, Eq. (6) to (12).
 
-    joint=False freezes the teacher: it gets no gradient, and its hard loss and D_KL(student, teacher) are left out.
-    reweight=False: every weight is 1 / K ("released": 1). teacher_layer_grad: the layer loss trains a joint teacher too
-    ("released": always). ValueError for shapes that do not agree, a positive outside 0 .. C - 1, a temperature <= 0, an
-    unknown variant.
+    student, teacher: scores of the K selected layers, (K, B, C).
+    student_final, teacher_final: scores of the last layers, (B, C). positive: (B,) long.
+    tau_d: distillation temperature. tau_l: layer selection temperature.
+    joint: train the teacher too. False drops its gradient, its hard loss and D_KL(s_M, t_N).
+    reweight: use Eq. (7). False gives every layer the weight 1 / K ("released": 1).
+    teacher_layer_grad: let the layer loss train a joint teacher ("released": always).
+    ValueError for wrong shapes, a positive outside 0 .. C - 1, a temperature <= 0, a wrong variant.
+
+    >>> layers, final = torch.zeros(3, 1, 2), torch.zeros(1, 2)
+    >>> lead_loss(layers, layers, final, final, positive=torch.tensor([0])).layer
+    tensor(0.)
     """
+    alike = student.dim() == 3 and student.shape == teacher.shape
+    if not alike or student.shape[1:] != student_final.shape:
+        raise ValueError(
+            f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: both must be "
+            f"(K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}"
+        )
+    check_temperature("tau_l", tau_l)
     rest = response_loss(
         student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant
     )
-    if (
-        student.dim() != 3
-        or student.shape != teacher.shape
-        or student.shape[1:] != student_final.shape
-    ):
-        raise ValueError(
-            f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: "
-            f"both must be (K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}"
-        )
-    check_temperature("tau_l", tau_l)
-    K, released = len(student), variant == "released"
-    if not (released or joint and teacher_layer_grad):
+    weights = _weights(student, teacher, positive, tau_l, reweight, variant)  # (K, B) or (K,)
+    if variant == "paper" and not (joint and teacher_layer_grad):
         teacher = teacher.detach()
-    if not reweight:
-        weights = student.new_full(
-            (K,) if released else student.shape[:2], 1 if released else 1 / K
-        )
-    elif released:
-        weights = (-nll(teacher.detach(), positive).mean(1) / tau_l).softmax(0)  # (K,)
-    else:
-        weights = layer_weights(teacher, positive, tau_l)  # (K, B)
-    # L_{lyr}^i = D_{KL}(t_{a_i} / \tau_d, s_{b_i} / \tau_d)
+    # L_{lyr}^i = D_{KL}(t_{a_i} / \tau_d, s_{b_i} / \tau_d), Eq. (6)
     each = kl(teacher, student, tau_d, variant)  # (K, B)
-    # L_{lyr} = \sum_{i=1}^K w_i L_{lyr}^i
-    layer = (weights.view(K, -1) * each).sum(0).mean()
-    return _loss(rest.student, rest.response, rest.teacher, layer, weights)
+    # L_{lyr} = \sum_{i=1}^K w_i \times L_{lyr}^i, Eq. (8)
+    layer = (weights.view(len(weights), -1) * each).sum(0).mean()  # (K, B) -> (B,) -> ()
+    return _add_up(rest.student, rest.response, rest.teacher, layer, weights)
 
 
 def response_loss(
@@ -117,202 +135,116 @@ def response_loss(
     joint: bool = False,
     variant: str = "paper",
 ) -> Loss:
-    """Response-based distillation (RD), Eq. (9) to (11): final scores (B, C), positive (B,); else as `lead_loss`."""
+    """Response-based distillation (RD), Eq. (9) to (11): final scores (B, C), positive (B,) long.
+
+    Other arguments and errors as in `lead_loss`.
+
+    >>> teacher, student = torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    >>> response_loss(student, teacher, positive=torch.tensor([0])).response
+    tensor(0.1201)
+    """
     check_variant(variant)
+    check_temperature("tau_d", tau_d)
     if student_final.shape != teacher_final.shape:
         raise ValueError(
             f"teacher_final is {tuple(teacher_final.shape)}: "
             f"it must be like student_final, {tuple(student_final.shape)}"
         )
-    check_temperature("tau_d", tau_d)
-    student = _hard(student_final, positive)
+    student = _hard(student_final, positive)  # ()
     if variant == "paper" and not joint:
         teacher_final = teacher_final.detach()
-    # L_{rep} = D_{KL}(t_N / \tau_d, s_M / \tau_d) + D_{KL}(s_M / \tau_d, t_N / \tau_d)
-    response = kl(teacher_final, student_final, tau_d, variant).mean()
+    # L_{rep} = D_{KL}(t_N / \tau_d, s_M / \tau_d) + D_{KL}(s_M / \tau_d, t_N / \tau_d), Eq. (9)
+    response = kl(teacher_final, student_final, tau_d, variant).mean()  # (B,) -> ()
     if not joint:
-        return _loss(student, response)
+        return _add_up(student, response)
     response = response + kl(student_final, teacher_final, tau_d, variant).mean()
-    return _loss(student, response, _hard(teacher_final, positive))
+    return _add_up(student, response, _hard(teacher_final, positive))
 
 
 def feature_loss(
     student_maps: Tensor, teacher_maps: Tensor, student_final: Tensor, positive: Tensor
 ) -> Loss:
-    """Feature-based distillation (FD, after VIRT): maps (K, B, n, X, Y) of `scores.attention_maps`, scores (B, C).
+    """Feature-based distillation (FD, after VIRT): the student imitates attention maps.
 
-    The squared difference of the maps is summed over token pairs, averaged over K, B and n, and reported as `layer`.
-    Nothing is detached: compute a frozen teacher's maps under torch.no_grad(). ValueError as in `lead_loss`.
+    Maps (K, B, n, X, Y) of `scores.attention_maps`, final scores (B, C), positive (B,) long.
+    The difference of the maps is reported as `layer`. Nothing is detached: compute the maps of a
+    frozen teacher under torch.no_grad(). Errors as in `lead_loss`.
+
+    >>> maps, final = torch.ones(1, 1, 1, 2, 1), torch.zeros(1, 2)
+    >>> feature_loss(maps, 0 * maps, final, positive=torch.tensor([0])).layer
+    tensor(2.)
     """
     if student_maps.dim() != 5 or student_maps.shape != teacher_maps.shape:
         raise ValueError(
-            f"student_maps is {tuple(student_maps.shape)}, teacher_maps {tuple(teacher_maps.shape)}: "
-            "they must have one shape (K, B, n, X, Y)"
+            f"student_maps is {tuple(student_maps.shape)}, "
+            f"teacher_maps {tuple(teacher_maps.shape)}: they must have one shape (K, B, n, X, Y)"
         )
-    return _loss(
-        _hard(student_final, positive),
-        layer=(student_maps - teacher_maps).square().sum((-2, -1)).mean(),
-    )
+    student = _hard(student_final, positive)  # ()
+    # \frac{1}{K B n} \sum_{i, q, p} \sum_{x, y} (s_{xy} - t_{xy})^2
+    layer = (student_maps - teacher_maps).square().sum((-2, -1)).mean()  # (K, B, n) -> ()
+    return _add_up(student, layer=layer)
 
 
 def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
-    """The hard loss alone, Eq. (11): final scores (B, C), positive (B,) long. ValueError as in `lead_loss`."""
-    return _loss(_hard(student_final, positive))
+    """The student's hard loss alone, Eq. (11): final scores (B, C), positive (B,) long.
 
-
-def ranks(scores: Tensor) -> Tensor:
-    """Scores (..., C) -> the rank of each candidate, 0 for the best; ties keep their order."""
-    return scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)  # (..., C)
-
-
-def footrule(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman's footrule of the rankings by two scores (..., C) -> (...), over its maximum: 0 the same, 1 reversed."""
-    C = a.shape[-1]
-    # F = \frac{\sum_p |r_a(p) - r_b(p)|}{\lfloor C^2 / 2 \rfloor}
-    return (ranks(a) - ranks(b)).abs().sum(-1) / max(1, C * C // 2)  # (...)
-
-
-def rbo(a: Tensor, b: Tensor, p: float) -> Tensor:
-    """Rank-biased overlap (Webber et al., 2010) of the rankings by two scores (..., C) -> (...): 1 the same, towards 0 else.
-
-    Both rank the same C candidates, so from rank C on they agree wholly, and the infinite sum has a closed end.
+    >>> final = torch.tensor([[2.0, 0.0]])
+    >>> student_loss(final, positive=torch.tensor([0])).total
+    tensor(0.1269)
     """
-    # p is among the first d of both where d exceeds its later rank.
-    later = torch.maximum(*torch.broadcast_tensors(ranks(a), ranks(b)))  # (..., C)
-    shared = (
-        torch.zeros_like(later).scatter_add(-1, later, torch.ones_like(later)).cumsum(-1)
-    )  # (..., C), at d = 1 .. C
-    d = torch.arange(1, later.shape[-1] + 1, device=later.device)  # (C,)
-    # A_d = |a_{1:d} \cap b_{1:d}| / d
-    agreement = shared / d  # (..., C)
-    # RBO = (1 - p) \sum_{d=1}^{\infty} p^{d-1} A_d = (1 - p) \sum_{d=1}^{C} p^{d-1} A_d + p^C
-    return (1 - p) * (p ** (d - 1) * agreement).sum(-1) + p ** len(d)  # (...)
-
-
-@dataclass(frozen=True)
-class AssistedLoss(Loss):
-    """MTA4DPR: `layer` is the teacher's and the assistant's together; assistant: the assistant's response, 0 without one.
-
-    total = hard * student + soft * (teacher's response and layer) + assist * (assistant's response and layer).
-    """
-
-    assistant: Tensor | None = None
-
-
-def fuse(scores: Tensor, tau_d: float = 1.0) -> Tensor:
-    """MTA4DPR's fused assistant: scores (A, ..., C) of A assistants -> (..., C), whose softmax at tau_d is the mean of theirs."""
-    # \log \frac{1}{A} \sum_a \mathrm{softmax}(f_a / \tau_d), from log-probabilities
-    return tau_d * (
-        (scores / tau_d).log_softmax(-1).logsumexp(0) - math.log(len(scores))
-    )  # (..., C)
-
-
-def assisted_loss(
-    teacher: Loss,
-    assistant: Loss | None,
-    *,
-    hard: float = 1.0,
-    soft: float = 1.0,
-    assist: float = 1.0,
-) -> AssistedLoss:
-    """MTA4DPR's three terms, from what a frozen teacher and the selected assistant each ask of the same student scores.
-
-    Both are of `response_loss`, or, with layer features (MTA4DPR + LEAD), of `lead_loss`; None: no assistant.
-    """
-    zero = teacher.student.new_zeros(())
-    response, layer = (assistant.response, assistant.layer) if assistant else (zero, zero)
-    # L = \alpha L_{stu} + \beta D_{KL}(t, s) + \gamma D_{KL}(a, s), each D_{KL} with its L_{lyr} where there is one
-    total = (
-        hard * teacher.student
-        + soft * (teacher.response + teacher.layer)
-        + assist * (response + layer)
-    )
-    return AssistedLoss(
-        total,
-        teacher.layer + layer,
-        teacher.response,
-        zero,
-        teacher.student,
-        teacher.weights,
-        response,
-    )
-
-
-@dataclass(frozen=True)
-class ProgressiveLoss(Loss):
-    """PROD: keep: how far the student is from what it was as it entered the stage, 0 where that is not asked.
-
-    total = hard * student + soft * response + keep * keep, where response and keep carry the factor tau_d squared.
-    """
-
-    keep: Tensor | None = None
-
-
-def progressive_loss(
-    student_final: Tensor,
-    teacher_final: Tensor,
-    before_final: Tensor | None,
-    positive: Tensor,
-    *,
-    hard: float = 0.1,
-    soft: float = 0.9,
-    keep: float = 1.0,
-    tau_d: float = 4.0,
-) -> ProgressiveLoss:
-    """PROD's three terms: final scores (B, C), positive (B,); before_final: of the frozen copy of the student, None without one.
-
-    Neither the teacher nor the copy gets a gradient. ValueError as in `lead_loss`.
-    """
-    taught = response_loss(student_final, teacher_final, positive, tau_d=tau_d)
-    # L_{soft} = \tau_d^2 D_{KL}(t / \tau_d, s / \tau_d)
-    response = tau_d**2 * taught.response
-    zero = response.new_zeros(())
-    # L_{keep} = \tau_d^2 D_{KL}(s^{before} / \tau_d, s / \tau_d)
-    kept = (
-        zero
-        if before_final is None
-        else tau_d**2 * kl(before_final.detach(), student_final, tau_d).mean()
-    )
-    # L = \alpha L_{hard} + \beta L_{soft} + \gamma L_{keep}
-    total = hard * taught.student + soft * response + keep * kept
-    return ProgressiveLoss(total, zero, response, zero, taught.student, keep=kept)
-
-
-def _hard(final: Tensor, positive: Tensor) -> Tensor:
-    if final.dim() != 2 or positive.shape != final.shape[:1] or positive.dtype != torch.long:
-        raise ValueError(
-            f"positive is {tuple(positive.shape)} {positive.dtype} for final scores {tuple(final.shape)}: "
-            "they must be (B,) torch.int64 and (B, C)"
-        )
-    if positive.min() < 0 or positive.max() >= final.shape[1]:
-        raise ValueError(
-            f"positive is {positive.tolist()}: every one must be a column from 0 to {final.shape[1] - 1}"
-        )
-    # L_{tch}, L_{stu}: Eq. (10), (11)
-    return nll(final, positive).mean()
+    return _add_up(_hard(student_final, positive))
 
 
 def check_variant(variant: str) -> None:
-    """ValueError for an unknown one."""
+    """Raise ValueError for an unknown variant."""
     if variant not in VARIANTS:
         raise ValueError(f"variant {variant!r} is unknown: use one of {', '.join(VARIANTS)}")
 
 
 def check_temperature(name: str, tau: float) -> None:
-    """ValueError unless it is positive."""
+    """Raise ValueError for a temperature that is not positive."""
     if not tau > 0:
         raise ValueError(f"{name} is {tau}: a temperature must be positive")
 
 
-def _loss(
+def _add_up(
     student: Tensor,
     response: Tensor | None = None,
     teacher: Tensor | None = None,
     layer: Tensor | None = None,
     weights: Tensor | None = None,
 ) -> Loss:
-    layer, response, teacher = (
-        student.new_zeros(()) if part is None else part for part in (layer, response, teacher)
-    )
+    zero = student.new_zeros(())
+    layer = zero if layer is None else layer
+    response = zero if response is None else response
+    teacher = zero if teacher is None else teacher
     # L_{total} = L_{lyr} + L_{rep} + L_{tch} + L_{stu}, Eq. (12)
-    return Loss(layer + response + teacher + student, layer, response, teacher, student, weights)
+    total = layer + response + teacher + student
+    return Loss(total, layer, response, teacher, student, weights)
+
+
+def _weights(
+    student: Tensor, teacher: Tensor, positive: Tensor, tau_l: float, reweight: bool, variant: str
+) -> Tensor:
+    K, B, _ = student.shape
+    if not reweight:
+        return student.new_full((K, B), 1 / K) if variant == "paper" else student.new_ones(K)
+    if variant == "paper":
+        return layer_weights(teacher, positive, tau_l)  # (K, B)
+    divergence = nll(teacher.detach(), positive).mean(1)  # (K,), of the whole batch
+    return (-divergence / tau_l).softmax(0)  # (K,)
+
+
+def _hard(final: Tensor, positive: Tensor) -> Tensor:
+    if final.dim() != 2 or positive.shape != final.shape[:1] or positive.dtype != torch.long:
+        raise ValueError(
+            f"positive is {tuple(positive.shape)} {positive.dtype} for final scores "
+            f"{tuple(final.shape)}: they must be (B,) torch.int64 and (B, C)"
+        )
+    last = final.shape[1] - 1
+    if positive.min() < 0 or positive.max() > last:
+        raise ValueError(
+            f"positive is {positive.tolist()}: every one must be a column from 0 to {last}"
+        )
+    # L_{tch} and L_{stu}, Eq. (10) and (11)
+    return nll(final, positive).mean()  # (B,) -> ()
