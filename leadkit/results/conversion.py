@@ -12,8 +12,6 @@ READ = {
     "RD": ("tau_d",),
     "student": (),
 }
-TERMS = ("hard", "soft", "keep", "tau_d")  # of PROD's loss
-OLD = {"save_seconds", "lead", "terms", "epochs", "pool", "assistance", "teacher of a distillation"}
 
 
 def convert(folder: Path, remove: bool = False) -> int:
@@ -46,7 +44,8 @@ def described(old: dict, data: dict | None = None) -> dict:
     if own != data:
         stage["data"] = own
     if "schedule" in stage:
-        stage["schedule"] = _without(stage["schedule"], "save_seconds")
+        stage["schedule"] = dict(stage["schedule"])
+        del stage["schedule"]["save_seconds"]  # no longer part of what is run
     convert_kind = KINDS.get(stage["kind"])
     if convert_kind:
         stage = convert_kind(stage)
@@ -62,10 +61,6 @@ def _inner(value: object, data: dict) -> object:
     return {name: _inner(inner, data) for name, inner in value.items()}
 
 
-def _without(fields: dict, *names: str) -> dict:
-    return {name: value for name, value in fields.items() if name not in names}
-
-
 def _evaluate(stage: dict) -> dict:
     of_teacher = stage.pop("teacher")
     if of_teacher:
@@ -74,8 +69,12 @@ def _evaluate(stage: dict) -> dict:
 
 
 def _distil(stage: dict) -> dict:
-    name, lead = stage["method"], stage.pop("lead")
-    return stage | {"method": {"name": name} | {field: lead[field] for field in READ[name]}}
+    return stage | {"method": _method(stage["method"], stage.pop("lead"))}
+
+
+def _method(name: str, lead: dict) -> dict:
+    """A method with those of LEAD's settings that it reads."""
+    return {"name": name} | {field: lead[field] for field in READ[name]}
 
 
 def _progress(stage: dict) -> dict:
@@ -84,10 +83,9 @@ def _progress(stage: dict) -> dict:
 
 
 def _assist(stage: dict) -> dict:
-    name, lead = stage["method"], stage.pop("lead")
-    method = {"name": "MTA4DPR", **stage.pop("assistance"), "pool": stage.pop("pool")}
-    method["lead"] = None if name == "RD" else {field: lead[field] for field in READ["LEAD"]}
-    return stage | {"kind": "distil", "method": method}
+    taught = _method(stage["method"], stage.pop("lead"))
+    method = {"name": "MTA4DPR", "taught": taught, **stage.pop("assistance")}
+    return stage | {"kind": "distil", "method": method | {"pool": stage.pop("pool")}}
 
 
 KINDS = {"evaluate": _evaluate, "distil": _distil, "progress": _progress, "assist": _assist}
