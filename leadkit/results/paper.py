@@ -1,4 +1,7 @@
-"""The numbers of LEAD's ten tables and of PROD's and MTA4DPR's students, in percent; rows are named as our experiments."""
+"""The numbers of LEAD's ten tables and of PROD's and MTA4DPR's students, in percent.
+
+Rows are named as our experiments.
+"""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +13,7 @@ _BOTH = {"MS-Pas": "MRR@10 MAP@1k", "MS-Doc": "MRR@10 MAP@100"}
 
 
 def _table(columns: dict[str, str], rows: str) -> pd.DataFrame:
-    """Lines of a row's name and its numbers ("-" where the paper has none), under (collection, measure)."""
+    """A line per row, its name and its numbers ("-": none), under (collection, measure)."""
     header = [
         (collection, measure)
         for collection, measures in columns.items()
@@ -19,6 +22,11 @@ def _table(columns: dict[str, str], rows: str) -> pd.DataFrame:
     lines = [line.strip().rsplit(maxsplit=len(header)) for line in rows.strip().splitlines()]
     values = [[np.nan if x == "-" else float(x) for x in numbers] for _, *numbers in lines]
     return pd.DataFrame(values, [name for name, *_ in lines], pd.MultiIndex.from_tuples(header))
+
+
+def _both_tasks(passages: str, documents: str) -> pd.DataFrame:
+    """A table of both tasks."""
+    return pd.concat([_table(_PAS, passages), _table(_DOC, documents)], axis=1)
 
 
 TABLES = {
@@ -57,22 +65,35 @@ TABLES = {
         CB LEAD                  40.0  40.9  88.6   63.8  28.9   60.1  46.2
         larger LEAD              41.3  42.1  91.9   64.0  32.5   62.1  51.4""",
     ),
-    3: _table(
-        _PAS | _DOC,
+    3: _both_tasks(
         """
-        student     32.62 33.30 96.45  64.76 41.35  64.38 39.47   36.39 37.36 86.33  61.44 27.71  56.66 46.26
-        DE teacher  36.45 37.04 98.31  67.93 45.18  67.54 44.28   39.88 40.79 90.31  62.36 30.73  61.51 52.75
-        DE FD       33.50 34.10 95.69  63.97 38.93  63.75 38.21   35.84 36.78 84.38  59.93 26.33  55.51 43.39
-        DE RD       35.36 35.99 96.99  69.04 42.05  66.31 40.85   38.70 39.63 87.92  63.02 28.31  57.00 42.87
-        DE LEAD     36.26 36.85 96.51  68.91 42.11  66.26 41.49   39.68 40.61 88.00  63.76 27.57  59.33 44.10
-        CB teacher  39.46 40.02 98.31  72.03 48.24  72.82 51.52   41.58 42.44 90.31  65.69 30.73  62.04 52.75
-        CB FD       33.92 34.56 96.12  63.69 38.93  65.54 39.71   36.01 36.95 84.94  59.12 26.20  56.92 43.08
-        CB RD       36.02 36.62 97.18  67.88 42.57  67.06 42.19   38.45 39.37 87.98  62.11 27.88  59.09 45.70
-        CB LEAD     37.80 38.32 97.42  70.44 43.01  68.92 44.09   40.00 40.93 88.63  63.79 28.90  60.05 46.20
-        CE teacher  40.54 41.10 98.31  72.58 49.78  72.96 51.00   41.68 42.55 90.31  61.36 30.73  58.73 52.75
-        CE FD       34.18 34.81 95.52  65.85 40.78  65.43 40.00   36.42 37.32 84.25  59.26 25.92  53.82 39.66
-        CE RD       35.74 36.31 96.55  67.98 40.34  64.68 39.89   36.78 37.59 81.29  59.12 26.24  54.00 37.47
-        CE LEAD     36.73 37.23 96.13  69.12 41.05  66.63 40.12   37.35 38.24 84.77  60.25 28.69  54.82 39.93""",
+        student     32.62 33.30 96.45  64.76 41.35  64.38 39.47
+        DE teacher  36.45 37.04 98.31  67.93 45.18  67.54 44.28
+        DE FD       33.50 34.10 95.69  63.97 38.93  63.75 38.21
+        DE RD       35.36 35.99 96.99  69.04 42.05  66.31 40.85
+        DE LEAD     36.26 36.85 96.51  68.91 42.11  66.26 41.49
+        CB teacher  39.46 40.02 98.31  72.03 48.24  72.82 51.52
+        CB FD       33.92 34.56 96.12  63.69 38.93  65.54 39.71
+        CB RD       36.02 36.62 97.18  67.88 42.57  67.06 42.19
+        CB LEAD     37.80 38.32 97.42  70.44 43.01  68.92 44.09
+        CE teacher  40.54 41.10 98.31  72.58 49.78  72.96 51.00
+        CE FD       34.18 34.81 95.52  65.85 40.78  65.43 40.00
+        CE RD       35.74 36.31 96.55  67.98 40.34  64.68 39.89
+        CE LEAD     36.73 37.23 96.13  69.12 41.05  66.63 40.12""",
+        """
+        student     36.39 37.36 86.33  61.44 27.71  56.66 46.26
+        DE teacher  39.88 40.79 90.31  62.36 30.73  61.51 52.75
+        DE FD       35.84 36.78 84.38  59.93 26.33  55.51 43.39
+        DE RD       38.70 39.63 87.92  63.02 28.31  57.00 42.87
+        DE LEAD     39.68 40.61 88.00  63.76 27.57  59.33 44.10
+        CB teacher  41.58 42.44 90.31  65.69 30.73  62.04 52.75
+        CB FD       36.01 36.95 84.94  59.12 26.20  56.92 43.08
+        CB RD       38.45 39.37 87.98  62.11 27.88  59.09 45.70
+        CB LEAD     40.00 40.93 88.63  63.79 28.90  60.05 46.20
+        CE teacher  41.68 42.55 90.31  61.36 30.73  58.73 52.75
+        CE FD       36.42 37.32 84.25  59.26 25.92  53.82 39.66
+        CE RD       36.78 37.59 81.29  59.12 26.24  54.00 37.47
+        CE LEAD     37.35 38.24 84.77  60.25 28.69  54.82 39.93""",
     ),
     4: _table(
         _BOTH,
@@ -110,13 +131,17 @@ TABLES = {
         CB LEAD                  37.80 38.32
         linear LEAD              36.32 36.94""",
     ),
-    # 24CB -> 12DE from ERNIE-2.0-Base, coCondenser and MASTER; ours is the smaller pair from a student of the same kind
-    8: _table(
-        _PAS | _DOC,
+    # 24CB -> 12DE from ERNIE-2.0-Base, coCondenser and MASTER; ours is the smaller pair, with a
+    # student of the same kind
+    8: _both_tasks(
         """
-        masked LM start     38.52 39.08 97.69  74.13 46.08  67.96 44.24   40.75 41.65 88.71  61.34 27.07  57.87 45.87
-        CB LEAD             38.96 39.52 98.61  71.13 45.75  68.69 45.24   40.90 41.81 90.58  61.99 31.44  60.99 49.81
-        bottlenecked start  40.40 40.90 98.98  72.54 48.81  71.23 48.75   41.25 42.14 91.88  64.01 32.50  62.08 51.44""",
+        masked LM start     38.52 39.08 97.69  74.13 46.08  67.96 44.24
+        CB LEAD             38.96 39.52 98.61  71.13 45.75  68.69 45.24
+        bottlenecked start  40.40 40.90 98.98  72.54 48.81  71.23 48.75""",
+        """
+        masked LM start     40.75 41.65 88.71  61.34 27.07  57.87 45.87
+        CB LEAD             40.90 41.81 90.58  61.99 31.44  60.99 49.81
+        bottlenecked start  41.25 42.14 91.88  64.01 32.50  62.08 51.44""",
     ),
     9: _table(
         {"MS-Pas": "MRR@10 MAP@1k"},
@@ -159,7 +184,10 @@ TABLES = {
 
 
 def numbers(table: int | str, row: str) -> pd.Series:
-    """(collection, measure) -> the paper's number of this row, in percent: `numbers(3, "CB LEAD")["MS-Pas", "MRR@10"]` is 37.8."""
+    """(collection, measure) -> the paper's number of this row, in percent.
+
+    `numbers(3, "CB LEAD")["MS-Pas", "MRR@10"]` is 37.8.
+    """
     if table not in TABLES or row not in TABLES[table].index:
         known = (
             f"use one of {', '.join(TABLES[table].index)}"
