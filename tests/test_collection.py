@@ -23,14 +23,18 @@ LONG = "The elements are compared by their keys, smaller ones come first, and eq
 
 
 def test_first_paragraph_is_the_query_and_the_rest_its_passage():
-    assert query_and_passage(f"\n  Sort a list\n  in place.\n\n{LONG}\n\n  Examples follow here.\n") == (
+    assert query_and_passage(
+        f"\n  Sort a list\n  in place.\n\n{LONG}\n\n  Examples follow here.\n"
+    ) == (
         "Sort a list in place.",
         f"{LONG} Examples follow here.",
     )
 
 
 def test_signature_is_skipped():
-    assert query_and_passage(f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}") == (
+    assert query_and_passage(
+        f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}"
+    ) == (
         "Sort a list in place.",
         LONG,
     )
@@ -63,7 +67,10 @@ def test_filters(docstring, reason):
 
 
 def test_lone_surrogates_are_dropped():
-    assert query_and_passage(f"Sort a list in place.\ud800\n\n{LONG}\ud83d") == ("Sort a list in place.", LONG)
+    assert query_and_passage(f"Sort a list in place.\ud800\n\n{LONG}\ud83d") == (
+        "Sort a list in place.",
+        LONG,
+    )
 
 
 # --- a hand-made package
@@ -293,7 +300,9 @@ def test_damaged_cache_is_rebuilt(site, name, damage):
 
 def test_cache_is_built_once(site, monkeypatch):
     first = load("toy")
-    monkeypatch.setattr(python_docs, "write_collection", lambda *a: pytest.fail("built a second time"))
+    monkeypatch.setattr(
+        python_docs, "write_collection", lambda *a: pytest.fail("built a second time")
+    )
     assert load("toy") == first
 
 
