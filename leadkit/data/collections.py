@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 from leadkit.data import python_docs
 from leadkit.data.beir import read_qrels, read_texts
@@ -53,7 +54,7 @@ class Collection:
     def passage_ids(self) -> Sequence[str]:
         """Row -> passage id."""
         if isinstance(self.passages, Passages):
-            return self.passages.rows.ids
+            return cast(Sequence[str], self.passages.rows.ids)  # an array, indexed as one
         return list(self.passages)
 
     def split(self, name: str) -> dict[str, str]:

@@ -158,4 +158,4 @@ def _save(path: Path, array: np.ndarray) -> None:
     """Write as np.save, which does not notice a disk that is full by the last few KB only."""
     with open(path, "wb") as out:
         np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
-        out.write(array)
+        out.write(array.data)
