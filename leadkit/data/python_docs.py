@@ -196,20 +196,32 @@ def _write_texts(path: Path, texts: dict[str, str]) -> None:
             out.write(line + "\n")
 
 
+def _versions(variant: Variant) -> dict[str, str]:
+    versions = {package: importlib.metadata.version(package) for package in variant.packages}
+    if variant.standard_library:
+        versions["python"] = platform.python_version()
+    return versions
+
+
+def location(name: str) -> Path:
+    """The folder of a variant's text in this environment, whether it is there or not."""
+    variant = VARIANTS[name]
+    identity = [EXTRACTOR, _versions(variant), astuple(variant)]
+    key = _hash(json.dumps(identity, sort_keys=True))[:16]
+    return paths.CACHE / f"{name.replace(':', '-')}-{key}"
+
+
 def cached_folder(name: str) -> Path:
     """The cached folder of a variant, in BEIR layout.
 
     Written on first use, and again where a file is not what was written.
     """
     variant = VARIANTS[name]
-    versions = {package: importlib.metadata.version(package) for package in variant.packages}
-    if variant.standard_library:
-        versions["python"] = platform.python_version()
-    key = _hash(json.dumps([EXTRACTOR, versions, astuple(variant)], sort_keys=True))[:16]
-    folder = paths.CACHE / f"{name.replace(':', '-')}-{key}"
+    folder = location(name)
 
     def save(built: Path) -> None:
         write_collection(variant, built)
+        versions = _versions(variant)
         seal = {"extractor": EXTRACTOR, "versions": versions, "digests": digests(built)}
         (built / "cache.json").write_text(json.dumps(seal, indent=2))
 
