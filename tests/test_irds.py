@@ -7,7 +7,6 @@ import resource
 import shutil
 import tracemalloc
 from contextlib import nullcontext
-from functools import partial
 from math import log2
 from pathlib import Path
 
@@ -24,12 +23,12 @@ from toys import data, write_beir
 
 from leadkit import paths
 from leadkit.data import catalogue, irds
-from leadkit.data.collections import Collection, load
 from leadkit.data.catalogue import Source, known_source
+from leadkit.data.collections import Collection, load
 from leadkit.data.passages import Passages, _save, write_passages
 from leadkit.data.sampling import groups
 from leadkit.data.tokens import tokenise
-from leadkit.experiments import store, texts
+from leadkit.experiments import texts as texts_of_stages
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 from leadkit.retrieval.bm25 import bm25
@@ -192,17 +191,16 @@ def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures
         np.testing.assert_array_equal(values, per_query(runs[1], held, "dev")[name])
 
 
-def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_path):
-    monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=tmp_path / "tokens"))
-    texts.collection.cache_clear()
+def test_a_stage_reads_tokens_of_passages_on_disk(collection):
+    texts_of_stages.collection.cache_clear()
     tower, settings = Tower("DE", "random:1x32"), data("irds:toy-irds")
-    made = store.passages_of(tower, settings)
+    made = texts_of_stages.passages_of(tower, settings)
     want = load_tokenizer("random:1x32")(
         list(collection.passages.values()), truncation=True, max_length=16
     )["input_ids"]
     assert [made.row(i).tolist() for i in range(len(made))] == want
-    assert len(store.queries_of(tower, settings, "dl19")) == 1
-    texts.collection.cache_clear()
+    assert len(texts_of_stages.queries_of(tower, settings, "dl19")) == 1
+    texts_of_stages.collection.cache_clear()
 
 
 # --- the cache
@@ -650,7 +648,7 @@ def test_memory_does_not_grow_by_the_texts(home, monkeypatch, tmp_path):
     """Prepare, tokenise and map passages of 500 characters: 200 bytes of memory for each are too many."""
     tokenizer = load_tokenizer("random:1x32")
     monkeypatch.setattr("leadkit.data.passages.CHUNK", 1000)
-    monkeypatch.setattr("leadkit.data.sampling.PORTION", 500)
+    monkeypatch.setattr("leadkit.data.tokens.PORTION", 500)
     monkeypatch.setitem(
         catalogue.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0)
     )
