@@ -32,7 +32,7 @@ def register(count: int) -> None:
         GenericQuery,
     )
 
-    from leadkit.data import irds
+    from leadkit.data import catalogue
 
     class Docs(BaseDocs):
         def docs_iter(self):
@@ -51,7 +51,7 @@ def register(count: int) -> None:
             return (GenericQrel(str(i), str(i), 1) for i in range(0, count, 17))
 
     ir_datasets.registry.register("made-up/train", Dataset(Docs(), Queries(), Qrels()))
-    irds.SOURCES["made-up"] = irds.Source(
+    catalogue.SOURCES["made-up"] = catalogue.Source(
         {"train": "made-up/train"}, download=0, text=count * 300 / 1e9
     )
 

@@ -1,12 +1,12 @@
-"""What stands in the way: the environment, the machine and what is kept, in one screen. `python -m leadkit doctor`.
+"""The doctor: what stands in the way, in one screen. `python -m leadkit doctor`.
 
-A problem stops the work or makes its results wrong: exit code 1. A warning does not: it makes the work slower, or its numbers
-others than the committed ones. Both come with what to do. Nothing is changed, built or downloaded, and no large file is read whole.
+A problem stops the work or makes its results wrong: exit code 1. A warning makes the work slower,
+or its numbers other than the committed ones. Both say what to do. Nothing is changed, built or
+downloaded, and no large file is read whole.
 """
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import re
@@ -15,12 +15,14 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-# Scale -> GiB of memory and GB of disk for a seed. Measured: two lessons at a time take 3.1 and 0.7 at smoke, one alone 3.1 and 0.6
-# at classroom; the others are guesses: at paper the passages' vectors take 27 GB, shared by the processes.
+from leadkit import inventory, paths
+from leadkit.inventory import Finding
+
+# Scale -> GiB of memory and GB of disk for a seed. Measured: two lessons at a time take 3.1 and 0.7
+# at smoke, one alone 3.1 and 0.6 at classroom. The others are guesses: at paper the vectors of the
+# passages take 27 GB, shared by the processes.
 NEEDS = {
     "smoke": (4, 1),
     "classroom": (6, 1),
@@ -28,365 +30,220 @@ NEEDS = {
     "gpu": (8, 2),
     "paper": (40, 30),
 }
-FILES = ("config.json", "model.safetensors", "tokenizer.json")
-# Encoder of data/models -> fingerprint of the digests of its FILES.
-SHIPPED = {
-    "bert-12x128": "b57f2171e5ce",
-    "bert-6x128": "9e07463f9dd3",
-    "bert-6x128-masked-lm": "5940b449094a",
-    "bert-6x128-bottlenecked": "a0358e05981c",
-}
-SMALL = 2**20  # bytes; larger files are not read whole
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line about the machine; remedy: what to do, of a problem or else a warning."""
-
-    said: str
-    remedy: str = ""
-    problem: bool = False
-
-    @property
-    def state(self) -> str:
-        return "PROBLEM" if self.problem else "warning" if self.remedy else "ok"
+LEAST_MEMORY, LEAST_DISK = NEEDS["smoke"]
+PIP = f"{sys.executable} -m pip"
+MAIN = ("torch", "transformers", "numpy")  # the packages that are named in any case
+NEEDS_GPU = ("gpu", "paper")
 
 
 def _installed(package: str) -> str | None:
+    """The version of a package without its local part: 2.13.0 for 2.13.0+cpu."""
     try:
         return importlib.metadata.version(package).partition("+")[0]
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def _gpu() -> bool:
+def _versions(*packages: str) -> list[str]:
+    """Name and version of each package that is installed."""
+    versions = {package: _installed(package) for package in packages}
+    return [f"{package} {version}" for package, version in versions.items() if version]
+
+
+def _has_gpu() -> bool:
     return shutil.which("nvidia-smi") is not None
 
 
 def _reinstall() -> str:
-    return f'in {ROOT}: {sys.executable} -m pip install -e ".[{"gpu" if _gpu() else "cpu"},dev]" -c constraints.txt'
-
-
-def _size(folder: Path) -> str:
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    extras = "gpu,dev" if _has_gpu() else "cpu,dev"
+    return f'in {paths.ROOT}: {PIP} install -e ".[{extras}]" -c constraints.txt'
 
 
 def packages() -> Finding:
-    """Every package that is needed, as constraints.txt pins it. A version below the pin's or of another series is a problem."""
-    main = [
-        f"{name} {version}"
-        for name in ("torch", "transformers", "numpy")
-        if (version := _installed(name))
+    """Every package that pyproject.toml needs, as constraints.txt pins it.
+
+    A version that pyproject.toml does not allow is a problem; another one than pinned, a warning.
+    """
+    from packaging.requirements import Requirement
+    from packaging.version import Version
+
+    said = ", ".join([f"Python {platform.python_version()}", *_versions(*MAIN)])
+    constraints = paths.ROOT / "constraints.txt"
+    if not constraints.is_file():
+        return Finding(f"{said}; there is no constraints.txt to compare with")
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", constraints.read_text(), re.MULTILINE))
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    needed = {each.name: each for each in map(Requirement, project["dependencies"])}
+    versions = {name: _installed(name) for name in {*pins, *needed}}
+    installed = {name: version for name, version in versions.items() if version}
+    missing = [name for name in needed if name not in installed]
+    if missing:
+        return Finding(f"{said}; missing: {', '.join(missing)}", _reinstall(), problem=True)
+    pinned = [name for name in installed if name in pins]
+    others = [name for name in pinned if Version(installed[name]) != Version(pins[name])]
+    if not others:
+        pinning = f"{len(installed)} as constraints.txt pins them"
+        return Finding(f"{said}; all {len(needed)} needed, {pinning}")
+    others.sort(key=lambda name: (name not in needed, name))
+    refused = [
+        name
+        for name, requirement in needed.items()
+        if not requirement.specifier.contains(installed[name], prereleases=True)
     ]
-    shown = ", ".join([f"Python {platform.python_version()}", *main])
-    if not (ROOT / "constraints.txt").is_file():
-        return Finding(f"{shown}; there is no constraints.txt to compare with")
-    pins = dict(
-        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
-    )
-    lines = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    needed = [re.match(r"[\w.-]+", line)[0] for line in lines]
-    found = {name: version for name in {*pins, *needed} if (version := _installed(name))}
-    if missing := [name for name in needed if name not in found]:
-        return Finding(f"{shown}; missing: {', '.join(missing)}", _reinstall(), problem=True)
-    other = [name for name in found if name in pins and found[name] != pins[name]]
-    if not other:
-        return Finding(
-            f"{shown}; all {len(needed)} needed, {len(found)} as constraints.txt pins them"
-        )
-    other.sort(key=lambda name: (name not in needed, name))
-    named = ", ".join(f"{name} {found[name]} (pinned: {pins[name]})" for name in other[:3]) + (
-        ", ..." if other[3:] else ""
-    )
-    return Finding(
-        f"{shown}; {len(other)} not as pinned: {named}",
-        _reinstall(),
-        problem=any(not _fits(found[name], pins[name]) for name in other if name in needed),
-    )
-
-
-def _fits(version: str, pin: str) -> bool:
-    """Whether a version is of the pin's series and not older: what pyproject.toml allows."""
-    have, want = (
-        [int(number) for number in re.findall(r"\d+", text)[:2]] for text in (version, pin)
-    )
-    return have[0] == want[0] and have >= want
+    named = [f"{name} {installed[name]} (pinned: {pins[name]})" for name in others]
+    said += f"; {len(others)} not as pinned: {inventory.first(named)}"
+    return Finding(said, _reinstall(), problem=bool(refused))
 
 
 def faiss() -> Finding:
-    """One of faiss-cpu and faiss-gpu, the one of this machine."""
-    found = [
-        f"{name} {version}" for name in ("faiss-cpu", "faiss-gpu") if (version := _installed(name))
-    ]
-    if len(found) == 2:
-        return Finding(
-            f"{' and '.join(found)} in one environment: both are imported as faiss",
-            f"{sys.executable} -m pip uninstall -y faiss-cpu faiss-gpu; then {_reinstall()}",
-            problem=True,
-        )
-    if not found and importlib.util.find_spec("faiss") is None:
+    """One of faiss-cpu and faiss-gpu: the one of this machine."""
+    builds = _versions("faiss-cpu", "faiss-gpu")
+    if len(builds) == 2:
+        said = f"{' and '.join(builds)} in one environment: both are imported as faiss"
+        remedy = f"{PIP} uninstall -y faiss-cpu faiss-gpu; then {_reinstall()}"
+        return Finding(said, remedy, problem=True)
+    if not builds:
+        if importlib.util.find_spec("faiss"):
+            return Finding("faiss, not of pip")
         return Finding("neither faiss-cpu nor faiss-gpu is installed", _reinstall(), problem=True)
-    if _gpu() and found and found[0].startswith("faiss-cpu"):
-        return Finding(
-            f"{found[0]} beside a GPU: it is searched with torch",
-            f"{sys.executable} -m pip uninstall -y faiss-cpu; then {_reinstall()}",
-        )
-    return Finding(found[0] if found else "faiss, not of pip")
+    if _has_gpu() and builds[0].startswith("faiss-cpu"):
+        remedy = f"{PIP} uninstall -y faiss-cpu; then {_reinstall()}"
+        return Finding(f"{builds[0]} beside a GPU: it is searched with torch", remedy)
+    return Finding(builds[0])
 
 
 def device() -> Finding:
     """What computes, and whether it multiplies bfloat16."""
     import torch
 
-    from leadkit.config import BF16
+    from leadkit import hardware
 
-    if torch.cuda.is_available():
-        said = f"{torch.cuda.get_device_name()}, {torch.cuda.get_device_properties(0).total_memory / 2**30:.0f} GiB"
+    threads = torch.get_num_threads()
+    cores = os.cpu_count() or 1
+    uses_gpu = torch.cuda.is_available()
+    if uses_gpu:
+        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
+        said = f"{torch.cuda.get_device_name()}, {memory:.0f} GiB"
     else:
-        said = f"CPU, {torch.get_num_threads()} threads on {os.cpu_count()} cores"
-    said += f"; {'bfloat16' if BF16 else 'float32: it does not multiply bfloat16 itself'}"
-    if _gpu() and not torch.cuda.is_available():
-        return Finding(
-            f"{said}; torch {torch.__version__} does not use the GPU that is there",
-            "install torch's CUDA build (pytorch.org), and look at nvidia-smi and CUDA_VISIBLE_DEVICES",
-        )
-    if (
-        not torch.cuda.is_available()
-        and torch.get_num_threads() == 1 < os.cpu_count()
-        and "OMP_NUM_THREADS" in os.environ
-    ):
-        return Finding(
-            f"{said}; OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}",
-            "unset OMP_NUM_THREADS to use all cores",
-        )
+        said = f"CPU, {threads} threads on {cores} cores"
+    said += "; bfloat16" if hardware.BF16 else "; float32: it does not multiply bfloat16 itself"
+    if _has_gpu() and not uses_gpu:
+        said += f"; torch {torch.__version__} does not use the GPU that is there"
+        remedy = "install torch's CUDA build (pytorch.org); see nvidia-smi and CUDA_VISIBLE_DEVICES"
+        return Finding(said, remedy)
+    if not uses_gpu and threads == 1 < cores and "OMP_NUM_THREADS" in os.environ:
+        said += f"; OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}"
+        return Finding(said, "unset OMP_NUM_THREADS to use all cores")
     return Finding(said)
 
 
 def _memory() -> tuple[float, float]:
     """GiB of memory: all, and available."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
-    if (kernel := Path("/proc/meminfo")).is_file():  # which counts what a cache would give back
-        free = 1024 * int(re.search(r"MemAvailable:\s+(\d+)", kernel.read_text())[1])
-    if (limit := Path("/sys/fs/cgroup/memory.max")).is_file() and (
-        most := limit.read_text().strip()
-    ).isdecimal():  # a container's
-        total = min(total, int(most))
-    return total / 2**30, min(free, total) / 2**30
+    import psutil
+
+    machine = psutil.virtual_memory()
+    total = machine.total
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's, which psutil does not know
+    text = limit.read_text().strip() if limit.is_file() else ""
+    if text.isdecimal():
+        total = min(total, int(text))
+    return total / 2**30, min(machine.available, total) / 2**30
+
+
+def _needs(column: int) -> str:
+    return ", ".join(f"{scale} {need[column]}" for scale, need in NEEDS.items())
 
 
 def memory() -> Finding:
-    total, free = _memory()
-    least = min(gib for gib, _ in NEEDS.values())
-    said = f"{total:.1f} GiB, {free:.1f} available; needed: " + ", ".join(
-        f"{name} {gib}" for name, (gib, _) in NEEDS.items()
-    )
-    return (
-        Finding(said, f"end other programs: {least} GiB are needed", problem=True)
-        if free < least
-        else Finding(said)
-    )
+    """Memory against what each scale needs."""
+    total, available = _memory()
+    said = f"{total:.1f} GiB, {available:.1f} available; needed: {_needs(0)}"
+    if available < LEAST_MEMORY:
+        return Finding(said, f"end other programs: {LEAST_MEMORY} GiB are needed", problem=True)
+    return Finding(said)
 
 
-def _free() -> float:
-    """GB of disk that are free where runs and caches are written; the lesser of the two."""
-    from leadkit.config import RUNS
-    from leadkit.data.python_docs import CACHE
-
-    return min(shutil.disk_usage(_parent(place)).free for place in (RUNS, CACHE)) / 1e9
+def _free_disk() -> float:
+    """GB that are free where runs and caches are written; the lesser of the two."""
+    folders = [_existing(folder) for folder in (paths.RUNS, paths.CACHE)]
+    return min(shutil.disk_usage(folder).free for folder in folders) / 1e9
 
 
-def _parent(place: Path) -> Path:
-    """The place itself, or the nearest folder above it that exists."""
-    return next(folder for folder in (place, *place.resolve().parents) if folder.is_dir())
+def _existing(folder: Path) -> Path:
+    """The folder itself, or the nearest one above it that exists."""
+    return next(each for each in (folder, *folder.resolve().parents) if each.is_dir())
 
 
 def disk() -> Finding:
     """Room where runs and caches are written, and the right to write there."""
-    from leadkit.config import RUNS
-    from leadkit.data.python_docs import CACHE
-
-    if closed := [place for place in (RUNS, CACHE) if not os.access(_parent(place), os.W_OK)]:
-        return Finding(
-            f"{closed[0]} cannot be written",
-            f"chmod u+w {_parent(closed[0])}, or LEADKIT_CACHE for another cache",
-            problem=True,
-        )
-    free, least = _free(), min(gb for _, gb in NEEDS.values())
-    said = f"{free:.1f} GB free; a seed of the main table needs: " + ", ".join(
-        f"{name} {gb}" for name, (_, gb) in NEEDS.items()
-    )
-    if free < least:
-        return Finding(
-            said,
-            f"make room for {least} GB: what is in {CACHE} and {RUNS} is computed again when it is needed",
-            problem=True,
-        )
+    for folder in (paths.RUNS, paths.CACHE):
+        above = _existing(folder)
+        if not os.access(above, os.W_OK):
+            remedy = f"chmod u+w {above}, or LEADKIT_CACHE for another cache"
+            return Finding(f"{folder} cannot be written", remedy, problem=True)
+    free = _free_disk()
+    said = f"{free:.1f} GB free; a seed of the main table needs: {_needs(1)}"
+    if free < LEAST_DISK:
+        again = f"what is in {paths.CACHE} and {paths.RUNS} is computed again when it is needed"
+        return Finding(said, f"make room for {LEAST_DISK} GB: {again}", problem=True)
     return Finding(said)
-
-
-def models() -> Finding:
-    """The miniature BERTs of data/models: there, readable, and the shipped ones."""
-    from leadkit.files import digest, fingerprint
-
-    restore, others = f"git -C {ROOT} restore data/models", []
-    for name, shipped in SHIPPED.items():
-        folder = ROOT / "data" / "models" / name
-        if lacks := [file for file in FILES if not (folder / file).is_file()]:
-            return Finding(f"{name} lacks {', '.join(lacks)}", restore, problem=True)
-        if fingerprint([digest(folder / file) for file in FILES]) != shipped:
-            from leadkit.models.encoders import check
-
-            try:
-                check(str(folder))
-            except (OSError, ValueError) as error:
-                return Finding(" ".join(str(error).split()), restore, problem=True)
-            others.append(name)
-    if others:
-        return Finding(
-            f"{', '.join(others)}: not as shipped, results will differ from the committed ones",
-            restore,
-        )
-    return Finding(f"{', '.join(SHIPPED)}: as shipped")
-
-
-def collections() -> Finding:
-    """What is in the cache, and whether python-docs is here the text that the committed records were made with."""
-    from leadkit.data import python_docs
-    from leadkit.data.collections import read_python_docs
-    from leadkit.files import digest
-
-    sealed, damaged = {}, []
-    for folder in sorted(python_docs.CACHE.glob("*/")):
-        if not folder.name.startswith(("python-docs-", "irds-")):
-            continue
-        try:
-            seal = json.loads((folder / "cache.json").read_text())
-            whole = all(
-                digest(folder / name) == value
-                if (folder / name).stat().st_size < 100 * SMALL
-                else True
-                for name, value in seal["digests"].items()
-            )
-            if not whole:
-                raise ValueError("a file is not what was written")
-            sealed[folder] = seal.get("versions")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            damaged.append(folder.name)
-    said = f"{python_docs.CACHE}: {len(sealed)} collections, {_size(python_docs.CACHE)} with token files"
-    if damaged:
-        return Finding(
-            f"{said}; {', '.join(damaged)} damaged or unfinished",
-            "nothing: it is built anew when it is needed",
-        )
-    variant = python_docs.VARIANTS["python-docs"]
-    versions = {package: importlib.metadata.version(package) for package in variant.packages}
-    versions["python"] = platform.python_version()
-    ours = next((folder for folder, of in sealed.items() if of == versions), None)
-    if ours is None:
-        return Finding(
-            f"{said}; python-docs of this environment is not among them: it is built on first use, in about 30 s"
-        )
-    fingerprint, known = read_python_docs(ours, "python-docs").fingerprint, _committed()
-    said += f"; python-docs is {fingerprint}"
-    if known and fingerprint not in known:
-        return Finding(
-            f"{said}, the committed records are of {' and '.join(known)}: another text, never averaged with theirs",
-            f"for their text install what constraints.txt pins under Python {' or '.join(set(known.values()))}",
-        )
-    return Finding(said + (", as in the committed records" if known else ""))
-
-
-def _committed() -> dict[str, str]:
-    """Fingerprint of python-docs -> version of Python, by the first record of each folder of data/results."""
-    first = [
-        next(iter(sorted(folder.glob("*.json"))), None)
-        for folder in (ROOT / "data" / "results").glob("*/")
-    ]
-    records = [json.loads(path.read_text()) for path in first if path]
-    return {
-        record["fingerprint"]: record["versions"]["python"]
-        for record in records
-        if record["collection"] == "python-docs"
-    }
-
-
-def stages() -> Finding:
-    """Finished, unfinished and damaged stages of runs/. Of large files only the header is read."""
-    from leadkit.config import RUNS
-
-    folders = [
-        folder
-        for folder in sorted(RUNS.glob("*/"))
-        if re.fullmatch(r".+-[0-9a-f]{12}", folder.name)
-    ]
-    states = {folder.name: _stage(folder) for folder in folders}
-    count = Counter(states.values())
-    said = f"{RUNS}: {_size(RUNS)}; {count['finished']} stages finished, {count['unfinished']} not: their command goes on with them"
-    if broken := [name for name, state in states.items() if state == "damaged"]:
-        return Finding(
-            f"{said}; {len(broken)} damaged: {', '.join(broken[:3])}{', ...' if broken[3:] else ''}",
-            "nothing: the command that needs one runs it anew; if it happens again, check the disk",
-        )
-    return Finding(said)
-
-
-def _stage(folder: Path) -> str:
-    from safetensors import SafetensorError, safe_open
-
-    from leadkit.files import digest
-
-    if not (folder / "stage.json").is_file():
-        return "unfinished"
-    try:
-        for name, value in json.loads((folder / "stage.json").read_text())["files"].items():
-            if (folder / name).stat().st_size > SMALL and name.endswith(".safetensors"):
-                safe_open(folder / name, "np")  # says whether it is as long as its header tells
-            elif digest(folder / name) != value:
-                return "damaged"
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError):
-        return "damaged"
-    return "finished"
 
 
 def scales() -> Finding:
     """Which scales fit this machine."""
     import torch
 
-    from leadkit.config import BF16
+    from leadkit import hardware
 
-    total, free, fits, lacks = _memory()[0], _free(), [], []
-    for name, (gib, gb) in NEEDS.items():
-        why = [f"{gib} GiB of memory"] * (total < gib) + [f"{gb} GB of disk"] * (free < gb)
-        why += ["a GPU"] * (name in ("gpu", "paper") and not torch.cuda.is_available())
-        lacks.append(f"{name} lacks {' and '.join(why)}") if why else fits.append(name)
-    slow = ["classroom takes longer in float32"] * ("classroom" in fits and not BF16)
-    said = "; ".join([f"{' and '.join(fits) or 'none'} can be run", *slow, *lacks])
-    return (
-        Finding(said)
-        if fits
-        else Finding(said, "use a machine with more memory or disk", problem=True)
-    )
+    total, _ = _memory()
+    free = _free_disk()
+    fits: list[str] = []
+    lacking: list[str] = []
+    for scale, (gib, gb) in NEEDS.items():
+        missing = {
+            f"{gib} GiB of memory": total < gib,
+            f"{gb} GB of disk": free < gb,
+            "a GPU": scale in NEEDS_GPU and not torch.cuda.is_available(),
+        }
+        lacks = " and ".join(need for need, is_missing in missing.items() if is_missing)
+        if lacks:
+            lacking.append(f"{scale} lacks {lacks}")
+        else:
+            fits.append(scale)
+    if "classroom" in fits and not hardware.BF16:
+        lacking.insert(0, "classroom takes longer in float32")
+    said = "; ".join([f"{' and '.join(fits) or 'none'} can be run", *lacking])
+    if not fits:
+        return Finding(said, "use a machine with more memory or disk", problem=True)
+    return Finding(said)
 
 
+KEPT = (inventory.models, inventory.collections, inventory.stages, inventory.results)
 CHECKS: dict[str, Callable[[], Finding]] = {
-    check.__name__: check
-    for check in (packages, faiss, device, memory, disk, models, collections, stages, scales)
+    check.__name__: check for check in (packages, faiss, device, memory, disk, *KEPT, scales)
 }
 
 
+def _look(check: Callable[[], Finding]) -> Finding:
+    """What a check finds. An error that it does not expect is a finding too: the others go on."""
+    try:
+        return check()
+    except ImportError as error:  # the check of the packages says which
+        return Finding(f"cannot be looked at ({error})", _reinstall(), problem=True)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        remedy = "see to what the error names; the other checks do not depend on this one"
+        return Finding(f"cannot be looked at ({reason})", remedy, problem=True)
+
+
 def doctor() -> int:
-    """Print a line for each check, under it what to do; return the exit code, 1 where there is a problem."""
-    count: Counter[str] = Counter()
+    """Print a line for each check, under it what to do. Return the exit code: 1 for a problem."""
+    states: Counter[str] = Counter()
     for name, check in CHECKS.items():
-        try:
-            finding = check()
-        except ImportError as error:  # packages says which
-            finding = Finding(f"cannot be looked at ({error})", _reinstall(), problem=True)
-        count[finding.state] += 1
+        finding = _look(check)
+        states[finding.state] += 1
         print(f"{finding.state:8} {name:12} {finding.said}", flush=True)
         if finding.remedy:
             print(f"{'':21} -> {finding.remedy}", flush=True)
-    print(f"\nproblems: {count['PROBLEM']}, warnings: {count['warning']}")
-    return int(count["PROBLEM"] > 0)
+    print(f"\nproblems: {states['PROBLEM']}, warnings: {states['warning']}")
+    return int(states["PROBLEM"] > 0)

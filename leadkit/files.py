@@ -1,6 +1,6 @@
-"""Files that are never half-written: a temporary name, then a rename; digests tell whether they are still what was written.
+"""Files that are never half-written, their digests, and locks between processes.
 
-Locks: what two processes want is made by one, while the other waits.
+A file is written under a temporary name and then renamed.
 """
 
 import errno
@@ -20,13 +20,18 @@ from safetensors.torch import load_file, save_file
 
 from leadkit import processes
 
-TO_DO = {
+REMEDIES = {
     errno.ENOSPC: "free some space there",
     errno.EDQUOT: "free some space there",
     errno.EROFS: "make its folder writable",
     errno.EACCES: "make its folder writable",
     errno.EPERM: "make its folder writable",
 }
+SHORT = 20_000  # characters; longer JSON is written on one line
+
+
+class NotWritten(OSError):
+    """A file or folder could not be written: the disk is full or read-only, for example."""
 
 
 def digest(path: Path) -> str:
@@ -35,61 +40,71 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests(folder: Path, *left_out: str) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below a folder, sorted, but for some names."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): digest(path) for path in paths if path.name not in left_out
+    }
+
+
 def fingerprint(value: object) -> str:
-    """12 hexadecimal digits over the JSON form of a value: the name of whatever is computed from it."""
+    """12 hexadecimal digits over the JSON form of a value; they name what is computed from it."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """An error of the disk meanwhile becomes one sentence: what could not be written, why, what to do. Others pass."""
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one sentence: what was not written, why, and what to do.
+
+    Raises NotWritten; any other error passes.
+    """
     try:
         yield
     except Exception as error:
         cause = error.__cause__ if isinstance(error, NotWritten) else error
-        found = re.search(
-            r"os error (\d+)", str(cause)
-        )  # safetensors and tokenizers, which are Rust, only say it
-        if not isinstance(cause, OSError) and not found:
+        # safetensors and tokenizers are written in Rust and give the number in the text only.
+        number_in_text = re.search(r"os error (\d+)", str(cause))
+        if number_in_text:
+            number = int(number_in_text[1])
+        elif isinstance(cause, OSError):
+            number = cause.errno or 0
+        else:
             raise
-        number = int(found[1]) if found else cause.errno
-        why = os.strerror(number) if number else cause
+        reason = os.strerror(number) if number else cause
         raise NotWritten(
-            f"{path} could not be written ({why}) and is left as it was: {TO_DO.get(number, 'see to that')}, "
-            "then ask for the same again"
+            f"{path} could not be written ({reason}) and is left as it was: "
+            f"{REMEDIES.get(number, 'see to that')}, then ask for the same again"
         ) from cause
-
-
-class NotWritten(OSError):
-    """The disk is full or read-only, or what else keeps a file from being written."""
 
 
 @contextmanager
 def alone(lock: Path, what: object) -> Iterator[None]:
-    """Hold the lock file. Where another process holds it for more than a second, say that it makes `what`, and wait for it."""
-    with _told(lock):
+    """Hold the lock file, so that one process makes `what` while the others wait for it.
+
+    A process that waits for more than a second says what it waits for.
+    """
+    with _explained(lock):
         lock.parent.mkdir(parents=True, exist_ok=True)
         try:
             held = FileLock(lock).acquire(timeout=1)
         except Timeout:
-            print(
-                f"{what} is being made by another process or notebook: waiting for it",
-                file=sys.stderr,
-                flush=True,
-            )
+            waiting = f"{what} is being made by another process or notebook: waiting for it"
+            print(waiting, file=sys.stderr, flush=True)
             held = FileLock(lock).acquire()
     with held:
         yield
 
 
 def write(path: Path, writer: Callable[[Path], object]) -> None:
-    """Let `writer(temporary path)` write, then rename to `path`. A failure (a full disk, ctrl-C) leaves `path` as it was.
+    """Let `writer(temporary path)` write, then rename to `path`.
 
-    Of several processes only the main one writes.
+    A failure (a full disk, ctrl-C) leaves `path` as it was. Of several processes only the main
+    one writes. Raises NotWritten.
     """
     if not processes.main():
         return
-    with _told(path):
+    with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -103,37 +118,40 @@ def write(path: Path, writer: Callable[[Path], object]) -> None:
 
 
 def write_folder(folder: Path, writer: Callable[[Path], object]) -> None:
-    """As `write`, for a writer that fills a folder. A folder that was not there appears whole; else file replaces file."""
+    """As `write`, for a writer that fills a folder.
+
+    A new or empty folder appears whole; in any other one, each file replaces the one of its name.
+    """
     if not processes.main():
         return
-    with _told(folder):
+    with _explained(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-            made = Path(name) / folder.name
-            made.mkdir()
-            writer(made)
+            filled = Path(name) / folder.name
+            filled.mkdir()
+            writer(filled)
             if not folder.is_dir() or not any(folder.iterdir()):
-                made.replace(folder)
+                filled.replace(folder)
                 return
-            for file in [path for path in made.rglob("*") if path.is_file()]:
-                target = folder / file.relative_to(made)
+            for file in [path for path in filled.rglob("*") if path.is_file()]:
+                target = folder / file.relative_to(filled)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 file.replace(target)
 
 
 def write_json(path: Path, value: object) -> None:
-    write(
-        path,
-        lambda temporary: temporary.write_text(
-            json.dumps(value, indent=1 if len(str(value)) < 20_000 else None) + "\n"
-        ),
-    )
+    """Write a value as JSON: indented where it is short, else on one line."""
+    indent = 1 if len(str(value)) < SHORT else None
+    text = json.dumps(value, indent=indent) + "\n"
+    write(path, lambda temporary: temporary.write_text(text))
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Write tensors as safetensors."""
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write(path, lambda temporary: save_file(contiguous, temporary))
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file."""
     return load_file(path)

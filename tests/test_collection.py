@@ -11,9 +11,10 @@ import pytest
 from toys import write_beir
 
 from leadkit import paths
-from leadkit.data import python_docs
+from leadkit.data import docstrings, python_docs
 from leadkit.data.collections import load, read_beir
-from leadkit.data.python_docs import Variant, _pair
+from leadkit.data.docstrings import query_and_passage
+from leadkit.data.python_docs import Variant
 
 LONG = "The elements are compared by their keys, smaller ones come first, and equal ones keep the order that they had before."
 
@@ -22,23 +23,27 @@ LONG = "The elements are compared by their keys, smaller ones come first, and eq
 
 
 def test_first_paragraph_is_the_query_and_the_rest_its_passage():
-    assert _pair(f"\n  Sort a list\n  in place.\n\n{LONG}\n\n  Examples follow here.\n") == (
+    assert query_and_passage(
+        f"\n  Sort a list\n  in place.\n\n{LONG}\n\n  Examples follow here.\n"
+    ) == (
         "Sort a list in place.",
         f"{LONG} Examples follow here.",
     )
 
 
 def test_signature_is_skipped():
-    assert _pair(f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}") == (
+    assert query_and_passage(
+        f"sort(list, key=None) -> None\n\nSort a list in place.\n\n{LONG}"
+    ) == (
         "Sort a list in place.",
         LONG,
     )
-    assert _pair(f"np.sort(a,\n  axis=-1)\n\nSort a list in place.\n\n{LONG}") == (
+    assert query_and_passage(f"np.sort(a,\n  axis=-1)\n\nSort a list in place.\n\n{LONG}") == (
         "Sort a list in place.",
         LONG,
     )
     assert (
-        _pair(f"sort(list) sorts a list in place\n\n{LONG}")[0]
+        query_and_passage(f"sort(list) sorts a list in place\n\n{LONG}")[0]
         == "sort(list) sorts a list in place"
     )
 
@@ -58,11 +63,14 @@ def test_signature_is_skipped():
     ],
 )
 def test_filters(docstring, reason):
-    assert _pair(docstring) == reason
+    assert query_and_passage(docstring) == reason
 
 
 def test_lone_surrogates_are_dropped():
-    assert _pair(f"Sort a list in place.\ud800\n\n{LONG}\ud83d") == ("Sort a list in place.", LONG)
+    assert query_and_passage(f"Sort a list in place.\ud800\n\n{LONG}\ud83d") == (
+        "Sort a list in place.",
+        LONG,
+    )
 
 
 # --- a hand-made package
@@ -246,10 +254,10 @@ def test_number_of_processes_does_not_matter(site, tmp_path, monkeypatch):
     folders = []
     for workers in (1, 2, 5):
         monkeypatch.setattr(
-            python_docs, "ProcessPoolExecutor", partial(ProcessPoolExecutor, workers)
+            docstrings, "ProcessPoolExecutor", partial(ProcessPoolExecutor, workers)
         )
         folders.append(tmp_path / f"built-{workers}")
-        python_docs.build(python_docs.VARIANTS["toy"], folders[-1])
+        python_docs.write_collection(python_docs.VARIANTS["toy"], folders[-1])
     first, *others = [
         {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} for folder in folders
     ]
@@ -292,19 +300,21 @@ def test_damaged_cache_is_rebuilt(site, name, damage):
 
 def test_cache_is_built_once(site, monkeypatch):
     first = load("toy")
-    monkeypatch.setattr(python_docs, "build", lambda *a: pytest.fail("built a second time"))
+    monkeypatch.setattr(
+        python_docs, "write_collection", lambda *a: pytest.fail("built a second time")
+    )
     assert load("toy") == first
 
 
 def test_two_processes_build_the_cache_once(site, tmp_path, monkeypatch):
-    real, log = python_docs.build, tmp_path / "log"
+    real, log = python_docs.write_collection, tmp_path / "log"
 
     def build(variant, folder):
         with open(log, "a") as out:
             out.write("built\n")
         real(variant, folder)
 
-    monkeypatch.setattr(python_docs, "build", build)
+    monkeypatch.setattr(python_docs, "write_collection", build)
     both = [
         multiprocessing.get_context("fork").Process(target=load, args=("toy",)) for _ in range(2)
     ]
@@ -321,7 +331,7 @@ def test_failing_disk_leaves_no_cache(site, monkeypatch):
         (folder / "corpus.jsonl").write_text("half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(python_docs, "build", full)
+    monkeypatch.setattr(python_docs, "write_collection", full)
     with pytest.raises(OSError, match=r"toy-\w+ could not be written \(No space left on device\)"):
         load("toy")
     assert [p.name for p in (site.parent / "cache").iterdir() if not p.name.endswith(".lock")] == []

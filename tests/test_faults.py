@@ -90,7 +90,7 @@ def collecting(name, folder):
     python_docs.VARIANTS["toy"] = python_docs.Variant(
         ("tqdm", "datasketch"), standard_library=False, test=9, dev=9
     )
-    python_docs.folder("toy")
+    python_docs.cached_folder("toy")
 
 
 def sweeping(name, folder):
@@ -392,7 +392,7 @@ def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
 
     monkeypatch.setattr(concurrent.futures.process._ExecutorManagerThread, "start", start)
     with pytest.raises(KeyboardInterrupt):
-        python_docs.build(
+        python_docs.write_collection(
             python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path
         )
     assert multiprocessing.active_children() == []  # its readers are gone
@@ -661,9 +661,14 @@ def test_collection_with_another_seal_is_built_anew(seal, tmp_path, monkeypatch)
     )
     monkeypatch.setattr(paths, "CACHE", tmp_path)
     monkeypatch.setattr(
-        python_docs, "build", lambda variant, folder: (folder / "corpus.jsonl").write_text("made")
+        python_docs,
+        "write_collection",
+        lambda variant, folder: (folder / "corpus.jsonl").write_text("made"),
     )
-    folder = python_docs.folder("toy")
+    folder = python_docs.cached_folder("toy")
     (folder / "cache.json").write_text(seal)
     (folder / "corpus.jsonl").write_text("older")
-    assert python_docs.folder("toy") == folder and (folder / "corpus.jsonl").read_text() == "made"
+    assert (
+        python_docs.cached_folder("toy") == folder
+        and (folder / "corpus.jsonl").read_text() == "made"
+    )

@@ -36,8 +36,7 @@ from toys import data, isolate, scale, toy, write_beir
 from transformers import BertModel
 
 from leadkit import export, paths
-from leadkit.data import collections as collections
-from leadkit.data import irds
+from leadkit.data import beir, irds
 from leadkit.data.collections import load
 from leadkit.data.passages import Passages, write_passages
 from leadkit.experiments import evaluation, pipeline, store, sweep, texts
@@ -514,13 +513,13 @@ def test_a_hostile_line_is_named(tmp_path, file, line, message):
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize("file", GOOD)
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, file, compressed):
-    monkeypatch.setattr(collections, "LONGEST", 1000)
+    monkeypatch.setattr(beir, "LONGEST", 1000)
     lines = {key: part + ["x" * 5000] * (key == file) for key, part in GOOD.items()}
     name = write_lines(tmp_path / "beir", *lines.values(), compressed=compressed)
     assert re.search(
         r", line 3: it has 1,000 characters or more; a line is one text$", refused(load, name)
     )
-    monkeypatch.setattr(collections, "LONGEST", 100)
+    monkeypatch.setattr(beir, "LONGEST", 100)
     assert (
         len(load(write_lines(tmp_path / "beir", *GOOD.values(), compressed=compressed)).passages)
         == 2
@@ -649,7 +648,7 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
         ("ir_datasets.util", "os"),
         ("ir_datasets.util.fileio", "TarExtractAll"),
         ("ir_datasetsx", "y"),
-        ("leadkit.data.irds", "Source"),
+        ("leadkit.data.catalogue", "Source"),
     ],
 )
 def test_an_index_names_named_tuples_alone(module, name):

@@ -7,7 +7,6 @@ import resource
 import shutil
 import tracemalloc
 from contextlib import nullcontext
-from functools import partial
 from math import log2
 from pathlib import Path
 
@@ -23,13 +22,13 @@ from ir_datasets.util.metadata import MetadataComponent
 from toys import data, write_beir
 
 from leadkit import paths
-from leadkit.data import irds
+from leadkit.data import catalogue, irds
+from leadkit.data.catalogue import Source, known_source
 from leadkit.data.collections import Collection, load
-from leadkit.data.irds import Source, source
 from leadkit.data.passages import Passages, _save, write_passages
 from leadkit.data.sampling import groups
 from leadkit.data.tokens import tokenise
-from leadkit.experiments import store, texts
+from leadkit.experiments import texts as texts_of_stages
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 from leadkit.retrieval.bm25 import bm25
@@ -98,7 +97,7 @@ def home(monkeypatch, tmp_path) -> Path:
     monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
     monkeypatch.setitem(
-        irds.SOURCES, "toy-irds", Source(SPLITS, {"dl19": 2}, download=1e-6, text=1e-6)
+        catalogue.SOURCES, "toy-irds", Source(SPLITS, {"dl19": 2}, download=1e-6, text=1e-6)
     )
     folder = tmp_path / "home" / "toy-irds"
     write_toy(folder, PASSAGES)
@@ -192,17 +191,16 @@ def test_a_beir_folder_of_the_same_content_gives_the_same_tokens_groups_measures
         np.testing.assert_array_equal(values, per_query(runs[1], held, "dev")[name])
 
 
-def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_path):
-    monkeypatch.setattr(store, "tokenise", partial(tokenise, cache=tmp_path / "tokens"))
-    texts.collection.cache_clear()
+def test_a_stage_reads_tokens_of_passages_on_disk(collection):
+    texts_of_stages.collection.cache_clear()
     tower, settings = Tower("DE", "random:1x32"), data("irds:toy-irds")
-    made = store.passages_of(tower, settings)
+    made = texts_of_stages.passages_of(tower, settings)
     want = load_tokenizer("random:1x32")(
         list(collection.passages.values()), truncation=True, max_length=16
     )["input_ids"]
     assert [made.row(i).tolist() for i in range(len(made))] == want
-    assert len(store.queries_of(tower, settings, "dl19")) == 1
-    texts.collection.cache_clear()
+    assert len(texts_of_stages.queries_of(tower, settings, "dl19")) == 1
+    texts_of_stages.collection.cache_clear()
 
 
 # --- the cache
@@ -210,7 +208,7 @@ def test_a_stage_reads_tokens_of_passages_on_disk(collection, monkeypatch, tmp_p
 
 def test_prepared_once_and_without_the_downloads_afterwards(collection, home, monkeypatch):
     shutil.rmtree(home)
-    monkeypatch.setattr(irds, "build", lambda *a: pytest.fail("prepared a second time"))
+    monkeypatch.setattr(irds, "write_collection", lambda *a: pytest.fail("prepared a second time"))
     assert load("irds:toy-irds") == collection
 
 
@@ -294,8 +292,8 @@ def test_what_a_killed_process_left_is_removed(home, tmp_path):
 
 
 def test_disk_need_is_said_before_the_start(home, monkeypatch, capsys):
-    monkeypatch.setitem(irds.SOURCES, "toy-irds", Source(SPLITS, download=1.25, text=0.5))
-    monkeypatch.setattr(irds, "build", lambda *a: pytest.fail("started"))
+    monkeypatch.setitem(catalogue.SOURCES, "toy-irds", Source(SPLITS, download=1.25, text=0.5))
+    monkeypatch.setattr(irds, "write_collection", lambda *a: pytest.fail("started"))
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, int(1.2e9))
     )
@@ -472,7 +470,7 @@ def test_no_passage(home):
 
 
 def test_sources_are_data_sets_of_ir_datasets_and_share_their_passages():
-    for name, known in irds.SOURCES.items():
+    for name, known in catalogue.SOURCES.items():
         sets = [ir_datasets.load(dataset) for dataset in known.splits.values()]
         assert all(each.has(kind) for each in sets for kind in ("docs", "queries", "qrels")), name
         assert len({each.metadata()["docs"]["count"] for each in sets}) == 1 and set(
@@ -486,7 +484,7 @@ def test_sources_have_the_queries_of_the_papers():
             split: ir_datasets.load(dataset).metadata()["queries"]["count"]
             for split, dataset in known.splits.items()
         }
-        for name, known in irds.SOURCES.items()
+        for name, known in catalogue.SOURCES.items()
     }
     assert sizes["msmarco-passage"] == {"train": 808_731, "dev": 6_980, "dl19": 43, "dl20": 54}
     assert sizes["msmarco-document"] == {"train": 367_013, "dev": 5_193, "dl19": 43, "dl20": 45}
@@ -499,18 +497,18 @@ def test_grades_that_count_are_those_that_answer():
     """Grade 1 of a TREC DL passage does not answer the query, that of a document does."""
     for name, answers in (("msmarco-passage", 2), ("msmarco-document", 1)):
         for split in ("dl19", "dl20"):
-            grades = ir_datasets.load(source(name).splits[split]).qrels_defs()
-            assert source(name).relevant.get(split, 1) == answers
+            grades = ir_datasets.load(known_source(name).splits[split]).qrels_defs()
+            assert known_source(name).relevant.get(split, 1) == answers
             assert ("does not answer" in grades[1]) == (answers == 2)
 
 
 def test_other_names_are_what_ir_datasets_registers():
-    assert source("beir/scifact").splits == {
+    assert known_source("beir/scifact").splits == {
         "train": "beir/scifact/train",
         "test": "beir/scifact/test",
     }
-    assert source("vaswani").splits == {"test": "vaswani"}
-    assert source("dpr-w100/trivia-qa").splits == {
+    assert known_source("vaswani").splits == {"test": "vaswani"}
+    assert known_source("dpr-w100/trivia-qa").splits == {
         split: f"dpr-w100/trivia-qa/{split}" for split in ("train", "dev")
     }
 
@@ -593,11 +591,11 @@ def test_real_topics_and_judgements(
     (home / f"qrels.{split}").write_text(lines(rows))
     only = Source(
         {split: f"toy-irds/{split}"},
-        source("msmarco-document" if "doc" in file else "msmarco-passage").relevant,
+        known_source("msmarco-document" if "doc" in file else "msmarco-passage").relevant,
         0,
         0,
     )
-    monkeypatch.setitem(irds.SOURCES, "toy-irds", only)
+    monkeypatch.setitem(catalogue.SOURCES, "toy-irds", only)
     monkeypatch.setitem(SPLITS, split, f"toy-irds/{split}")
     register(monkeypatch, home)
     collection = load("irds:toy-irds")
@@ -649,10 +647,10 @@ class Made:
 def test_memory_does_not_grow_by_the_texts(home, monkeypatch, tmp_path):
     """Prepare, tokenise and map passages of 500 characters: 200 bytes of memory for each are too many."""
     tokenizer = load_tokenizer("random:1x32")
-    monkeypatch.setattr("leadkit.data.passages.FLUSH", 1000)
-    monkeypatch.setattr("leadkit.data.sampling.PORTION", 500)
+    monkeypatch.setattr("leadkit.data.passages.CHUNK", 1000)
+    monkeypatch.setattr("leadkit.data.tokens.PORTION", 500)
     monkeypatch.setitem(
-        irds.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0)
+        catalogue.SOURCES, "toy-irds", Source({"train": SPLITS["train"]}, download=0, text=0)
     )
     (home / "qrels.train").write_text("1 0 7 1\n")
     files, peaks = ir_datasets.load(SPLITS["train"]), []

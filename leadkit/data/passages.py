@@ -1,7 +1,8 @@
 """Passages on disk: as many as the disk holds, none of them in memory.
 
-A folder in BEIR layout with three memory-mapped arrays beside corpus.jsonl: ids.npy (P,), the passage ids in the order of the
-lines; order.npy (P,), the rows in the order of the ids; starts.npy (P,), the byte where each line starts.
+A folder in BEIR layout has three memory-mapped arrays beside corpus.jsonl, for P passages:
+ids.npy (P,), the passage ids in the order of the lines; order.npy (P,), the rows sorted by id;
+starts.npy (P,), the byte at which each line starts.
 """
 
 import json
@@ -10,33 +11,33 @@ from pathlib import Path
 
 import numpy as np
 
-FLUSH = 65_536  # ids that are Python strings while a corpus is written
+CHUNK = 65_536  # ids that are Python strings while a corpus is written
 LONGEST_ID = 1000  # characters; every id of an array has the room of the longest
 
 
 def check_id(key: object, where: str) -> None:
-    """ValueError, which begins with `where`, for what cannot be an id: it must stand in a line of qrels or of a run."""
-    if (
-        not isinstance(key, str)
-        or not key.isprintable()
-        or " " in key
-        or not 0 < len(key) <= LONGEST_ID
-    ):
-        raise ValueError(
-            f"{where}: _id {key!r:.80} must be a non-empty string without white space or control characters, of at "
-            f"most {LONGEST_ID:,} characters"
-        )
+    """ValueError, which begins with `where`, for an id that no line of qrels or a run can hold."""
+    if isinstance(key, str) and 0 < len(key) <= LONGEST_ID and key.isprintable() and " " not in key:
+        return
+    raise ValueError(
+        f"{where}: _id {key!r:.80} must be a non-empty string without white space or control "
+        f"characters, of at most {LONGEST_ID:,} characters"
+    )
 
 
 class Rows(Mapping[str, int]):
     """Passage id -> row, by binary search."""
 
     def __init__(self, ids: np.ndarray, order: np.ndarray):
-        self.ids, self.order = ids, order
+        self.ids = ids
+        self.order = order
 
     def __getitem__(self, pid: str) -> int:
-        at = np.searchsorted(self.ids, pid, sorter=self.order)
-        if at == len(self.ids) or self.ids[row := self.order[at]] != pid:
+        position = np.searchsorted(self.ids, pid, sorter=self.order)
+        if position == len(self.ids):
+            raise KeyError(pid)
+        row = self.order[position]
+        if self.ids[row] != pid:
             raise KeyError(pid)
         return int(row)
 
@@ -48,16 +49,17 @@ class Rows(Mapping[str, int]):
 
 
 class Passages(Mapping[str, str]):
-    """Passage id -> text, read from corpus.jsonl when asked; `values()` reads it from end to end.
+    """Passage id -> text, read from corpus.jsonl when asked.
 
-    digest: what names the content, the SHA-256 of corpus.jsonl.
+    digest: the SHA-256 of corpus.jsonl, which names the content.
     """
 
     def __init__(self, folder: Path, digest: str):
-        self.path, self.digest = folder / "corpus.jsonl", digest
-        ids, order, self.starts = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("ids", "order", "starts")
-        )
+        self.path = folder / "corpus.jsonl"
+        self.digest = digest
+        self.starts = np.load(folder / "starts.npy", mmap_mode="r")
+        ids = np.load(folder / "ids.npy", mmap_mode="r")
+        order = np.load(folder / "order.npy", mmap_mode="r")
         self.rows = Rows(ids, order)
 
     def __getitem__(self, pid: str) -> str:
@@ -79,7 +81,7 @@ class Passages(Mapping[str, str]):
 
 
 class _Texts(ValuesView[str]):
-    """The texts in the order of their rows, one line in memory at a time."""
+    """The texts in the order of their rows, read from end to end, one line in memory at a time."""
 
     _mapping: Passages
 
@@ -93,50 +95,67 @@ def _text(line: bytes) -> str:
 
 
 def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str) -> None:
-    """Write (id, text) of each passage.
+    """Write the (id, text) of each passage.
 
-    ValueError, which begins with `name`: an id that cannot be one or comes twice, a text that is no Unicode, no passage at all.
+    ValueError, which begins with `name`: an id is not valid or comes twice, a text is not
+    Unicode, or there is no passage.
     """
-    starts, parts, chunk = [np.zeros(1, np.int64)], [], []
-    lengths: list[int] = []
+    ids, starts = _write_corpus(folder / "corpus.jsonl", passages, name)
+    order = np.argsort(ids, kind="stable")  # (P,)
+    ordered = ids[order]
+    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(repeated):
+        raise ValueError(
+            f"{name}: passage id {str(repeated[0])!r} stands there a second time; ids must be "
+            "unique"
+        )
+    _save(folder / "ids.npy", ids)
+    _save(folder / "order.npy", order)
+    _save(folder / "starts.npy", starts)
+
+
+def _write_corpus(
+    path: Path, passages: Iterable[tuple[str, str]], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Write a line for each passage; return the ids and the byte where each line starts."""
+    ids: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
+    chunk: list[str] = []
+    bytes_of_lines: list[int] = []
 
     def flush() -> None:
-        parts.append(np.array(chunk))
-        starts.append(starts[-1][-1] + np.cumsum(lengths, dtype=np.int64))
+        ids.append(np.array(chunk))
+        lengths.append(np.array(bytes_of_lines, np.int64))
         chunk.clear()
-        lengths.clear()
+        bytes_of_lines.clear()
 
-    with open(folder / "corpus.jsonl", "wb") as out:
+    with open(path, "wb") as out:
         for pid, text in passages:
             check_id(pid, name)
-            try:
-                line = json.dumps({"_id": pid, "text": text}, ensure_ascii=False).encode() + b"\n"
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"{name}: the text of {pid!r} cannot be written in UTF-8 ({error.reason})"
-                ) from None
             chunk.append(pid)
-            lengths.append(out.write(line))
-            if len(chunk) == FLUSH:
+            bytes_of_lines.append(out.write(_line(pid, text, name)))
+            if len(chunk) == CHUNK:
                 flush()
     if chunk:
         flush()
-    if not parts:
+    if not ids:
         raise ValueError(f"{name} holds no passage; at least one is needed")
-    ids = np.concatenate(parts)  # (P,)
-    parts.clear()
-    order = np.argsort(ids, kind="stable")  # (P,)
-    ordered = ids[order]
-    if len(twice := ordered[1:][ordered[1:] == ordered[:-1]]):
+    sizes = np.concatenate(lengths)  # (P,)
+    starts = np.cumsum(sizes) - sizes  # (P,)
+    return np.concatenate(ids), starts
+
+
+def _line(pid: str, text: str, name: str) -> bytes:
+    try:
+        return json.dumps({"_id": pid, "text": text}, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name}: passage id {str(twice[0])!r} stands there a second time; ids must be unique"
-        )
-    for file, array in (("ids", ids), ("order", order), ("starts", np.concatenate(starts)[:-1])):
-        _save(folder / f"{file}.npy", array)
+            f"{name}: the text of {pid!r} cannot be written in UTF-8 ({error.reason})"
+        ) from None
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """As np.save, which does not notice that a disk is full when only the last few KB do not fit."""
+    """Write as np.save, which does not notice a disk that is full by the last few KB only."""
     with open(path, "wb") as out:
         np.lib.format.write_array_header_1_0(out, np.lib.format.header_data_from_array_1_0(array))
-        out.write(array)
+        out.write(array.data)
