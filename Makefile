@@ -13,18 +13,18 @@ export JUPYTER_PREFER_ENV_PATH := 1
 export HF_HUB_DISABLE_PROGRESS_BARS := 1
 export TOKENIZERS_PARALLELISM := false
 export PYTHONHASHSEED := 0
-# A notebook's channel drops messages, the one that a cell has ended among them, where a slow cell's progress bar sends too many.
+# Too many messages of a progress bar make a notebook's channel drop others, even "this cell has ended".
 export TQDM_MININTERVAL := 1
-# Memory that glibc (2.35 or newer) asks for in pages of 2 MiB and keeps for the next tensor (bench/lead_step.py).
+# glibc (2.35 or newer) asks for memory in pages of 2 MiB and keeps it for the next tensor.
 export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296
 
-# What the committed outputs are compared under: one thread and no GPU, so that numbers do not depend on the machine's cores.
-test test-browser notebooks: export OMP_NUM_THREADS := 1
-test test-browser notebooks: export MKL_NUM_THREADS := 1
-test test-browser notebooks: export CUDA_VISIBLE_DEVICES :=
-test test-browser notebooks: export HF_HUB_OFFLINE := 1
+# Committed outputs are made and compared on one thread and no GPU: numbers do not depend on the cores.
+test quick test-browser notebooks: export OMP_NUM_THREADS := 1
+test quick test-browser notebooks: export MKL_NUM_THREADS := 1
+test quick test-browser notebooks: export CUDA_VISIBLE_DEVICES :=
+test quick test-browser notebooks: export HF_HUB_OFFLINE := 1
 
-.PHONY: help reproduce test test-browser check lab site bench notebooks clean
+.PHONY: help reproduce test quick check test-browser lab site report bench notebooks clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -37,20 +37,27 @@ test: $(READY) ## run the tests, and every notebook against its committed output
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval.cfg --nbval-cell-timeout 600
 
-test-browser: $(READY) ## open every notebook in JupyterLab in a headless Chromium, run it and move its widgets
-	-@command -v chromium || command -v chromium-browser || command -v google-chrome || [ "$$(id -u)" != 0 ] || \
-	  { apt-get -q update && apt-get install -qy --no-install-recommends chromium; }
+quick: $(READY) ## run the fast tests only
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
+
+check: $(READY) ## check style, format and types
+	$(BIN)/ruff check leadkit tests bench notebooks
+	$(BIN)/ruff format --check leadkit tests bench
+	$(BIN)/mypy
+
+# Without a Chromium the tests are skipped, and the reason that is printed says how to install one.
+test-browser: $(READY) ## run every notebook in JupyterLab in a headless Chromium and move its widgets
 	-$(BIN)/python -m pip install -q -e ".[browser]" -c constraints.txt
 	$(BIN)/python -m pytest -q -s -rs tests/browser.py
-
-check: $(READY) ## lint the code and the notebooks
-	$(BIN)/ruff check leadkit tests bench notebooks
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 site: $(READY) ## write the committed notebooks as HTML that needs no network: build/site/index.html
 	$(BIN)/python -m leadkit site --out build/site
+
+report: $(READY) ## write every table, figure and quoted number from the committed records
+	$(BIN)/python -m leadkit report
 
 bench: $(READY) ## measure speed and memory; records in data/results/bench
 	$(BIN)/python bench/maxsim.py
@@ -69,11 +76,14 @@ notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke
 	    --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" "$$notebook"; \
 	done
 
-clean: ## remove the environment, the runs and the caches
-	rm -rf $(VENV) runs data/cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
-	find leadkit tests notebooks -name __pycache__ -prune -exec rm -rf {} +
+clean: ## remove the environment and what the tools left; keep runs/ and the collections
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find leadkit tests bench notebooks -name __pycache__ -prune -exec rm -rf {} +
 
-# The environment is made anew whenever the pins change: faiss-cpu and faiss-gpu must never meet in one.
+distclean: clean ## remove also runs/ and data/cache: everything is computed again
+	rm -rf runs data/cache
+
+# New pins get a new environment: faiss-cpu and faiss-gpu must never meet in one.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leadkit needs Python 3.11 or newer, this is "\
 	  + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'

@@ -7,6 +7,7 @@ import subprocess
 import symtable
 import sys
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from leadkit.experiments import sweep
+import leadkit
+from leadkit import losses
+from leadkit.experiments import pipeline, sweep
+from leadkit.models import retrievers
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -36,7 +40,11 @@ def declared(*extras: str) -> dict[str, SpecifierSet]:
     lines = PROJECT["dependencies"] + [
         line for extra in extras for line in PROJECT["optional-dependencies"][extra]
     ]
-    return {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
+    bounds = {canonicalize_name(r.name): r.specifier for r in map(Requirement, lines)}
+    if "leadkit" in bounds:  # an extra that includes others
+        del bounds["leadkit"]
+        bounds |= declared("lessons", "export")
+    return bounds
 
 
 def tracked() -> list[Path]:
@@ -95,27 +103,71 @@ def test_constraints_pin_every_dependency_within_its_bounds():
         assert pins[name] in bounds, name
 
 
+def imported(path: Path) -> set[str]:
+    """Canonical names of the packages that a module imports, the standard library left out."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(node.module or "leadkit")
+    tops = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"leadkit"}
+    return {IMPORT_NAMES.get(name, name) for name in map(canonicalize_name, tops)}
+
+
 def test_every_import_is_declared():
-    undeclared = set()
-    for path in (ROOT / "leadkit").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or "leadkit"]
-            for top in (
-                {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"leadkit"}
-            ):
-                name = canonicalize_name(top)
-                if IMPORT_NAMES.get(name, name) not in declared("cpu"):
-                    undeclared.add(f"{path.name}: {top}")
-    assert undeclared == set()
+    """The lessons may need their extra, the export its own; everything else runs on the core."""
+    package = ROOT / "leadkit"
+    extra = {"lessons": "lessons", "export.py": "export"}
+    undeclared = {}
+    for path in sorted(package.rglob("*.py")):
+        wing = path.relative_to(package).parts[0]
+        bounds = declared("cpu", *([extra[wing]] if wing in extra else []))
+        undeclared[path.relative_to(package).as_posix()] = imported(path) - set(bounds)
+    assert {path: names for path, names in undeclared.items() if names} == {}
 
 
-def test_only_search_imports_faiss():
-    pattern = re.compile(r"^\s*(import|from) faiss\b", re.MULTILINE)
-    assert {
-        path.name for path in (ROOT / "leadkit").glob("*.py") if pattern.search(path.read_text())
-    } <= {"search.py"}
+def test_every_dependency_is_imported():
+    used = set().union(*map(imported, (ROOT / "leadkit").rglob("*.py")))
+    text = {"networkx", "sympy"}  # nothing imports them: their docstrings are read
+    assert set(declared("lessons", "export")) - used == text | {"ipykernel", "jupyterlab"}
+
+
+def test_only_dense_search_imports_faiss():
+    modules = [path for path in (ROOT / "leadkit").rglob("*.py") if "faiss-cpu" in imported(path)]
+    assert [path.name for path in modules] == ["dense.py"]
+
+
+def test_the_loss_needs_torch_alone():
+    """With every other dependency out of reach the loss can be imported and computed."""
+    torchs = {canonicalize_name(Requirement(line).name) for line in requires("torch") or ()}
+    packages = set(declared("cpu", "lessons", "export")) - torchs - {"torch"}
+    names = {name: package for package, name in IMPORT_NAMES.items()}
+    blocked = {names.get(package, package).replace("-", "_") for package in packages}
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({sorted(blocked)!r}))  # importing one of them raises ImportError
+before = set(sys.modules)
+import leadkit
+third = {{name.partition(".")[0] for name in set(sys.modules) - before}} - sys.stdlib_module_names
+assert third == {{"leadkit"}}, third
+from leadkit import lead_loss
+import torch
+layers, final = torch.randn(2, 3, 4), torch.randn(3, 4)
+print(lead_loss(layers, layers, final, final, torch.zeros(3, dtype=torch.long)).layer.item())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) == 0.0
+
+
+def test_public_names_are_those_of_their_modules():
+    assert leadkit.load is retrievers.load
+    assert leadkit.Pipeline is pipeline.Pipeline
+    assert leadkit.lead_loss is losses.lead_loss
+    assert set(leadkit.__all__) <= set(dir(leadkit))
+    with pytest.raises(AttributeError, match="no attribute 'pipelines'"):
+        leadkit.pipelines  # noqa: B018
 
 
 @pytest.mark.parametrize(
@@ -123,7 +175,7 @@ def test_only_search_imports_faiss():
     [
         "import faiss; import torch",
         "import torch; import faiss",
-        "import leadkit.search; import faiss",
+        "import leadkit.retrieval.dense; import faiss",
     ],
 )
 def test_faiss_and_torch_live_in_one_process(first):
@@ -138,8 +190,10 @@ def test_faiss_and_torch_live_in_one_process(first):
 # --- what runs it -----------------------------------------------------------------------------------------------------
 
 
-def test_ci_calls_make_test():
-    assert "\nmake test\nmake test-browser\n" in (ROOT / ".ci" / "run").read_text()
+def test_ci_checks_then_calls_the_test_command_of_the_readme():
+    run = (ROOT / ".ci" / "run").read_text()
+    assert re.findall(r"^make ([\w-]+)$", run, re.MULTILINE) == ["check", "test", "test-browser"]
+    assert "\nmake test " in (ROOT / "README.md").read_text()
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
