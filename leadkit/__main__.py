@@ -54,8 +54,8 @@ def table(
         out: folder for the result records.
     """
     from leadkit import config, processes
-    from leadkit.experiments.pipeline import ROWS, Pipeline
-    from leadkit.experiments.tables import experiment
+    from leadkit.experiments.pipeline import Pipeline
+    from leadkit.experiments.rows import ROWS, experiment
     from leadkit.experiments.texts import collection
     from leadkit.results import records, tables
     from leadkit.training.loop import Operation
@@ -72,7 +72,7 @@ def table(
     for every in evaluations.values():
         for row in rows:
             every[row].done(Operation(at_once))
-    summary = tables.main_table(pipelines, split, rows)
+    summary = tables.run_main_table(pipelines, split, rows)
     if processes.main():
         print(summary.round(2).to_string(na_rep=""))
     if out:

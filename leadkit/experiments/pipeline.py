@@ -8,24 +8,11 @@ from leadkit.data.sampling import Batches
 from leadkit.experiments.distillation import Distil, Mine, TeacherAfter, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import method
+from leadkit.experiments.rows import ROWS
 from leadkit.experiments.store import Trained
 from leadkit.models.encoders import load_config
 from leadkit.models.retrievers import ARCHITECTURES, architecture
 from leadkit.models.tower import Tower
-
-TEACHERS = ("DE", "CB", "CE")  # of the paper's tables, in their order
-ROWS = (
-    "BM25",
-    "12DE (mines)",
-    "teacher",
-    "student",
-    "student, as long",
-    "FD",
-    "RD",
-    "LEAD",
-    "teacher after LEAD",
-)
-WITHOUT_TEACHER = ("BM25", "12DE (mines)", "student", "student, as long")
 
 
 def tower(scale: Scale, name: str, encoder: str, linear: int = 0) -> Tower:

@@ -19,7 +19,8 @@ from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
 from leadkit.experiments.method import Method, Step
-from leadkit.experiments.pipeline import TEACHERS, Pipeline
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import TEACHERS
 from leadkit.experiments.store import Trained
 from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import architecture

@@ -9,7 +9,8 @@ from leadkit import paths
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import METHODS
-from leadkit.experiments.pipeline import ROWS, TEACHERS, WITHOUT_TEACHER, Pipeline
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import ROWS, TEACHERS, experiment
 from leadkit.training.pretraining import OBJECTIVES
 
 ABLATED = "CB"  # the teacher of Tables 4 to 8
@@ -26,11 +27,6 @@ LINEAR = {f"linear {method}": method for method in ("RD", "FD", "LEAD")}
 STARTS = {f"{name} start": suffix for name, suffix in OBJECTIVES.items() if suffix}
 # Methods that the paper's main table does not have.
 BASELINES = tuple(name for name in METHODS if name not in (*ROWS, "student"))
-
-
-def experiment(row: str, teacher: str) -> str:
-    """The name of the main table's row under this teacher among all experiments: "CB LEAD"."""
-    return row if row in WITHOUT_TEACHER else f"{teacher} {row}"
 
 
 TABLES = {

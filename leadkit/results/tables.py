@@ -1,36 +1,21 @@
 """Tables: means of records over seeds, the paper's numbers beside ours, as data frames and Markdown."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from leadkit import paths
+from leadkit.experiments.rows import ROWS, experiment
 from leadkit.results import paper
 from leadkit.results.comparable import per_query
 from leadkit.results.records import Records
 from leadkit.results.statistics import paired_t_test
 
-# The main table's rows in order, and those of them in which no teacher has a part.
-ROWS = (
-    "BM25",
-    "12DE (mines)",
-    "teacher",
-    "student",
-    "student, as long",
-    "FD",
-    "RD",
-    "LEAD",
-    "teacher after LEAD",
-)
-WITHOUT_TEACHER = ("BM25", "12DE (mines)", "student", "student, as long")
+if TYPE_CHECKING:
+    from leadkit.experiments.pipeline import Pipeline
+
 TRIED = ("question", "setting", "split", "seeds", "measure", "values", "device", "date", "note")
-
-
-def experiment(row: str, teacher: str) -> str:
-    """The experiment of the main table's row with this teacher: "CB LEAD"."""
-    return row if row in WITHOUT_TEACHER else f"{teacher} {row}"
 
 
 def main_rows(records: Records, teacher: str = "CB") -> Records:
@@ -42,6 +27,15 @@ def main_rows(records: Records, teacher: str = "CB") -> Records:
 def main_table(records: Records, teacher: str = "CB") -> pd.DataFrame:
     """The main table of a folder's records; its columns are those of `summarise`."""
     return summarise(main_rows(records, teacher), teacher)
+
+
+def run_main_table(
+    pipelines: Sequence["Pipeline"], split: str = "test", rows: Sequence[str] = ROWS
+) -> pd.DataFrame:
+    """Run what is missing of the main table, or of some rows; one pipeline per seed."""
+    every = [pipeline.rows(split) for pipeline in pipelines]
+    records = {row: [evaluations[row].record() for evaluations in every] for row in rows}
+    return summarise(records, pipelines[0].teacher.tower.architecture)
 
 
 def summarise(records: Mapping[str, Sequence[dict]], teacher: str = "CB") -> pd.DataFrame:
