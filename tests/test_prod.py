@@ -9,17 +9,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from toys import WORDS, data, isolate, scale, write_beir
+from toys import WORDS, data, isolate, save_each_step, scale, write_beir
 
 from leadkit import paths
 from leadkit.config import Schedule
 from leadkit.data.sampling import Group, groups
+from leadkit.experiments import lagging as lagging_module
 from leadkit.experiments import prod, store, tables
-from leadkit.experiments.distillation import Mine, WarmUp, batches
+from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging, rank
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.experiments.prod import PROD, STRIDE, Progress, Progression, Terms, prod_star, table_9
+from leadkit.experiments.prod import PROD, STRIDE, Progression, Progressive, prod_star, table_9
 from leadkit.experiments.store import Stage
 from leadkit.experiments.texts import collection, queries_of
 from leadkit.models.tower import Tower
@@ -27,7 +28,7 @@ from leadkit.results import paper
 from leadkit.retrieval.runs import Run
 
 LARGE = Tower("CE", "random:4x32", dropout=0.0)
-PUBLISHED = Terms(0.1, 0.9, 1.0, 4.0)
+PUBLISHED = Progressive(0.1, 0.9, 1.0, 4.0)
 
 
 def state(model):
@@ -41,17 +42,19 @@ def same(a, b):
 # --- one stage
 
 
-def progress(name, terms=PUBLISHED, teacher="CE", **changes):
-    chain = Pipeline(
-        scale(name, score_scale={"DE": 2.0, "CE": 10.0}), teacher=teacher
-    )  # far from uniform
-    return Progress(
+def louder(stage, factor):
+    return replace(stage, tower=replace(stage.tower, scale=factor))
+
+
+def progress(name, method=PUBLISHED, teacher="CE", **changes):
+    chain = Pipeline(scale(name), teacher=teacher)
+    return Distil(
         data(name, passages=3),
-        chain.student,
-        chain.teacher,
+        method,
+        louder(chain.student, 2.0),  # far from uniform
+        louder(chain.teacher, {"DE": 2.0, "CE": 10.0}[teacher]),
         chain.negatives,
         Schedule(4, 1e-2, warmup=0.0),
-        terms,
         **changes,
     )
 
@@ -59,24 +62,22 @@ def progress(name, terms=PUBLISHED, teacher="CE", **changes):
 @pytest.fixture
 def models(monkeypatch):
     """Every model that was loaded, in order."""
-    loaded, load = [], store.load_retriever
-    monkeypatch.setattr(
-        store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1]
-    )
+    loaded, load = [], store.load
+    monkeypatch.setattr(store, "load", lambda folder: loaded.append(load(folder)) or loaded[-1])
     return loaded
 
 
 @pytest.mark.parametrize("teacher", ["DE", "CE"])
 def test_keep_starts_at_zero_and_only_the_student_moves(teacher, common, models, monkeypatch):
-    stage = progress(common, Terms(0.2, 0.7, 0.5, 2.0), teacher)
+    stage = progress(common, Progressive(0.2, 0.7, 0.5, 2.0), teacher)
     start, taught = state(stage.student.model()), state(stage.teacher.model())
-    real, graphs = prod.losses.progressive_loss, set()
+    real, graphs = prod.companion_losses.progressive_loss, set()
 
     def watch(*scores, **terms):
         graphs.add(tuple(score.requires_grad for score in scores))
         return real(*scores, **terms)
 
-    monkeypatch.setattr(prod.losses, "progressive_loss", watch)
+    monkeypatch.setattr(prod.companion_losses, "progressive_loss", watch)
     models.clear()
     stage.done()
     student, frozen, before = models
@@ -109,21 +110,23 @@ def test_copy_is_not_disturbed_by_dropout(common):
         stage, student=replace(stage.student, tower=replace(stage.student.tower, dropout=0.5))
     )
     assert noisy.log()[0]["keep"] > 1e-4
-    still = replace(noisy, schedule=Schedule(2, 0.0, weight_decay=0.0), terms=Terms(0.0, 0.0, 1.0))
+    still = replace(
+        noisy, schedule=Schedule(2, 0.0, weight_decay=0.0), method=Progressive(0.0, 0.0, 1.0)
+    )
     assert still.log()[0]["keep"] > 1e-4 and same(
         state(still.model()), state(noisy.student.model())
     )
 
 
 def test_a_pull_back_keeps_the_student_nearer(common):
-    free, held = (progress(common, Terms(keep=keep)).log() for keep in (1e-9, 50.0))
+    free, held = (progress(common, Progressive(keep=keep)).log() for keep in (1e-9, 50.0))
     assert (
         free[0]["total"] == pytest.approx(held[0]["total"]) and held[-1]["keep"] < free[-1]["keep"]
     )
 
 
 def test_without_keep_there_is_no_copy(common, models):
-    stage = progress(common, Terms(keep=0.0))
+    stage = progress(common, Progressive(keep=0.0))
     stage.student.done(), stage.teacher.done(), stage.negatives.done()
     models.clear()
     assert all(row["keep"] == 0 for row in stage.log()) and len(models) == 2
@@ -131,13 +134,12 @@ def test_without_keep_there_is_no_copy(common, models):
 
 def test_interrupted_stage_keeps_the_student_as_it_entered(common, monkeypatch):
     """Not as it was at the checkpoint: an interrupted stage has the log of an undisturbed one."""
-    whole = replace(
-        progress(common, seed=3), schedule=Schedule(4, 1e-2, warmup=0.0, save_seconds=0.0)
-    )
+    save_each_step(monkeypatch)
+    whole = progress(common, seed=3)
     want, weights = whole.log(), state(whole.model())
     (whole.folder / "stage.json").unlink()
     (whole.folder / "log.json").unlink()
-    real, calls = prod.losses.progressive_loss, []
+    real, calls = prod.companion_losses.progressive_loss, []
 
     def breaks(*scores, **terms):
         calls.append(1)
@@ -145,7 +147,7 @@ def test_interrupted_stage_keeps_the_student_as_it_entered(common, monkeypatch):
             raise KeyboardInterrupt
         return real(*scores, **terms)
 
-    monkeypatch.setattr(prod.losses, "progressive_loss", breaks)
+    monkeypatch.setattr(prod.companion_losses, "progressive_loss", breaks)
     with pytest.raises(KeyboardInterrupt):
         whole.done()
     assert whole.log() == want and len(calls) == 3 + 2 and same(state(whole.model()), weights)
@@ -153,10 +155,10 @@ def test_interrupted_stage_keeps_the_student_as_it_entered(common, monkeypatch):
 
 def test_a_ce_scores_own_passages_and_epochs_count_them(common):
     chain = Pipeline(scale(common), teacher="CE")
-    stage = progress(common, epochs=2)
-    batch = batches(stage, chain.student.tower)(0)
+    stage = progress(common, replace(PUBLISHED, epochs=2))
+    batch = stage.batches(chain.student.tower)(0)
     assert batch.own and batch.passages.ids.shape[0] == 4 * 3
-    assert not batches(progress(common, teacher="DE"), chain.student.tower)(0).own
+    assert not progress(common, teacher="DE").batches(chain.student.tower)(0).own
     assert len(stage.log()) == 2 * (24 // 4)  # 24 queries, 4 a batch; the schedule says 4 steps
 
 
@@ -199,11 +201,11 @@ def lagging(name, monkeypatch, own, taught, **changes):
         )
 
     table = np.array(list(rows.values()))
-    monkeypatch.setattr(Evaluate, "done", lambda self: self.folder)
+    monkeypatch.setattr(Evaluate, "done", lambda self, *how: self.folder)
     monkeypatch.setattr(Evaluate, "ranking", lambda self: Run(table, np.zeros(table.shape)))
     monkeypatch.setattr(WarmUp, "model", lambda self: SimpleNamespace(tower=self.tower))
-    monkeypatch.setattr(WarmUp, "done", lambda self: self.folder)
-    monkeypatch.setattr(prod.search, "rerank", rerank)
+    monkeypatch.setattr(WarmUp, "done", lambda self, *how: self.folder)
+    monkeypatch.setattr(lagging_module, "rerank", rerank)
     return Lagging(made, student, teacher, 2, 4, 15)
 
 
@@ -277,7 +279,9 @@ def test_a_data_stage_without_queries_stops_with_one_sentence(name, monkeypatch)
     )
     stage = lagging(name, monkeypatch, {i: [i] for i in range(24)}, {i: [i] for i in range(24)})
     chain = Pipeline(scale(name))
-    last = Progress(stage.data, chain.student, chain.teacher, stage, Schedule(1), Terms(), 1)
+    last = Distil(
+        stage.data, Progressive(epochs=1), chain.student, chain.teacher, stage, Schedule(1)
+    )
     for needs in (stage.groups, last.done):
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
             needs()
@@ -289,8 +293,10 @@ def test_the_data_stage_sees_every_confusing_negative(name, monkeypatch):
     own = {i: [40 + i % 3, 43 + i % 3, 46, i] for i in range(8)}
     stage = lagging(name, monkeypatch, own, {i: [i] for i in range(8)}, batch=2)
     chain = Pipeline(scale(name), teacher="CE")
-    last = Progress(stage.data, chain.student, chain.teacher, stage, Schedule(1), Terms(), 1)
-    sampler, seen = batches(last, chain.student.tower).sampler, set()
+    last = Distil(
+        stage.data, Progressive(epochs=1), chain.student, chain.teacher, stage, Schedule(1)
+    )
+    sampler, seen = last.batches(chain.student.tower).sampler, set()
     assert sampler.steps == 4
     for step in range(3 * sampler.steps):
         for query, (positive, *negatives) in zip(
@@ -333,11 +339,10 @@ def test_shared_stages_are_the_very_same(name):
 
 def test_the_last_teacher_is_by_default_the_scales_larger_one(name):
     teachers = [
-        stage.teacher.tower
-        for stage in PROD(scale(name, score_scale={"DE": 1.0, "CE": 7.0}, dropout=0.2)).stages
+        stage.teacher.tower for stage in PROD(scale(name, scaled=False, dropout=0.2)).stages
     ]
     assert teachers[2] == teachers[3] == replace(teachers[1], encoder="random:4x32") != teachers[1]
-    assert (teachers[2].architecture, teachers[2].scale, teachers[2].dropout) == ("CE", 7.0, 0.2)
+    assert (teachers[2].architecture, teachers[2].scale, teachers[2].dropout) == ("CE", 1.0, 0.2)
 
 
 def test_chain_is_as_published(name):
@@ -350,7 +355,12 @@ def test_chain_is_as_published(name):
         "random:4x32",
         "random:4x32",
     ]
-    assert [s.terms for s in chain] == [replace(PUBLISHED, keep=0.0)] + 3 * [PUBLISHED]
+    assert [s.method for s in chain] == [
+        replace(PUBLISHED, keep=0.0),
+        PUBLISHED,
+        PUBLISHED,
+        replace(PUBLISHED, epochs=3),
+    ]
     # mined by the 12DE that taught, then by the student, and so are the teachers' own negatives
     assert two.negatives == Mine(one.data, one.teacher) == two.teacher.negatives
     assert three.negatives == Mine(one.data, two) == three.teacher.negatives
@@ -366,7 +376,12 @@ def test_chain_is_as_published(name):
         and taught == four.teacher == three.teacher
         and (own.split, own.depth) == ("train", 15)
     )
-    assert (four.epochs, four.negatives.first, four.negatives.last, four.negatives.rerank) == (
+    assert (
+        four.method.epochs,
+        four.negatives.first,
+        four.negatives.last,
+        four.negatives.rerank,
+    ) == (
         3,
         2,
         15,
@@ -402,7 +417,7 @@ def topics(folder):
 def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
     name, ran, run = topics(tmp_path / "topics"), [], Stage._run
-    monkeypatch.setattr(Stage, "_run", lambda self: ran.append(self) or run(self))
+    monkeypatch.setattr(Stage, "_run", lambda self, *how: ran.append(self) or run(self, *how))
     shapes = scale(name, data=data(name, batch=2))
     records = {key: stage.record() for key, stage in PROD(shapes, LARGE).experiments().items()}
     assert list(records) == ["PROD direct", "PROD stage 1", "PROD stage 2", "PROD stage 3", "PROD"]
@@ -412,10 +427,10 @@ def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
         "evaluate": 5 + 1,
         "warm-up": 5,
         "mine": 3,
-        "progress": 5,
+        "distil": 5,
         "lagging": 1,
     }
-    assert all(record["stage"]["retriever"]["kind"] == "progress" for record in records.values())
+    assert all(record["stage"]["retriever"]["kind"] == "distil" for record in records.values())
     last = PROD(shapes, LARGE).stages[3]
     behind = last.negatives.groups()
     assert 2 <= len(behind) < 80 and len(last.log()) == 3 * (len(behind) // 2)
@@ -461,7 +476,7 @@ def test_each_teacher_of_table_9_teaches_the_student_of_the_last(lead, common, m
         and {s.negatives.key for s in chain.values()} == {main["CB"].negatives.key}
     )
     assert [s.seed for s in chain.values()] == [1, 1 + STRIDE, 1 + 2 * STRIDE]
-    assert {s.method for s in chain.values()} == {"LEAD" if lead else "RD"}
+    assert {s.method.name for s in chain.values()} == {"LEAD" if lead else "RD"}
     at_rate_0 = Schedule(2, 0.0, weight_decay=0.0)
     one.done()
     still = replace(three, schedule=at_rate_0, student=replace(two, schedule=at_rate_0))
@@ -504,8 +519,8 @@ def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
             lambda shapes: PROD(shapes, replace(LARGE, encoder=str(Path(__file__).parent))),
             "encoder '.*tests': its tokeniser or",
         ),
-        (lambda shapes: Terms(keep=-1.0), "keep is -1.0: a weight must not be negative"),
-        (lambda shapes: Terms(tau_d=0.0), "tau_d is 0.0: a temperature must be positive"),
+        (lambda shapes: Progressive(keep=-1.0), "keep is -1.0: a weight must not be negative"),
+        (lambda shapes: Progressive(tau_d=0.0), "tau_d is 0.0: a temperature must be positive"),
         (
             lambda shapes: Progression(first=1),
             "first, last, rerank are 1, 15, 15: they must be ranks in rising order, from 2",

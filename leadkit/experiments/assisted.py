@@ -9,7 +9,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from leadkit import losses, processes
+from leadkit import companion_losses, losses, processes
 from leadkit.experiments.distillation import Distil
 from leadkit.experiments.method import Method, Step, check_selection
 from leadkit.experiments.paper_methods import LEAD, RD
@@ -125,7 +125,7 @@ class Assisted(Method):
             from_assistant = self._loss(student, scores, positive)
             chosen = {"chosen": torch.tensor(nearest)}
             chosen |= {f"d{i}": distance for i, distance in enumerate(far)}
-        loss = losses.assisted_loss(
+        loss = companion_losses.assisted_loss(
             from_teacher, from_assistant, hard=self.hard, soft=self.soft, assist=self.assist
         )
         return {name: getattr(loss, name) for name in PARTS} | chosen
@@ -164,12 +164,12 @@ class Assisted(Method):
         tau_d = self.taught.tau_d
         subsets = fusions(len(answers))
         finals = torch.stack([final for _, final in answers])  # (A, B, C)
-        fused = [losses.fuse(finals[list(subset)], tau_d) for subset in subsets]
+        fused = [companion_losses.fuse(finals[list(subset)], tau_d) for subset in subsets]
         every = torch.stack(fused)  # (F, B, C)
         far = processes.mean(distances(teacher_final, every, self, tau_d))  # (F,)
         nearest = min(range(len(subsets)), key=far.tolist().__getitem__)
         members = torch.stack([answers[i][0] for i in subsets[nearest]])  # (members, K, B, C)
-        return nearest, far, (losses.fuse(members, tau_d), every[nearest])
+        return nearest, far, (companion_losses.fuse(members, tau_d), every[nearest])
 
 
 def distances(teacher: Tensor, assistants: Tensor, method: Assisted, tau_d: float = 1.0) -> Tensor:
@@ -178,9 +178,9 @@ def distances(teacher: Tensor, assistants: Tensor, method: Assisted, tau_d: floa
         case "kl":
             each = losses.kl(teacher, assistants, tau_d)  # (F, B)
         case "footrule":
-            each = losses.footrule(teacher, assistants)  # (F, B)
+            each = companion_losses.footrule(teacher, assistants)  # (F, B)
         case _:
-            each = 1 - losses.rbo(teacher, assistants, method.rbo_p)  # (F, B)
+            each = 1 - companion_losses.rbo(teacher, assistants, method.rbo_p)  # (F, B)
     return each.mean(-1)  # (F,)
 
 

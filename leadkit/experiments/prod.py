@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from leadkit import losses
+from leadkit import companion_losses
 from leadkit.config import Scale, Schedule
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
@@ -22,6 +22,7 @@ from leadkit.experiments.method import Method, Step
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import TEACHERS
 from leadkit.experiments.store import Trained
+from leadkit.losses import check_temperature
 from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import architecture
 from leadkit.models.tower import Tower
@@ -49,7 +50,7 @@ class Progressive(Method):
     epochs: int | None = None
 
     def __post_init__(self) -> None:
-        losses.check_temperature("tau_d", self.tau_d)
+        check_temperature("tau_d", self.tau_d)
         for name in ("hard", "soft", "keep"):
             weight = getattr(self, name)
             if not weight >= 0:
@@ -75,7 +76,7 @@ class Progressive(Method):
             if self.keep:
                 _, before_final = step.models["before"](step.batches["before"])
         _, student_final = step.models["student"](batch)
-        loss = losses.progressive_loss(
+        loss = companion_losses.progressive_loss(
             student_final,
             teacher_final,
             before_final,

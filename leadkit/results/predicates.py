@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from leadkit.experiments.rows import TEACHERS
 from leadkit.results import paper
 from leadkit.results.statistics import crossed_t_test
 
-TEACHERS = ("DE", "CB", "CE")
+
 Pair = tuple[str, str]  # of experiments: the first has the higher MRR@10
 Way = tuple[Pair, ...]
 
