@@ -11,11 +11,12 @@ from toys import data, scale
 from leadkit import losses, paths
 from leadkit.config import Schedule
 from leadkit.data.sampling import groups
-from leadkit.experiments import mta4dpr, store
-from leadkit.experiments.assisted import distances, fusions
+from leadkit.experiments import assisted, store
+from leadkit.experiments.assisted import Assisted, distances, fusions, iteration
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.mta4dpr import MTA4DPR, Assistance
+from leadkit.experiments.mta4dpr import MTA4DPR
+from leadkit.experiments.paper_methods import FD, LEAD, RD
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.pool import Harder, Pool
 from leadkit.experiments.store import Stage
@@ -36,7 +37,10 @@ def test_distances_are_means_over_the_batch_and_each_finds_its_own_nearest():
     assistants = torch.stack(
         [teacher * 3, teacher + torch.tensor([[0, 1.5, 0, 0]] * 2), -teacher, teacher]
     )  # (F, B, C)
-    far = {d: distances(teacher, assistants, Assistance(d, rbo_p=0.5)) for d in mta4dpr.DISTANCES}
+    far = {
+        d: distances(teacher, assistants, Assisted(distance=d, rbo_p=0.5))
+        for d in assisted.DISTANCES
+    }
     for values in far.values():
         assert (
             values.shape == (4,)
@@ -55,7 +59,7 @@ def test_distances_are_means_over_the_batch_and_each_finds_its_own_nearest():
         for agreement in ((0, 1, 1, 1), (1, 0.5, 1, 1))
     ]
     assert far["rbo"][1].item() == pytest.approx(1 - np.mean(by_hand))
-    warm = distances(teacher, assistants, Assistance(), tau_d=2.0)
+    warm = distances(teacher, assistants, Assisted(), tau_d=2.0)
     torch.testing.assert_close(warm, losses.kl(teacher / 2, assistants / 2).mean(-1))
 
 
@@ -69,7 +73,7 @@ def test_distances_are_means_over_the_batch_and_each_finds_its_own_nearest():
 )
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
-        Assistance(**settings)
+        Assisted(**settings)
 
 
 # --- the pool
@@ -84,7 +88,7 @@ def pool_of(name, monkeypatch, values):
         for i in range(1, len(values) + 1)
     ]
     of = dict(zip(entrants, values, strict=True))
-    monkeypatch.setattr(Evaluate, "done", lambda self: self.folder)
+    monkeypatch.setattr(Evaluate, "done", lambda self, *how: self.folder)
     monkeypatch.setattr(Evaluate, "values", lambda self: np.array([of[self]]))
     pool, pools = None, []
     for entrant in entrants:
@@ -158,7 +162,7 @@ def test_missed_queries_come_once_more_with_negatives_of_three_retrievers(common
 def test_an_iteration_without_a_harder_query_stops(common):
     with pytest.raises(
         ValueError,
-        match="2DE has a relevant passage among its first 48 for each of the 24 training queries, so "
+        match="the student has a relevant passage among its first 48 for each of the 24 training queries, so "
         "there is no harder data: stop here, or lower `missed`",
     ):
         harder(common, missed=48).done()
@@ -189,26 +193,24 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize("method", ["RD", "LEAD"])
+@pytest.mark.parametrize("layers", [False, True])
 @pytest.mark.parametrize("teacher, towers", [("CB", None), ("CE", TOWERS)])
 def test_only_the_student_learns_and_the_log_says_from_whom(
-    method, teacher, towers, common, monkeypatch
+    layers, teacher, towers, common, monkeypatch
 ):
     first = MTA4DPR(
         scale(common, distil=Schedule(4, 1e-3)), teacher=teacher, assistants=towers
-    ).chain(method)[0]
+    ).chain(layers)[0]
     want = [
         state(stage.model())
-        for stage in (first.teacher, *(each.retriever for each in first.pool.members()))
+        for stage in (first.teacher, *(each.retriever for each in first.method.pool.members()))
     ]
     first.student.done()
-    start, loaded, load = state(first.student.model()), [], store.load_retriever
+    start, loaded, load = state(first.student.model()), [], store.load
+    monkeypatch.setattr(store, "load", lambda folder: loaded.append(load(folder)) or loaded[-1])
+    graphs, real = [], assisted.distances
     monkeypatch.setattr(
-        store, "load_retriever", lambda folder: loaded.append(load(folder)) or loaded[-1]
-    )
-    graphs, real = [], mta4dpr.distances
-    monkeypatch.setattr(
-        mta4dpr,
+        assisted,
         "distances",
         lambda teacher, assistants, *rest: (
             graphs.append(teacher.requires_grad or assistants.requires_grad)
@@ -229,7 +231,7 @@ def test_only_the_student_learns_and_the_log_says_from_whom(
             and not model.training
             and all(p.grad is None for p in model.parameters())
         )
-    names = first.assistants()
+    names = first.method.assistants()
     members = ["3DE", "2CB", "4CE"] if towers else ["3DE", "2CB", "2DE"]
     assert names[:3] == members and names[3:] == [
         f"{a} + {b}" for a, b in ((members[0], members[1]), (members[0], members[2]), members[1:])
@@ -240,7 +242,7 @@ def test_only_the_student_learns_and_the_log_says_from_whom(
         assert (
             row["response"] > 0 < row["assistant"]
             and row["student"] > 0
-            and (row["layer"] > 0) == (method == "LEAD")
+            and (row["layer"] > 0) == layers
         )
         assert row["total"] == pytest.approx(
             sum(row[part] for part in ("layer", "response", "assistant", "student")), rel=1e-5
@@ -251,22 +253,21 @@ def test_without_assistants_it_is_response_based_distillation(common):
     """And with an assistant's weight of 0 it is the same again."""
     made = scale(common)
     alone = MTA4DPR(made).chain(assisted=False)[0]
-    weightless = MTA4DPR(made, assistance=Assistance(assist=0.0)).chain()[0]
+    weightless = MTA4DPR(made, method=Assisted(assist=0.0)).chain()[0]
     rd = Pipeline(made).distil("RD")
     assert same(state(alone.model()), state(rd.model())) and same(
         state(weightless.model()), state(rd.model())
     )
     assert not same(state(MTA4DPR(made).chain()[0].model()), state(rd.model()))
-    assert alone.assistants() == [] and "chosen" not in alone.log()[0]
+    assert alone.method.assistants() == [] and "chosen" not in alone.log()[0]
 
 
 def test_the_nearest_assistant_by_hand(common):
     """Step 0, before anything was learned: recompute from the models what was chosen and what it asked of the student."""
     first = MTA4DPR(scale(common)).chain()[0]
-    members = [each.retriever for each in first.pool.members()]
+    members = [each.retriever for each in first.method.pool.members()]
     batch = {
-        stage: mta4dpr.batches(first, stage.tower)(0)
-        for stage in (first.student, first.teacher, *members)
+        stage: first.batches(stage.tower)(0) for stage in (first.student, first.teacher, *members)
     }
     models = {stage: stage.model() for stage in batch}
     with torch.no_grad():
@@ -289,8 +290,9 @@ def test_the_nearest_assistant_by_hand(common):
 def test_layer_features_of_the_selected_assistant(common):
     """One layer of one: every model shows its last layer, so the layer terms are the response terms once more."""
     made = scale(common)
+    stage = MTA4DPR(made).chain(layers=True)[0]
     stage = replace(
-        MTA4DPR(made).chain("LEAD")[0], lead=replace(made.lead, k=1, strategy="last", joint=False)
+        stage, method=replace(stage.method, taught=LEAD(k=1, strategy="last", joint=False))
     )
     for row in stage.log():
         assert row["layer"] == pytest.approx(row["response"] + row["assistant"], rel=1e-5)
@@ -307,13 +309,13 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     monkeypatch.setattr(
         WarmUp,
         "run",
-        lambda self, run=WarmUp.run: (
-            run(self)
+        lambda self, *how, run=WarmUp.run: (
+            run(self, *how)
             if self.tower.encoder == "random:2x32" and self.tower.architecture == "CB"
             else pytest.fail(f"{self.tower} was warmed up again")
         ),
     )
-    monkeypatch.setattr(Mine, "run", lambda self: pytest.fail("negatives were mined again"))
+    monkeypatch.setattr(Mine, "run", lambda self, *how: pytest.fail("negatives were mined again"))
     experiments = MTA4DPR(made).experiments()
     assert list(experiments) == [
         "MTA4DPR without assistants",
@@ -341,13 +343,17 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     assert {kind: made_kinds.count(kind) for kind in set(made_kinds) - {"evaluate"}} == {
         "warm-up": 5,
         "mine": 1,
-        "assist": 9,
+        "distil": 9,
         "harder": 6,
         "pool": 3 + 2 + 2,
     }
     last = experiments["MTA4DPR iteration 3"].retriever
-    assert [stage.retriever.iteration for title, stage in experiments.items()] == [3, 1, 2, 3, 3]
-    assert [isinstance(last, Distil), len(last.pool.members()), len(last.assistants())] == [
+    assert [iteration(stage.retriever) for stage in experiments.values()] == [3, 1, 2, 3, 3]
+    assert [
+        isinstance(last, Distil),
+        len(last.method.pool.members()),
+        len(last.method.assistants()),
+    ] == [
         True,
         3,
         7,
@@ -358,7 +364,7 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
         for title, stage in experiments.items()
     }
     assert list(passes.values()) == [3, 4, 8, 12, 12]
-    monkeypatch.setattr(Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
+    monkeypatch.setattr(Stage, "_run", lambda self, *how: pytest.fail(f"{self.kind} was run again"))
     again = MTA4DPR(scale(name)).experiments()
     assert {title: stage.record() for title, stage in again.items()} == records
 
@@ -368,7 +374,7 @@ def test_the_student_of_an_iteration_is_an_assistant_of_the_next(common, monkeyp
     monkeypatch.setattr(
         Pool,
         "run",
-        lambda self: write_json(
+        lambda self, *how: write_json(
             self.folder / "pool.json",
             {
                 "members": list(range(len(self.candidates())))
@@ -378,27 +384,35 @@ def test_the_student_of_an_iteration_is_an_assistant_of_the_next(common, monkeyp
         ),
     )
     assert (
-        second.assistants()[:3] == ["student 1", "2CB", "2DE"]
-        and third.assistants()[6] == "student 2 + 2CB + 2DE"
+        second.method.assistants()[:3] == ["student 1", "2CB", "2DE"]
+        and third.method.assistants()[6] == "student 2 + 2CB + 2DE"
     )
     assert (
-        second.pool.members()[0].retriever == first and third.negatives.student.retriever == second
+        second.method.pool.members()[0].retriever == first
+        and third.negatives.student.retriever == second
     )
 
 
 def test_every_setting_changes_the_key(name):
     stage = MTA4DPR(scale(name)).chain()[1]
-    settings = zip(fields(Assistance), ("rbo", 0.5, 0.5, 0.5, 0.5), strict=True)
-    others = [
-        replace(stage, assistance=replace(stage.assistance, **{f.name: new})) for f, new in settings
-    ]
+    changed = {
+        "taught": LEAD(k=1, joint=False),
+        "distance": "rbo",
+        "rbo_p": 0.5,
+        "hard": 0.5,
+        "soft": 0.5,
+        "assist": 0.5,
+        "pool": None,
+    }
+    assert list(changed) == [f.name for f in fields(Assisted)]
+    methods = [replace(stage.method, **{name: new}) for name, new in changed.items()]
+    methods.append(replace(stage.method, pool=stage.method.pool.before))
+    methods.append(replace(stage.method, taught=RD(tau_d=2.0)))
+    others = [replace(stage, method=method) for method in methods]
     others += [
         replace(stage, **change)
         for change in (
-            {"pool": None},
-            {"pool": stage.pool.before},
             {"seed": 1},
-            {"method": "LEAD"},
             {"negatives": replace(stage.negatives, k=1.0)},
             {"negatives": replace(stage.negatives, missed=2)},
         )
@@ -424,7 +438,7 @@ def test_every_setting_changes_the_key(name):
         ),
         ({"assistants": ()}, "assistants are none"),
         (
-            {"assistants": (*TOWERS[:2], Tower("CB", "random:3x32", 0.01, dropout=0.0))},
+            {"assistants": (*TOWERS[:2], Tower("CB", "random:3x32", 3.84 / 32, dropout=0.0))},
             "the pool has the teacher itself, CB random:3x",
         ),
         (
@@ -440,27 +454,29 @@ def test_recipe_that_cannot_be(name, settings, message):
 
 
 @pytest.mark.parametrize(
-    "changes, message",
+    "taught, message",
     [
-        ({"method": "FD"}, "method 'FD' has no assistants: use RD, or LEAD"),
-        ({"lead": {"joint": True}}, "joint is True: with assistants it must be False"),
+        (FD(), "method 'FD' has no assistants: use RD, or LEAD"),
+        (LEAD(joint=True), "joint is True: with assistants it must be False"),
         (
-            {"method": "LEAD", "lead": {"variant": "released"}},
+            LEAD(joint=False, variant="released"),
             "variant is 'released': with assistants it must be 'paper'",
         ),
-        ({"lead": {"strategy": "weighted"}}, "strategy is 'weighted', which follows one teacher"),
+        (
+            LEAD(joint=False, strategy="weighted"),
+            "strategy is 'weighted', which follows one teacher",
+        ),
     ],
 )
-def test_iteration_that_cannot_be(name, changes, message):
-    stage = MTA4DPR(scale(name)).chain()[0]
+def test_method_that_cannot_be(taught, message):
     with pytest.raises(ValueError, match=message):
-        replace(stage, **changes | {"lead": replace(stage.lead, **changes.get("lead", {}))})
+        Assisted(taught=taught)
 
 
 def test_layer_features_need_assistants_as_deep_as_the_student(name):
     shallow = (*TOWERS[:2], Tower("DE", "random:1x32"))
-    MTA4DPR(scale(name), assistants=shallow).chain("RD")
+    MTA4DPR(scale(name), assistants=shallow).chain()
     with pytest.raises(
         ValueError, match="teacher_layers is 1: it must be at least student_layers, 2"
     ):
-        MTA4DPR(scale(name), assistants=shallow).chain("LEAD")
+        MTA4DPR(scale(name), assistants=shallow).chain(layers=True)

@@ -57,6 +57,11 @@ class Assisted(Method):
             weight = getattr(self, name)
             if not weight >= 0:
                 raise ValueError(f"{name} is {weight}: a weight must not be negative")
+        if not isinstance(self.taught, RD | LEAD):
+            raise ValueError(
+                f"method {self.taught.name!r} has no assistants: use RD, or LEAD for layer features "
+                "as well"
+            )
         if isinstance(self.taught, LEAD):
             self._check_layers(self.taught)
 
@@ -89,7 +94,8 @@ class Assisted(Method):
             if pairs_only and not architecture(teacher.architecture).pairs_only:
                 raise ValueError(
                     f"the pool has a {assistant.architecture}, which scores a query's own passages "
-                    f"only: the teacher must be one too, not a {teacher.architecture}"
+                    f"only: the teacher must be a {assistant.architecture} too, not a "
+                    f"{teacher.architecture}"
                 )
             if isinstance(self.taught, LEAD):
                 check_selection(self.taught, student, assistant)
