@@ -4,14 +4,14 @@ import json
 import re
 from pathlib import Path
 
-from leadkit.data.sampling import Sampler, groups
 from leadkit.config import Data, Scale
+from leadkit.data.sampling import Sampler, groups
 from leadkit.experiments.distillation import Distil, WarmUp
-from leadkit.models.encoders import load_tokenizer, without_pooling
-from leadkit.files import write_folder, write_json
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.models.retrievers import DualEncoder, Tower, depth
 from leadkit.experiments.store import Evaluate, collection
+from leadkit.files import write_folder, write_json
+from leadkit.models.encoders import load_tokenizer, without_pooling
+from leadkit.models.retrievers import DualEncoder, Tower, depth
 
 MODULES = {
     "": "sentence_transformers.base.modules.transformer.Transformer",  # folder -> class

@@ -10,7 +10,7 @@ from toys import WORDS, data, isolate, toy
 from leadkit.config import Lead, Schedule
 from leadkit.data import sampling as batches_module
 from leadkit.data.collections import load
-from leadkit.data.sampling import Batches, Group, Sampler, _portions, groups
+from leadkit.data.sampling import Batches, Group, Sampler, groups
 from leadkit.data.tokens import pad, pair, tokenise
 from leadkit.experiments import store
 from leadkit.experiments.distillation import Distil, Mine, WarmUp, batches

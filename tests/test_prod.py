@@ -4,7 +4,6 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -176,6 +175,16 @@ def test_rank_of_the_first_relevant_passage():
     assert rank(run, Group(1, (4,))) == 4
 
 
+class Answers(torch.nn.Module):
+    """Nothing but a tower: stands for a retriever whose ranking is given."""
+
+    architecture, layers, width = "DE", 1, 8
+
+    def __init__(self, tower):
+        super().__init__()
+        self.tower = tower
+
+
 def lagging(name, monkeypatch, own, taught, **changes):
     """A stage whose two rankings are these: query -> rows; of every other query neither has a relevant passage."""
     made, unlike = (
@@ -203,7 +212,7 @@ def lagging(name, monkeypatch, own, taught, **changes):
     table = np.array(list(rows.values()))
     monkeypatch.setattr(Evaluate, "done", lambda self, *how: self.folder)
     monkeypatch.setattr(Evaluate, "ranking", lambda self: Run(table, np.zeros(table.shape)))
-    monkeypatch.setattr(WarmUp, "model", lambda self: SimpleNamespace(tower=self.tower))
+    monkeypatch.setattr(WarmUp, "model", lambda self: Answers(self.tower))
     monkeypatch.setattr(WarmUp, "done", lambda self, *how: self.folder)
     monkeypatch.setattr(lagging_module, "rerank", rerank)
     return Lagging(made, student, teacher, 2, 4, 15)

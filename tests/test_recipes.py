@@ -10,19 +10,14 @@ from toys import isolate, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
-from leadkit.experiments import pipeline, store
+from leadkit.experiments import store
 from leadkit.experiments.distillation import Distil
-from leadkit.experiments.pipeline import (
-    ROWS,
-    Pipeline,
-    main_rows,
-    main_table,
-    markdown,
-    save_records,
-    summarise,
-)
-from leadkit.experiments.tables import TABLES, experiment, experiments
-from leadkit.results.claims import read_records
+from leadkit.experiments.methods import METHODS
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import ROWS, TEACHERS, experiment
+from leadkit.experiments.tables import BASELINES, STARTS, TABLES, experiments
+from leadkit.results import records
+from leadkit.results.tables import main_markdown, main_rows, run_main_table, summarise
 
 
 @pytest.fixture
@@ -36,7 +31,7 @@ def tiny(monkeypatch, tmp_path):
 
 def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypatch):
     pipelines = [Pipeline(tiny, seed) for seed in range(2)]
-    table = main_table(pipelines)
+    table = run_main_table(pipelines)
     assert tuple(table.index) == ROWS
     assert list(table.columns) == [
         "MRR@10",
@@ -70,19 +65,22 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
         "mine": 1,
         "distil": 8,
         "evaluate": 16,
+        "teacher": 2,  # after LEAD
     }
-    monkeypatch.setattr(store.Stage, "_run", lambda self: pytest.fail(f"{self.kind} was run again"))
-    again = main_table([Pipeline(tiny, seed) for seed in range(2)])
+    monkeypatch.setattr(
+        store.Stage, "_run", lambda self, *how: pytest.fail(f"{self.kind} was run again")
+    )
+    again = run_main_table([Pipeline(tiny, seed) for seed in range(2)])
     assert again.equals(table)
     # The records on disk give the same table.
-    for pipeline in pipelines:
-        save_records(
-            {experiment(row, "CB"): stage for row, stage in pipeline.rows().items()},
-            pipeline.seed,
-            tmp_path / "records",
-        )
-    assert len(list((tmp_path / "records").glob("*.json"))) == 2 * len(ROWS)
-    assert summarise(main_rows(read_records(tmp_path / "records"))).equals(table)
+    evaluations = {
+        each.seed: {experiment(row, "CB"): stage for row, stage in each.rows().items()}
+        for each in pipelines
+    }
+    records.save(evaluations, tmp_path / "records")
+    kept = records.read(tmp_path / "records")
+    assert sum(map(len, kept.values())) == 2 * len(ROWS)
+    assert summarise(main_rows(kept)).equals(table)
     # What a row cost: every retriever it comes from, once, the miner included; a teacher, frozen or joint, answers each step.
     for row, trained, passes in (
         ("BM25", (), 0),
@@ -99,11 +97,8 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
             else 0
         )
         assert evaluation.cost() == {"seconds": pytest.approx(seconds), "teacher_passes": passes}
-        assert (
-            read_records(tmp_path / "records")[experiment(row, "CB")][1]["cost"]
-            == evaluation.cost()
-        )
-    lines = markdown(table).splitlines()
+        assert kept[experiment(row, "CB")][1]["cost"] == evaluation.cost()
+    lines = main_markdown(table).splitlines()
     assert len(lines) == 2 + len(ROWS) and [
         line.split("|")[1].strip() for line in lines[2:]
     ] == list(ROWS)
@@ -158,14 +153,12 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
         lead=config.Lead(),
     )
     every = experiments(tiny, 1)
-    assert {name for names in TABLES.values() for name in names} == set(every) | set(
-        pipeline.STARTS
-    )
+    assert {name for names in TABLES.values() for name in names} == set(every) | set(STARTS)
     keys = [stage.key for stage in every.values()]
     assert (
-        len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3 + 1
-    )  # five rows per teacher, four without, Tables 4, 5, 6, 7, 1
-    for teacher in pipeline.TEACHERS:
+        len(set(keys)) == len(keys) == 3 * 5 + 4 + 5 + 3 + 2 + 3 + 1 + len(BASELINES)
+    )  # five rows per teacher, four without, Tables 4, 5, 6, 7, 1, the baselines
+    for teacher in TEACHERS:
         assert every[f"{teacher} LEAD"] == Pipeline(tiny, 1, teacher).rows()["LEAD"]
     base = every["CB LEAD"].retriever
     for name, field, value in (
@@ -174,10 +167,10 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
         ("without joint training", "joint", False),
         ("without re-weighting", "reweight", False),
     ):
-        assert every[name].retriever == replace(base, lead=replace(base.lead, **{field: value}))
+        assert every[name].retriever == replace(base, method=replace(base.method, **{field: value}))
     linear = every["linear RD"].retriever
     assert (
-        linear.method == "RD"
+        linear.method.name == "RD"
         and linear.tower.linear == linear.teacher.tower.linear == 128
         and base.tower.linear == 0
     )
@@ -187,7 +180,7 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
         "random:12x32",
     )
     assert (
-        larger.negatives == base.negatives and larger.lead == base.lead
+        larger.negatives == base.negatives and larger.method == base.method
     )  # the same miner, the same settings
 
 
@@ -195,7 +188,6 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
     for name in ("bert-6x128", "bert-6x128-masked-lm"):
         shutil.copytree(paths.MODELS / "bert-6x128", tmp_path / "models" / name)
     monkeypatch.setattr(paths, "MODELS", tmp_path / "models")
-    monkeypatch.setattr(pipeline, "MODELS", tmp_path / "models")
     every = experiments(
         replace(
             tiny,
@@ -204,7 +196,7 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
             larger_encoder="random:24x32",
         )
     )
-    assert set(pipeline.STARTS) & set(every) == {"masked LM start"}
+    assert set(STARTS) & set(every) == {"masked LM start"}
     base, start = every["CB LEAD"].retriever, every["masked LM start"].retriever
     tower = replace(base.student.tower, encoder="bert-6x128-masked-lm")
     assert start == replace(base, student=replace(base.student, tower=tower))  # and nothing else
@@ -214,7 +206,7 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
 
 
 def test_every_method_starts_from_the_same_two_checkpoints(tiny):
-    for teacher in pipeline.TEACHERS:
+    for teacher in TEACHERS:
         for linear in (0, 32):
             chain = Pipeline(tiny, 1, teacher, linear)
             starts = {
@@ -222,7 +214,7 @@ def test_every_method_starts_from_the_same_two_checkpoints(tiny):
                 for d in (chain.distil(method) for method in ("FD", "RD", "LEAD"))
             }
             assert chain.distil("student") == replace(
-                chain.distil("RD"), method="student", teacher=None
+                chain.distil("RD"), method=METHODS["student"](), teacher=None
             )
             assert starts == {
                 (chain.student.key, chain.teacher.key, chain.negatives.key, tiny.distil, 1)
@@ -251,9 +243,9 @@ def test_seeds_share_the_miner_and_nothing_after_it(tiny):
 def test_keywords_of_distil_change_lead_and_nothing_else(tiny):
     chain = Pipeline(tiny)
     base, other = chain.distil("LEAD"), chain.distil("LEAD", k=1, joint=False)
-    assert (other.lead.k, other.lead.joint) == (1, False)
+    assert (other.method.k, other.method.joint) == (1, False)
     assert [f.name for f in fields(Distil) if getattr(base, f.name) != getattr(other, f.name)] == [
-        "lead"
+        "method"
     ]
 
 
@@ -280,7 +272,7 @@ def test_scales_are_possible(name):
     """Every chain of every scale can be built, and its evaluation is deep enough for R@1000."""
     one = config.scale(name)
     assert one.name == name and one.depth >= 1000
-    for teacher in pipeline.TEACHERS:
+    for teacher in TEACHERS:
         Pipeline(one, teacher=teacher).rows()
     assert (
         config.scale(name, distil=Schedule(7)).distil.steps == 7
@@ -308,4 +300,4 @@ def test_paper_scale_is_the_papers():
         1000,
         0.1,
     )
-    assert one.score_scale == dict.fromkeys(pipeline.TEACHERS, 1.0)
+    assert not one.scaled

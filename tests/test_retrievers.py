@@ -11,7 +11,7 @@ import torch
 
 from leadkit import losses, paths
 from leadkit.data.tokens import pair, tokenise
-from leadkit.models import encoders, retrievers
+from leadkit.models import names, retrievers
 from leadkit.models.batch import Batch, Tokens
 from leadkit.models.encoders import load_encoder
 from leadkit.models.retrievers import build, load
@@ -27,7 +27,7 @@ PASSAGES = [
     "A path, or an integer: the descriptor of the file to wrap.",
     "mode r",
 ]
-MINIATURE = paths.MODELS / encoders.TOKENISER
+MINIATURE = paths.MODELS / names.TOKENISER
 ARCHITECTURES = ("DE", "CB", "CE")
 
 
@@ -469,12 +469,12 @@ def test_folder_without_a_tokeniser(tmp_path):
 
 def test_encoder_is_known_by_its_weights(tmp_path):
     folder = copied(tmp_path)
-    known = encoders.encoder_digest(str(folder))
+    known = names.encoder_digest(str(folder))
     assert (
-        known == encoders.encoder_digest(str(MINIATURE)) != encoders.encoder_digest("random:2x32")
+        known == names.encoder_digest(str(MINIATURE)) != names.encoder_digest("random:2x32")
     )
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    assert encoders.encoder_digest(str(folder)) != known
+    assert names.encoder_digest(str(folder)) != known

@@ -9,12 +9,12 @@ from pathlib import Path
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from leadkit.experiments import sweep
-from leadkit.lessons import site
 from leadkit.config import RUNS, Scale
-from leadkit.files import digest, fingerprint, write
+from leadkit.experiments import sweep
 from leadkit.experiments.pipeline import Pipeline, main_table
 from leadkit.experiments.store import Stage, collection
+from leadkit.files import digest, fingerprint, write
+from leadkit.lessons import site
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"

@@ -22,14 +22,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from torch import nn
 from traitlets import Unicode
 
-from leadkit.lessons import experiment_figures
-from leadkit.data.sampling import groups
-from leadkit.data.collections import Collection
 from leadkit.config import Data
-from leadkit.retrieval.measures import per_query
+from leadkit.data.collections import Collection
+from leadkit.data.sampling import groups
+from leadkit.experiments.store import collection, passages_of, queries_of
+from leadkit.lessons import experiment_figures
 from leadkit.models.retrievers import DualEncoder
 from leadkit.retrieval.dense import search
-from leadkit.experiments.store import collection, passages_of, queries_of
+from leadkit.retrieval.measures import per_query
 from leadkit.training.loop import WATCH
 
 

@@ -12,7 +12,6 @@ from leadkit.experiments.rows import TEACHERS
 from leadkit.results import paper
 from leadkit.results.statistics import crossed_t_test
 
-
 Pair = tuple[str, str]  # of experiments: the first has the higher MRR@10
 Way = tuple[Pair, ...]
 

@@ -25,11 +25,11 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from leadkit.models.attention import set_attention
-from leadkit.data.collections import Collection, load
-from leadkit.models.encoders import grow
-from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.config import Schedule
+from leadkit.data.collections import Collection, load
+from leadkit.files import alone, digest, fingerprint, write_folder, write_json
+from leadkit.models.attention import set_attention
+from leadkit.models.encoders import grow
 from leadkit.training.loop import fit
 
 OBJECTIVES = {

@@ -9,9 +9,9 @@ from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
 from leadkit import losses
 from leadkit.experiments import pipeline
+from leadkit.lessons.exercises.answers import judge, say
 from leadkit.results import claims
 from leadkit.retrieval.measures import paired_t_test
-from leadkit.lessons.exercises.answers import judge, say
 
 
 def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> None:

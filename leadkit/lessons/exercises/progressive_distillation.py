@@ -8,9 +8,9 @@ import torch
 
 from leadkit import losses
 from leadkit.config import scale
-from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
 from leadkit.experiments.prod import PROD, Progression, Terms
 from leadkit.experiments.store import Trained
+from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
 
 
 def stops_at(answer: Sequence[float] | None) -> None:
