@@ -1,0 +1,158 @@
+"""Methods and architectures are objects: what the baselines compute, and what a new one takes."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from toys import data, scale
+
+from leadkit import losses
+from leadkit.experiments import methods
+from leadkit.experiments.distillation import Distil, TeacherAfter
+from leadkit.experiments.margin_mse import margins
+from leadkit.experiments.method import Method, Step, logged
+from leadkit.experiments.paper_methods import RD
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.state_matching import StateMatching
+from leadkit.models import retrievers
+from leadkit.models.dual_encoder import DualEncoder
+
+# --- margin-MSE
+
+
+def test_margins_by_hand():
+    final = torch.tensor([[5.0, 3.0, 9.0, 1.0], [0.0, 0.0, 2.0, 6.0]])  # in-batch: B = 2, n = 2
+    assert margins(final, torch.tensor([0, 2]), 2).tolist() == [[2.0], [-4.0]]
+    own = torch.tensor([[4.0, 1.0, 2.0], [0.0, 3.0, 3.0]])  # a CE's: n = 3
+    assert margins(own, torch.tensor([0, 0]), 3).tolist() == [[3.0, 2.0], [-3.0, -3.0]]
+
+
+def step_of(stage):
+    """The first step of a distillation as its method sees it, and its models."""
+    models = {"student": stage.student.model().train(), "teacher": stage.teacher.model()}
+    heads = stage.method.heads(models["student"], models["teacher"])
+    batches = {name: stage.batches(model.tower)(0) for name, model in models.items()}
+    return Step({**models, **heads}, batches, seed=0)
+
+
+@pytest.mark.parametrize("teacher", ["DE", "CB", "CE"])
+def test_margin_mse_is_the_mean_over_own_negatives(teacher, common):
+    made = scale(common, data=data(common, passages=3))
+    stage = Pipeline(made, teacher=teacher).distil("margin-MSE")
+    step = step_of(stage)
+    loss = stage.method.parts(step)["total"]
+    s, t = (step.models[who](step.batches[who])[1] for who in ("student", "teacher"))
+    squares = []
+    for b, positive in enumerate(step.batches["student"].positive.tolist()):
+        for other in (positive + 1, positive + 2):
+            margin = (s[b, positive] - s[b, other]) - (t[b, positive] - t[b, other])
+            squares.append(margin.item() ** 2)
+    assert len(squares) == 8 and loss.item() == pytest.approx(sum(squares) / 8, rel=1e-5)
+    loss.backward()
+    assert all(p.grad is None for p in step.models["teacher"].parameters())
+    assert any(p.grad is not None and p.grad.any() for p in step.models["student"].parameters())
+
+
+def test_margin_mse_runs_and_the_student_moves(common):
+    stage = Pipeline(scale(common)).distil("margin-MSE")
+    before, after = stage.student.model().state_dict(), stage.model().state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert not (stage.folder / "teacher").exists() and len(stage.log()) == 3
+
+
+# --- RD + matching of the last [CLS] states
+
+
+def test_states_are_compared_through_the_projection(common):
+    stage = Pipeline(scale(common)).distil("RD + states")
+    step = step_of(stage)
+    parts = stage.method.parts(step)
+    project = step.models["projection"].weight  # (H teacher, H student)
+    want = 0.0
+    for which in ("queries", "passages"):
+        states = {}
+        for who in ("student", "teacher"):
+            model, tokens = step.models[who], getattr(step.batches[who], which)
+            states[who] = model.states(tokens, (model.layers,))[0][:, 0]  # (P, H)
+        want += ((states["student"] @ project.T - states["teacher"]) ** 2).mean().item()
+    assert parts["states"].item() == pytest.approx(want, rel=1e-5) and want > 0
+    total = parts["response"] + parts["student"] + parts["states"]
+    assert parts["total"].item() == pytest.approx(total.item(), rel=1e-6)
+    parts["total"].backward()
+    assert step.models["projection"].weight.grad.any()
+    assert all(p.grad is None for p in step.models["teacher"].parameters())
+
+
+def test_without_weight_it_is_rd_and_the_projection_is_thrown_away(common):
+    chain = Pipeline(scale(common))
+    alone = replace(chain.distil("RD + states"), method=StateMatching(weight=0.0))
+    want = chain.distil("RD").model().state_dict()
+    got = alone.model().state_dict()
+    assert got.keys() == want.keys() and all(torch.equal(got[name], want[name]) for name in want)
+    assert not list(alone.folder.rglob("*projection*"))
+
+
+def test_a_cross_encoder_has_no_state_of_a_single_text(common):
+    with pytest.raises(ValueError, match="'RD \\+ states' compares .*: a CE has none, it sees"):
+        Pipeline(scale(common), teacher="CE").distil("RD + states")
+    with pytest.raises(ValueError, match="weight is -1.0: it must not be negative"):
+        StateMatching(weight=-1.0)
+
+
+# --- what a stranger adds
+
+
+@dataclass(frozen=True)
+class Half(Method):
+    """Half of RD's loss: a method of a stranger."""
+
+    name = "half RD"
+
+    def parts(self, step: Step) -> dict[str, torch.Tensor]:
+        parts = RD().parts(step)
+        return {"total": parts["total"] / 2}
+
+
+def test_a_new_method_runs_by_its_name(common, monkeypatch):
+    monkeypatch.setitem(methods.METHODS, Half.name, Half)
+    chain = Pipeline(scale(common))
+    half, whole = chain.distil("half RD").log()[0], chain.distil("RD").log()[0]
+    assert half["total"] == pytest.approx(whole["total"] / 2)
+    with pytest.raises(ValueError, match="method 'none' is unknown: use one of .*half RD"):
+        chain.distil("none")
+
+
+class MeanEncoder(DualEncoder):
+    """A DE that compares means of token states: an architecture of a stranger."""
+
+    architecture = "mean"
+
+    def compared(self, states):
+        return states.mean(1, keepdim=True)  # (P, 1, H)
+
+    def encode(self, tokens):
+        return self.compared(self.states(tokens, (self.layers,))[0])[:, 0]  # (P, H)
+
+
+def test_a_new_architecture_teaches_mines_searches_and_re_ranks(common, monkeypatch):
+    monkeypatch.setitem(retrievers.ARCHITECTURES, "mean", MeanEncoder)
+    chain = Pipeline(scale(common), teacher="mean")
+    lead = chain.distil("LEAD")
+    assert isinstance(lead, Distil) and lead.log()[0]["layer"] > 0
+    found = chain.evaluate(chain.teacher, "test")
+    again = chain.evaluate(TeacherAfter(lead.data, lead), "test", rerank=True)
+    assert found.ranking().rows.shape == again.ranking().rows.shape
+    with pytest.raises(ValueError, match="teacher 'X' is unknown: use one of DE, CB, CE, mean"):
+        Pipeline(scale(common), teacher="X")
+
+
+def test_a_teacher_after_needs_a_method_that_trains_it(common):
+    rd = Pipeline(scale(common)).distil("RD")
+    with pytest.raises(ValueError, match="method 'RD' does not train its teacher"):
+        TeacherAfter(rd.data, rd)
+
+
+def test_parts_of_a_loss_are_logged_by_name():
+    scores = torch.tensor([[2.0, 0.0]])
+    loss = losses.student_loss(scores, torch.tensor([0]))
+    assert set(logged(loss)) == {"total", "layer", "response", "teacher", "student"}
