@@ -11,7 +11,7 @@ from leadkit import losses
 from leadkit.experiments import pipeline
 from leadkit.lessons.exercises.answers import judge, say
 from leadkit.results import claims
-from leadkit.retrieval.measures import paired_t_test
+from leadkit.results.statistics import paired_t_test
 
 
 def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> None:

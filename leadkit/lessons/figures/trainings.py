@@ -1,4 +1,7 @@
-"""What lessons 06 to 09 draw, in widgets too: small enough to be drawn again at every move. Each returns an Axes it drew on."""
+"""Trainings: curves, chains of students, chosen assistants.
+
+Small enough to be drawn again at every move of a widget.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,26 +10,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from leadkit.lessons.figures import PALETTE, STUDENT, TEACHER, lines, smooth
-
-
-def _plain_titles(*panels: Axes) -> None:
-    """Titles of panels side by side, at a fixed height: the search for a free one takes a third of the drawing."""
-    for axes in panels:
-        axes.set_title(axes.get_title(), fontsize="medium", y=1.01)
-
-
-def _legend_below(axes: Axes) -> None:
-    """One row under the axis's label: beside nothing that moves."""
-    axes.legend(
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.23),
-        ncols=len(axes.get_legend_handles_labels()[1]),
-        fontsize="small",
-        handletextpad=0.4,
-        columnspacing=1,
-        handlelength=1.6,
-    )
+from leadkit.lessons.figures.plots import (
+    PALETTE,
+    STUDENT,
+    TEACHER,
+    legend_below,
+    lines,
+    plain_titles,
+    smooth,
+)
 
 
 def training(
@@ -69,107 +61,16 @@ def training(
     for axes, (columns, name, y, at) in zip(drawn[0], panels, strict=True):
         if columns:  # there has been a step
             lines(columns, name, "steps done", y, at=at, axes=axes)
-            _legend_below(axes)
+            legend_below(axes)
         axes.set_xlim(0, (steps or len(frame)) + 1)
     if dev:
         drawn[0, -1].set_ylim(
             min(dev.values()) - 2, max(dev.values()) + 2
         )  # a tenth of a point is no event
-    _plain_titles(*drawn[0])
+    plain_titles(*drawn[0])
     figure.suptitle(title)
     figure.subplots_adjust(left=0.17 / len(panels), right=0.98, bottom=0.28, top=0.82, wspace=0.28)
     return drawn[0, 0]
-
-
-VERDICTS = {
-    "holds": (PALETTE[2], "o"),
-    "contradicted": (PALETTE[3], "X"),
-    "undecided": (PALETTE[7], "s"),
-}
-
-
-def verdicts(ledger: pd.DataFrame) -> Axes:
-    """The claims of a `claims.ledger` that were run, one row each: our difference with its interval, the paper's as a diamond."""
-    run = ledger[ledger["difference"].notna()]
-    rows = max(2, len(run))
-    height = 1.6 + 0.3 * rows  # inches
-    axes = plt.subplots(figsize=(11, height))[1]
-    y = pd.Series(range(len(run)), run.index)
-    for verdict, (colour, marker) in VERDICTS.items():
-        found = run[run["verdict"] == verdict]
-        ends = np.maximum(
-            [found["difference"] - found["low"], found["high"] - found["difference"]], 0
-        )  # NaN with one seed: none
-        axes.errorbar(
-            found["difference"],
-            y[found.index],
-            xerr=ends,
-            fmt=marker,
-            color=colour,
-            capsize=3,
-            markersize=8,
-            label=f"{verdict}: {len(found)}",
-        )
-    axes.plot(
-        run["paper"], y, "D", color=TEACHER, fillstyle="none", label="paper (MS MARCO passage)"
-    )
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set(
-        xlabel="points of MRR@10, positive: as claimed",
-        yticks=y,
-        yticklabels=run["claim"],
-        ylim=(rows - 0.5, -0.5),
-        title=f"{len(run)} of {len(ledger)} claims were run",
-    )
-    axes.grid(visible=False, axis="y")
-    _plain_titles(axes)
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=axes.figure.transFigure,
-        ncols=4,
-        fontsize="small",
-    )
-    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.15 / height, top=1 - 0.4 / height)
-    return axes
-
-
-def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """The claims that were run for both ledgers: our differences with their intervals in the one and in the other, in the colours
-    of the first one's verdicts. Dotted: where both say the same. names: of the two ledgers."""
-    axes = plt.subplots(figsize=(7, 6), layout="constrained")[1]
-    both = ledger.merge(other, left_index=True, right_index=True, suffixes=("", " other"))
-    both = both.dropna(subset=["difference", "difference other"])
-    for verdict, (colour, marker) in VERDICTS.items():
-        found = both[both["verdict"] == verdict]
-        across, up = (
-            [
-                np.maximum(found[f"difference{of}"] - found[f"low{of}"], 0),
-                np.maximum(found[f"high{of}"] - found[f"difference{of}"], 0),
-            ]
-            for of in ("", " other")
-        )
-        axes.errorbar(
-            found["difference"],
-            found["difference other"],
-            xerr=across,
-            yerr=up,
-            fmt=marker,
-            color=colour,
-            elinewidth=1,
-            markersize=8,
-            label=f"{names[0]}: {verdict}",
-        )
-    axes.axline((0, 0), slope=1, linestyle=":", color="black")
-    axes.axvline(0, color="black", linewidth=1)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set(
-        xlabel=f"{names[0]}: points of MRR@10",
-        ylabel=f"{names[1]}: points of MRR@10",
-        title=f"{len(both)} claims, twice",
-    )
-    axes.legend(loc="upper left", fontsize="small")
-    return axes
 
 
 def gaps(
@@ -211,7 +112,7 @@ def gaps(
     left.axvspan(now - 1, now, color="grey", alpha=0.2)
     left.set(title="Mean gap; a ring: who teaches this stage", ylabel="gap, nats")
     left.set_ylim(0, 1.15 * left.dataLim.y1)
-    _legend_below(left)
+    legend_below(left)
     ends = [0, 1.05 * max(values.max() for column in table.values() for values in column.values())]
     right.plot(ends, ends, ":", color="black")
     right.set(
@@ -221,7 +122,7 @@ def gaps(
         xlim=ends,
         ylim=ends,
     )
-    _plain_titles(left, right)
+    plain_titles(left, right)
     figure.subplots_adjust(left=0.08, right=0.97, bottom=0.25, top=0.9, wspace=0.25)
     return left
 
@@ -263,6 +164,6 @@ def choices(
         xlabel="distance (line: mean of all steps)",
         xlim=(0, 1.05 * far.max()),
     )
-    _plain_titles(left, right)
+    plain_titles(left, right)
     figure.subplots_adjust(left=0.2, right=0.97, bottom=0.17, top=0.88, wspace=0.06)
     return left

@@ -1,0 +1,41 @@
+"""The figures of the lessons, by what they are about."""
+
+from leadkit.lessons.figures.layers import layer_bars, towers
+from leadkit.lessons.figures.matrices import frame, heat, token_map
+from leadkit.lessons.figures.outcomes import against_cost, agreement, main_table, verdicts
+from leadkit.lessons.figures.plots import (
+    PALETTE,
+    STUDENT,
+    TEACHER,
+    bars,
+    distributions,
+    lines,
+    smooth,
+    style,
+)
+from leadkit.lessons.figures.rankings import rank_lines
+from leadkit.lessons.figures.trainings import choices, gaps, training
+
+__all__ = [
+    "PALETTE",
+    "STUDENT",
+    "TEACHER",
+    "against_cost",
+    "agreement",
+    "bars",
+    "choices",
+    "distributions",
+    "frame",
+    "gaps",
+    "heat",
+    "layer_bars",
+    "lines",
+    "main_table",
+    "rank_lines",
+    "smooth",
+    "style",
+    "token_map",
+    "towers",
+    "training",
+    "verdicts",
+]

@@ -1,0 +1,95 @@
+"""Towers and their layers."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+
+from leadkit.lessons.figures.plots import STUDENT, TEACHER, axes_or_new
+
+
+def towers(
+    student: Sequence[int],
+    teacher: Sequence[int],
+    title: str,
+    student_layers: int = 6,
+    teacher_layers: int = 12,
+    before: Iterable[tuple[int, int]] = (),
+    axes: Axes | None = None,
+) -> Axes:
+    """A selection: both towers, layer 1 at the bottom, the selected layers filled, a line from each to the one that it teaches.
+
+    before: pairs (student's layer, teacher's layer) of earlier selections, as thin lines. ValueError for another number of
+    student layers than of teacher layers, or a layer that a tower does not have.
+    """
+    if len(student) != len(teacher):
+        raise ValueError(
+            f"student is {tuple(student)}, teacher {tuple(teacher)}: the i-th teaches the i-th, give as many of both"
+        )
+    axes = axes_or_new(axes)
+    for name, x, side, depth, drawn, colour in (
+        ("teacher", 0, -15, teacher_layers, teacher, TEACHER),
+        ("student", 1, 15, student_layers, student, STUDENT),
+    ):
+        if wrong := [layer for layer in drawn if not 1 <= layer <= depth]:
+            raise ValueError(
+                f"{name} is {tuple(drawn)}: layer {wrong[0]} is not one of 1 to {depth}"
+            )
+        layers = np.arange(1, depth + 1)
+        face = [colour if layer in drawn else "white" for layer in layers]
+        axes.scatter([x] * depth, layers / depth, s=170, c=face, edgecolors="grey", zorder=2)
+        for layer in layers:
+            axes.annotate(
+                str(layer),
+                (x, layer / depth),
+                (side, 0),
+                textcoords="offset points",
+                ha="center",
+                va="center_baseline",
+                fontsize="small",
+            )
+    for pairs, colour, width in (
+        (before, "lightgrey", 1),
+        (zip(student, teacher, strict=True), "dimgrey", 2),
+    ):
+        ends = [((0, a / teacher_layers), (1, b / student_layers)) for b, a in pairs]
+        axes.add_collection(LineCollection(ends, colors=colour, linewidths=width, zorder=1))
+    axes.set(
+        title=title,
+        xlim=(-0.4, 1.4),
+        ylim=(0, 1.08),
+        xticks=[0, 1],
+        xticklabels=["teacher", "student"],
+        yticks=[],
+    )
+    return axes
+
+
+def layer_bars(
+    values: Sequence[float],
+    title: str,
+    y: str,
+    before: Sequence[float] | None = None,
+    marked: int | None = None,
+    colour: tuple[float, ...] = TEACHER,
+    axes: Axes | None = None,
+) -> Axes:
+    """A value per layer, from layer 1: bars, the one of layer `marked` hatched, a black dash at each value of `before`.
+
+    ValueError for a `before` of another length or a `marked` that is no layer.
+    """
+    if before is not None and len(before) != len(values):
+        raise ValueError(f"before has {len(before)} values: give one per layer, {len(values)}")
+    if marked is not None and not 1 <= marked <= len(values):
+        raise ValueError(f"marked is {marked}: it must be a layer from 1 to {len(values)}")
+    axes = axes_or_new(axes)
+    layers = np.arange(1, len(values) + 1)
+    axes.bar(
+        layers, values, color=colour, hatch=["//" if layer == marked else "" for layer in layers]
+    )
+    if before is not None:
+        axes.hlines(before, layers - 0.4, layers + 0.4, color="black", linewidth=2)
+    axes.set(title=title, xlabel="layer", ylabel=y, xticks=layers)
+    axes.grid(visible=False, axis="x")
+    return axes

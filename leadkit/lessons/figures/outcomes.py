@@ -1,0 +1,164 @@
+"""Results: tables, costs, claims."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+from leadkit.lessons.figures.plots import PALETTE, TEACHER, axes_or_new, bars, plain_titles
+
+
+def main_table(table: pd.DataFrame) -> Axes:
+    """MRR@10 of every row of `recipes.summarise`, with the standard deviation over seeds and the paper's values."""
+    values = table["MRR@10"].to_dict()
+    spread = table["sd"].fillna(0).to_dict()
+    axes = bars(
+        values,
+        "Main table: ours, and the paper's on another collection",
+        "MRR@10, percent",
+        errors={row: (v - spread[row], v + spread[row]) for row, v in values.items()}
+        if any(spread.values())
+        else None,
+        paper=table["paper MRR@10"].dropna().to_dict(),
+    )
+    axes.figure.set_size_inches(9, 5)
+    return axes
+
+
+def against_cost(
+    table: pd.DataFrame, title: str, x: str, y: str = "MRR@10, percent", axes: Axes | None = None
+) -> Axes:
+    """A value with its interval against the cost of training: a labelled point per row of a table with cost, value, low, high.
+
+    The labels stand right of the axes in the order of the values, a thin line from each to its point, so none hides another.
+    ValueError where a column or a number is missing, or an interval leaves its value out.
+    """
+    columns = ["cost", "value", "low", "high"]
+    if missing := [column for column in columns if column not in table]:
+        raise ValueError(
+            f"the table lacks {', '.join(missing)}: it must have the columns {', '.join(columns)}"
+        )
+    for name, row in table[columns].iterrows():
+        if not (np.isfinite(row["cost"]) and row["low"] <= row["value"] <= row["high"]):
+            raise ValueError(
+                f"the row of {name} is {row.to_dict()}: its cost must be a number, its value one from low to high"
+            )
+    axes = axes_or_new(axes)
+    table = table.sort_values("value", kind="stable")
+    heights = (np.arange(len(table)) + 0.5) / len(table)  # of the labels, from 0 to 1 on the axes
+    for (name, row), height, colour in zip(
+        table.iterrows(), heights, sns.color_palette("colorblind", len(table)), strict=True
+    ):
+        cost, value = row["cost"], row["value"]
+        axes.errorbar(
+            cost,
+            value,
+            yerr=[[value - row["low"]], [row["high"] - value]],
+            fmt="o",
+            color=colour,
+            capsize=4,
+        )
+        axes.annotate(
+            str(name),
+            (cost, value),
+            (1.04, height),
+            textcoords="axes fraction",
+            va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)},
+        )
+    axes.set(title=title, xlabel=x, ylabel=y)
+    axes.margins(x=0.08)
+    return axes
+
+
+VERDICTS = {
+    "holds": (PALETTE[2], "o"),
+    "contradicted": (PALETTE[3], "X"),
+    "undecided": (PALETTE[7], "s"),
+}
+
+
+def verdicts(ledger: pd.DataFrame) -> Axes:
+    """The claims of a `claims.ledger` that were run, one row each: our difference with its interval, the paper's as a diamond."""
+    run = ledger[ledger["difference"].notna()]
+    rows = max(2, len(run))
+    height = 1.6 + 0.3 * rows  # inches
+    axes = plt.subplots(figsize=(11, height))[1]
+    y = pd.Series(range(len(run)), run.index)
+    for verdict, (colour, marker) in VERDICTS.items():
+        found = run[run["verdict"] == verdict]
+        ends = np.maximum(
+            [found["difference"] - found["low"], found["high"] - found["difference"]], 0
+        )  # NaN with one seed: none
+        axes.errorbar(
+            found["difference"],
+            y[found.index],
+            xerr=ends,
+            fmt=marker,
+            color=colour,
+            capsize=3,
+            markersize=8,
+            label=f"{verdict}: {len(found)}",
+        )
+    axes.plot(
+        run["paper"], y, "D", color=TEACHER, fillstyle="none", label="paper (MS MARCO passage)"
+    )
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set(
+        xlabel="points of MRR@10, positive: as claimed",
+        yticks=y,
+        yticklabels=run["claim"],
+        ylim=(rows - 0.5, -0.5),
+        title=f"{len(run)} of {len(ledger)} claims were run",
+    )
+    axes.grid(visible=False, axis="y")
+    plain_titles(axes)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=axes.figure.transFigure,
+        ncols=4,
+        fontsize="small",
+    )
+    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.15 / height, top=1 - 0.4 / height)
+    return axes
+
+
+def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> Axes:
+    """The claims that were run for both ledgers: our differences with their intervals in the one and in the other, in the colours
+    of the first one's verdicts. Dotted: where both say the same. names: of the two ledgers."""
+    axes = plt.subplots(figsize=(7, 6), layout="constrained")[1]
+    both = ledger.merge(other, left_index=True, right_index=True, suffixes=("", " other"))
+    both = both.dropna(subset=["difference", "difference other"])
+    for verdict, (colour, marker) in VERDICTS.items():
+        found = both[both["verdict"] == verdict]
+        across, up = (
+            [
+                np.maximum(found[f"difference{of}"] - found[f"low{of}"], 0),
+                np.maximum(found[f"high{of}"] - found[f"difference{of}"], 0),
+            ]
+            for of in ("", " other")
+        )
+        axes.errorbar(
+            found["difference"],
+            found["difference other"],
+            xerr=across,
+            yerr=up,
+            fmt=marker,
+            color=colour,
+            elinewidth=1,
+            markersize=8,
+            label=f"{names[0]}: {verdict}",
+        )
+    axes.axline((0, 0), slope=1, linestyle=":", color="black")
+    axes.axvline(0, color="black", linewidth=1)
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set(
+        xlabel=f"{names[0]}: points of MRR@10",
+        ylabel=f"{names[1]}: points of MRR@10",
+        title=f"{len(both)} claims, twice",
+    )
+    axes.legend(loc="upper left", fontsize="small")
+    return axes

@@ -1,0 +1,139 @@
+"""The shared plots: one style, colour-blind-safe, readable from the last row.
+
+Each returns the Axes it drew on.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+
+PALETTE = sns.color_palette("colorblind")
+TEACHER, STUDENT = PALETTE[1], PALETTE[0]
+
+
+def style() -> None:
+    """Set the style of every figure: call it once, at the top of a notebook."""
+    sns.set_theme(
+        context="notebook",
+        style="whitegrid",
+        palette="colorblind",
+        font_scale=1.1,
+        rc={
+            "figure.figsize": (8, 4),
+            "figure.dpi": 90,
+            "savefig.bbox": "tight",
+            "axes.titleweight": "bold",
+            "axes.titley": 1,
+        },
+    )  # where it is anyway: matplotlib need not look for room at every drawing
+
+
+def axes_or_new(axes: Axes | None) -> Axes:
+    return plt.subplots()[1] if axes is None else axes
+
+
+def plain_titles(*panels: Axes) -> None:
+    """Titles of panels side by side, at a fixed height: the search for a free one takes a third of the drawing."""
+    for axes in panels:
+        axes.set_title(axes.get_title(), fontsize="medium", y=1.01)
+
+
+def legend_below(axes: Axes) -> None:
+    """One row under the axis's label: beside nothing that moves."""
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.23),
+        ncols=len(axes.get_legend_handles_labels()[1]),
+        fontsize="small",
+        handletextpad=0.4,
+        columnspacing=1,
+        handlelength=1.6,
+    )
+
+
+def distributions(
+    rows: Mapping[str, Sequence[float]],
+    title: str,
+    labels: Sequence[str] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """Score distributions over the same candidates, side by side: name -> C probabilities."""
+    axes = axes_or_new(axes)
+    names = labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1)
+    x, width = np.arange(len(names)), 0.8 / len(rows)
+    for i, ((name, values), colour) in enumerate(
+        zip(rows.items(), [STUDENT, TEACHER, *PALETTE[2:]], strict=False)
+    ):
+        axes.bar(x - 0.4 + (i + 0.5) * width, values, width, label=name, color=colour)
+    axes.set_xticks(x, names)
+    axes.legend()
+    axes.set(title=title, xlabel="candidate", ylabel="probability", ylim=(0, 1))
+    return axes
+
+
+def lines(
+    columns: Mapping[str, Sequence[float]],
+    title: str,
+    x: str,
+    y: str,
+    at: Sequence[float] | None = None,
+    log: bool = False,
+    axes: Axes | None = None,
+) -> Axes:
+    """Curves over the same x (1, 2, ... by default), told apart by colour, dash and marker."""
+    axes = axes_or_new(axes)
+    for (name, values), dash, marker in zip(
+        columns.items(), ["-", "--", "-.", ":"] * 4, "os^Dvx*P" * 2, strict=False
+    ):
+        axes.plot(
+            at if at is not None else np.arange(1, len(values) + 1),
+            values,
+            dash,
+            marker=marker if len(values) <= 30 else None,
+            label=name,
+        )
+    axes.set(title=title, xlabel=x, ylabel=y, yscale="log" if log else "linear")
+    axes.legend()
+    return axes
+
+
+def bars(
+    values: Mapping[str, float],
+    title: str,
+    x: str,
+    errors: Mapping[str, tuple[float, float]] | None = None,
+    paper: Mapping[str, float] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """One horizontal bar per row, first on top; `errors` are (low, high) ends of intervals, `paper` marks the paper's value."""
+    axes = axes_or_new(axes)
+    names, y = list(values), np.arange(len(values))
+    ends = errors and [
+        [values[n] - errors[n][0] for n in names],
+        [errors[n][1] - values[n] for n in names],
+    ]
+    axes.barh(y, [values[n] for n in names], xerr=ends, color=STUDENT, capsize=4)
+    if paper:
+        known = [i for i, n in enumerate(names) if n in paper]
+        axes.plot(
+            [paper[names[i]] for i in known],
+            known,
+            "D",
+            color=TEACHER,
+            label="paper (MS MARCO passage)",
+        )
+        axes.legend(
+            loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.8
+        )  # under the label, whatever the height
+    axes.set(title=title, xlabel=x, yticks=y, yticklabels=names)
+    axes.invert_yaxis()
+    return axes
+
+
+def smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
+    """Running mean over up to `window` past values, as long as the input."""
+    return pd.Series(values, dtype=float).rolling(window, min_periods=1).mean().to_numpy()
