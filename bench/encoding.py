@@ -17,7 +17,7 @@ from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from leadkit.data.sampling import tokenise
 from leadkit.config import scale
 from leadkit.models.encoders import MODELS, load_tokenizer
-from leadkit.export import export
+from leadkit.export import save_student
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.models.retrievers import build
 from leadkit.retrieval.dense import encode
@@ -54,7 +54,7 @@ def main() -> dict:
         MODELS / CHOSEN.student_encoder, dtype=torch.float32, add_pooling_layer=False
     )
     with tempfile.TemporaryDirectory() as folder:
-        export(model, CHOSEN.data, "", Path(folder) / "exported")
+        save_student(model, CHOSEN.data, "", Path(folder) / "exported")
         peer = SentenceTransformer(f"{folder}/exported", device="cpu")
 
         def leadkit() -> np.ndarray:

@@ -211,7 +211,7 @@ def distil(
     chosen = replace(chosen, data=replace(chosen.data, collection=collection))
     if k is not None:
         chosen = replace(chosen, lead=replace(chosen.lead, k=k))
-    rows = export.distil(chosen, out, architecture, method, split, seed)
+    rows = export.distil_and_export(chosen, out, architecture, method, split, seed)
     for row, evaluation in rows.items():
         measures = evaluation.record()["measures"]
         print(f"{row:15}", *(f"{name} {v:.4f}" for name, v in measures.items()), sep="  ")
@@ -284,7 +284,7 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(128 + (received or [signal.SIGINT])[0])
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ImportError, ValueError, OSError, ArithmeticError) as error:
         sys.exit(f"leadkit: {' '.join(str(error).split())}")
 
 

@@ -1,24 +1,29 @@
-"""Bring your own: what a distillation leaves in a folder, loaded by the real sentence-transformers."""
+"""What a distillation leaves in a folder, loaded by the real sentence-transformers."""
 
+import importlib
 import json
 import logging
+import os
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
 from test_encoders import encoder
 from toys import isolate, scale
 
-from leadkit import export, files
-from leadkit.data.sampling import Batch, tokenise
-from leadkit.experiments import store
-from leadkit.experiments.store import collection
+from leadkit import export, files, paths
+from leadkit.data.tokens import tokenise
+from leadkit.experiments.texts import collection
 from leadkit.models import retrievers
-from leadkit.models.encoders import load_tokenizer
-from leadkit.models.retrievers import Tower, build
+from leadkit.models.batch import Batch
+from leadkit.models.retrievers import build
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
 from leadkit.retrieval.measures import MEASURES
 
 LONG = "list of the sequence order and the number of items in a file with a name and an index"
@@ -27,22 +32,21 @@ LONG = "list of the sequence order and the number of items in a file with a name
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders")
-    return {kind: encoder(folder / kind, kind, 2) for kind in ("bert", "distilbert", "roberta")} | {
-        "teacher": encoder(folder / "deep", "bert", 12, 16)
-    }
+    students = {kind: encoder(folder / kind, kind, 2) for kind in ("bert", "distilbert", "roberta")}
+    return students | {"teacher": encoder(folder / "deep", "bert", 12, 16)}
 
 
 def own_scores(student, queries, passages, data, cache):
-    """(B, N): leadkit's final scores."""
+    """(B, N): leadkit's final scores. At least one text of each kind is cut."""
     tokenizer = load_tokenizer(student.tower.encoder)
     q = tokenise(dict(enumerate(queries)), tokenizer, data.query_tokens, cache)
     p = tokenise(dict(enumerate(passages)), tokenizer, data.passage_tokens, cache)
-    assert (
-        max(q.lengths) == data.query_tokens < max(p.lengths) == data.passage_tokens
-    )  # both are cut somewhere
+    assert max(q.lengths) == data.query_tokens < max(p.lengths) == data.passage_tokens
     positive = torch.zeros(len(q), dtype=torch.long)
+    batch = Batch(q.rows(np.arange(len(q))), p.rows(np.arange(len(p))), positive)
     with torch.no_grad():
-        return student(Batch(q.rows(np.arange(len(q))), p.rows(np.arange(len(p))), positive))[1]
+        _, final = student(batch)
+    return final
 
 
 # --- the student
@@ -56,7 +60,7 @@ def test_student_scores_the_same_in_sentence_transformers(
 ):
     toy = scale(common, teacher_encoder=encoders["teacher"], student_encoder=encoders[student])
     out = tmp_path / "new" / "student"
-    rows = export.distil(toy, out, architecture)
+    rows = export.distil_and_export(toy, out, architecture)
     texts, own = collection(common), rows["this model"].retriever.model()
     queries, passages = [*texts.split("test").values(), LONG], [*texts.passages.values(), LONG]
     want = own_scores(own, queries, passages, toy.data, tmp_path) / own.tower.scale
@@ -66,37 +70,29 @@ def test_student_scores_the_same_in_sentence_transformers(
     assert caplog.records == []  # no weight is missing, none is left over
     got = model.similarity(model.encode_query(queries), model.encode_document(passages))
     torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
-    assert (
-        want.std() > 1e-2
-        and model.similarity_fn_name == "dot"
-        and model.max_seq_length == toy.data.passage_tokens
-    )
+    assert want.std() > 1e-2 and model.similarity_fn_name == "dot"
+    assert model.max_seq_length == toy.data.passage_tokens
     # What the record measured is this model's ranking.
     best = got[:-1, :-1].sort(descending=True).values[:, : toy.depth]
     np.testing.assert_allclose(rows["this model"].ranking().scores, best, rtol=1e-4, atol=1e-5)
     # The folder is a leadkit retriever, and an encoder, as well.
-    torch.testing.assert_close(
-        own_scores(retrievers.load(out), queries, passages, toy.data, tmp_path) / own.tower.scale,
-        want,
-    )
-    assert torch.equal(
-        build(Tower("CB", str(out))).encoder.state_dict()["embeddings.word_embeddings.weight"],
-        own.encoder.state_dict()["embeddings.word_embeddings.weight"],
-    )
-    assert {path.suffix for path in out.rglob("*") if path.is_file()} == {
-        ".json",
-        ".safetensors",
-        ".md",
-    }
+    again = own_scores(retrievers.load(out), queries, passages, toy.data, tmp_path)
+    torch.testing.assert_close(again / own.tower.scale, want)
+    encoder = build(Tower("CB", str(out))).encoder
+    for name, weights in own.encoder.state_dict().items():
+        assert torch.equal(encoder.state_dict()[name], weights), name
+    suffixes = {path.suffix for path in out.rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors", ".md"}  # nothing is pickled
 
 
 @pytest.mark.parametrize("method", ["student", "RD", "FD"])
 def test_other_methods(method, common, tmp_path):
-    rows = export.distil(scale(common), tmp_path / "out", method=method, split="dev", seed=1)
+    out = tmp_path / "out"
+    rows = export.distil_and_export(scale(common), out, method=method, split="dev", seed=1)
     stage = rows["this model"].retriever
-    assert (stage.method, stage.seed, rows["this model"].split) == (method, 1, "dev")
-    assert f"| distillation: {method} |" in (tmp_path / "out" / "README.md").read_text()
-    assert SentenceTransformer(str(tmp_path / "out")).encode("file").shape == (32,)
+    assert (stage.method.name, stage.seed, rows["this model"].split) == (method, 1, "dev")
+    assert f"| distillation: {method} |" in (out / "README.md").read_text()
+    assert SentenceTransformer(str(out)).encode("file").shape == (32,)
 
 
 # --- the card
@@ -109,13 +105,12 @@ def test_card_says_what_was_done(encoders, common, tmp_path):
         student_encoder=encoders["roberta"],
         dropout=0.1,
     )
-    rows = export.distil(toy, tmp_path / "my-student", "CB")
+    rows = export.distil_and_export(toy, tmp_path / "my-student", "CB")
     card, texts = (tmp_path / "my-student" / "README.md").read_text(), collection(common)
-    assert (
-        card.startswith("---\nlibrary_name: sentence-transformers\n") and "\n# my-student\n" in card
-    )
+    assert "\n# my-student\n" in card
     for said in (
-        f"toy, fingerprint {texts.fingerprint}: 48 passages, 24 queries to train on, 6 to measure with\n(split test)",
+        f"toy, fingerprint {texts.fingerprint}: 48 passages,\n24 queries to train on, 6 to measure "
+        "with (split test)",
         "cut at 8 tokens",
         "cut at 16 tokens",
         "over 0.1",
@@ -123,7 +118,7 @@ def test_card_says_what_was_done(encoders, common, tmp_path):
         "| warm-up: mines hard negatives | 12DE of deep | 3 | 0.001 |",
         "| warm-up: teacher | 12CB of deep | 3 | 0.001 |",
         "| distillation: LEAD | 12CB of deep -> 2DE of roberta | 3 | 0.001 |",
-        f"`{toy.lead}`",
+        f"LEAD: `{rows['this model'].retriever.method}`",
         f"|  | {' | '.join(MEASURES)} |",
         f"torch {torch.__version__}",
     ):
@@ -132,14 +127,18 @@ def test_card_says_what_was_done(encoders, common, tmp_path):
         values = " | ".join(f"{value:.4f}" for value in evaluation.record()["measures"].values())
         assert f"| {row} | {values} |" in card
     assert "bfloat16" not in card and str(tmp_path.parent) not in card and "beir:" not in card
-    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1].replace(
-        '"my-student"', repr(str(tmp_path / "my-student"))
-    )
+    assert ModelCard(card).data.to_dict() == {  # no licence, which is the user's to choose
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["sentence-transformers", "feature-extraction", "dense-retrieval"],
+    }
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)[1]
+    code = code.replace('"my-student"', repr(str(tmp_path / "my-student")))
     exec(compile(code, "card", "exec"), {})  # what the card shows runs
 
 
 def test_card_of_a_student_that_was_measured_in_bfloat16(common, tmp_path):
-    export.distil(scale(common, bf16=True), tmp_path / "out")
+    export.distil_and_export(scale(common, bf16=True), tmp_path / "out")
     assert "Measured with the encoder in bfloat16" in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -148,20 +147,19 @@ def test_card_of_a_student_that_was_measured_in_bfloat16(common, tmp_path):
 
 def test_folder_appears_whole_or_not_at_all(common, tmp_path, monkeypatch):
     data, student = scale(common).data, build(Tower("DE", "random:2x32"))
-    real = files.write_json
+    real = SentenceTransformer.save_pretrained
 
-    def full(path, value):
-        if path.name == "config_sentence_transformers.json":
-            raise OSError(28, "No space left on device")
-        real(path, value)
+    def full(model, path, **arguments):
+        real(model, path, **arguments)
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(export, "write_json", full)
+    monkeypatch.setattr(SentenceTransformer, "save_pretrained", full)
     with pytest.raises(OSError, match="out could not be written .No space left"):
-        export.export(student, data, "card", tmp_path / "out")
+        export.save_student(student, data, "card", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     (tmp_path / "out").mkdir()  # an empty folder will do
-    export.export(student, data, "card", tmp_path / "out")
+    export.save_student(student, data, "card", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "modules.json").read_text())[1]["path"] == "1_Pooling"
 
 
@@ -169,22 +167,26 @@ def test_folder_appears_whole_or_not_at_all(common, tmp_path, monkeypatch):
     "tower", [Tower("CB", "random:2x32"), Tower("DE", "random:2x32", linear=8)]
 )
 def test_student_that_is_not_one_vector_of_its_encoder(tower, common, tmp_path):
-    with pytest.raises(
-        ValueError,
-        match=f"student is a {tower.architecture} with linear layer {tower.linear}: only a DE without",
-    ):
-        export.export(build(tower), scale(common).data, "card", tmp_path / "out")
+    said = f"student is a {tower.architecture} with linear layer {tower.linear}: only a DE without"
+    with pytest.raises(ValueError, match=said):
+        export.save_student(build(tower), scale(common).data, "card", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("file", ["out", "out/notes"])
 def test_folder_that_holds_something_is_refused_before_any_work(file, name, tmp_path):
     files.write(tmp_path / file, lambda path: path.write_text("mine"))
-    with pytest.raises(
-        FileExistsError, match=r"out '.*out' exists and is not empty: name a new folder"
-    ):
-        export.distil(scale(name), tmp_path / "out")
-    assert not store.RUNS.exists()
+    said = r"out '.*out' exists and is not empty: name a new folder"
+    with pytest.raises(FileExistsError, match=said):
+        export.distil_and_export(scale(name), tmp_path / "out")
+    assert not paths.RUNS.exists()
+
+
+def test_folder_whose_path_is_not_unicode_is_refused_before_any_work(name, tmp_path):
+    out = tmp_path / os.fsdecode(b"out\xe9")
+    with pytest.raises(ValueError, match=r"out '.*out\\udce9' is not Unicode"):
+        export.distil_and_export(scale(name), out)
+    assert not paths.RUNS.exists() and not out.exists()
 
 
 @pytest.mark.parametrize(
@@ -201,16 +203,22 @@ def test_folder_that_holds_something_is_refused_before_any_work(file, name, tmp_
 def test_data_that_cannot_do_is_told_before_any_work(change, message, name, tmp_path):
     toy = scale(name)
     with pytest.raises((ValueError, OSError), match=re.escape(message)):
-        export.distil(replace(toy, data=replace(toy.data, **change)), tmp_path / "out")
-    assert not store.RUNS.exists() and not (tmp_path / "out").exists()
+        changed = replace(toy, data=replace(toy.data, **change))
+        export.distil_and_export(changed, tmp_path / "out")
+    assert not paths.RUNS.exists() and not (tmp_path / "out").exists()
 
 
 def test_collection_without_training_queries(monkeypatch, tmp_path, name):
     isolate(monkeypatch, tmp_path)
     (tmp_path / "toy" / "qrels" / "train.tsv").rename(tmp_path / "toy" / "qrels" / "other.tsv")
-    with pytest.raises(
-        ValueError,
-        match=r"split 'train' is not in collection .*: choose one of \['dev', 'other', 'test'\]",
-    ):
-        export.distil(scale(name), tmp_path / "out")
-    assert not store.RUNS.exists()
+    said = r"split 'train' is not in collection .*: choose one of \['dev', 'other', 'test'\]"
+    with pytest.raises(ValueError, match=said):
+        export.distil_and_export(scale(name), tmp_path / "out")
+    assert not paths.RUNS.exists()
+
+
+def test_without_sentence_transformers_the_import_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.delitem(sys.modules, "leadkit.export")
+    with pytest.raises(ImportError, match=r'-m pip install -e "\.\[export\]" -c constraints.txt'):
+        importlib.import_module("leadkit.export")

@@ -35,7 +35,7 @@ from test_irds import collection, home, register  # noqa: F401 (fixtures)
 from toys import data, isolate, scale, toy, write_beir
 from transformers import BertModel
 
-from leadkit import export, paths
+from leadkit import cards, export, paths
 from leadkit.data import beir, irds
 from leadkit.data.collections import load
 from leadkit.data.passages import Passages, write_passages
@@ -757,7 +757,7 @@ def test_a_name_in_a_card_is_a_text(name):
     shown = (
         MarkdownIt("commonmark")
         .enable("table")
-        .render(f"# {export._text(name)}\n\nCollection {export._text(name)}\n")
+        .render(f"# {cards.escaped(name)}\n\nCollection {cards.escaped(name)}\n")
     )
     said = (
         html.escape("".join(c if c.isprintable() else "\ufffd" for c in name))
@@ -774,7 +774,7 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
     small = scale(toy(tmp_path / evil), teacher_encoder=made, student_encoder=made)
     (tmp_path / evil / "qrels" / "test.tsv").rename(tmp_path / evil / "qrels" / "a|b<img>.tsv")
     texts.collection.cache_clear()
-    export.distil(small, tmp_path / f"out{evil}", method="student", split="a|b<img>")
+    export.distil_and_export(small, tmp_path / f"out{evil}", method="student", split="a|b<img>")
     card = (tmp_path / f"out{evil}" / "README.md").read_text(encoding="utf-8")
     _, front, body = card.split("---\n", 2)
     assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
@@ -812,7 +812,7 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
 
 def test_a_card_of_a_folder_whose_name_is_no_unicode(tmp_path):
     student = build(store.Tower("DE", "random:1x16"))
-    export.export(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
+    export.save_student(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# ?"
 
 
@@ -1097,7 +1097,7 @@ def test_fuzz_configurations_are_read_or_refused(whole, place, file, fields):
 
 @given(st.text(max_size=20), st.sampled_from(NAMES))
 def test_fuzz_names_are_texts_in_markdown(name, evil):
-    first, second = export._text(name + evil + name), export._text(name + evil)
+    first, second = cards.escaped(name + evil + name), cards.escaped(name + evil)
     shown = (
         MarkdownIt("commonmark")
         .enable("table")

@@ -1,0 +1,158 @@
+"""Model cards: use, data, recipe, measures and versions of a distillation."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from leadkit.experiments.distillation import Distil, WarmUp
+from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.texts import collection
+from leadkit.models.tower import Tower, depth
+
+CARD = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+A dual encoder for retrieval: the vector of a text is its [CLS] state, vectors are compared by
+their dot product.
+Distilled with leadkit, a reproduction of [LEAD](https://doi.org/10.1145/3616855.3635774).
+
+## Use
+
+```python
+from sentence_transformers import SentenceTransformer  # 6.2 or newer
+
+model = SentenceTransformer({{ quoted_name }})
+queries = model.encode_query(["a question"])  # cut at {{ query_tokens }} tokens, as in training
+passages = model.encode_document(["a passage", "another"])  # cut at {{ passage_tokens }} tokens
+print(model.similarity(queries, passages))  # dot products: the training's scores over {{ scale }}
+```
+
+`model.encode` does not know which is which and cuts at {{ longest }} tokens.
+A passage is its title, a space and its text.
+
+## Data
+
+Collection {{ source }}, fingerprint {{ fingerprint }}: {{ passages }} passages,
+{{ train }} queries to train on, {{ judged }} to measure with (split {{ split }}).
+
+## Recipe
+
+{{ recipe }}
+
+{{ method }}: {{ settings }}.
+A batch has {{ batch }} queries with {{ passages_per_query }} passages each, one of them relevant;
+{{ negatives }} hard negatives are mined per query. Dropout {{ dropout }}, seed {{ seed }}.
+
+## Measures
+
+{{ measures }}
+
+Means over the {{ judged }} queries of split {{ split }}; all {{ passages }} passages are searched.
+One seed.
+{{ precision }}
+## Versions
+
+{{ versions }}; {{ device }}.
+"""
+BFLOAT16 = (
+    "Measured with the encoder in bfloat16; sentence-transformers computes in float32 and may "
+    "differ a little.\n"
+)
+
+
+def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, Evaluate]) -> str:
+    """The card of a distillation: use, data, recipe, measures and versions.
+
+    evaluations: row of the table of measures -> evaluation; one row is "this model".
+
+    A folder is named by its last part alone: a card may be published. No licence is stated: it is
+    the user's to choose.
+    """
+    data = stage.data
+    texts = collection(data.collection)
+    records = {row: evaluation.record() for row, evaluation in evaluations.items()}
+    record = records["this model"]
+    split = record["split"]
+    measures = [
+        (row, *(f"{value:.4f}" for value in each["measures"].values()))
+        for row, each in records.items()
+    ]
+    versions = [f"{package} {version}" for package, version in record["versions"].items()]
+    metadata = ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=["sentence-transformers", "feature-extraction", "dense-retrieval"],
+    )
+    card = ModelCard.from_template(
+        metadata,
+        template_str=CARD,
+        title=escaped(name),
+        quoted_name=json.dumps(name, ensure_ascii=False),
+        query_tokens=data.query_tokens,
+        passage_tokens=data.passage_tokens,
+        longest=max(data.query_tokens, data.passage_tokens),
+        scale=f"{stage.tower.scale:g}",
+        source=escaped(Path(texts.name).name),
+        fingerprint=texts.fingerprint,
+        passages=f"{len(texts.passages):,}",
+        train=f"{len(texts.split('train')):,}",
+        judged=f"{len(texts.split(split)):,}",
+        split=escaped(split),
+        recipe=_recipe(stage, miner),
+        method=stage.method.name,
+        settings=f"`{stage.method}`" if stage.method.needs_teacher else "no teacher",
+        batch=data.batch,
+        passages_per_query=data.passages,
+        negatives=data.negatives,
+        dropout=f"{stage.tower.dropout:g}",
+        seed=stage.seed,
+        measures=_table(["", *record["measures"]], measures),
+        precision=BFLOAT16 if stage.tower.bf16 else "",
+        versions=", ".join(versions),
+        device=record["device"],
+    )
+    return str(card)
+
+
+def _recipe(stage: Distil, miner: WarmUp) -> str:
+    """The table of the trainings that lead to a student, its own the last."""
+    trained = {
+        "warm-up: mines hard negatives": miner,
+        "warm-up: teacher": stage.teacher,
+        "warm-up: student": stage.student,
+    }
+    rows = []
+    for role, warm_up in trained.items():
+        if isinstance(warm_up, WarmUp):
+            rows.append((role, _model(warm_up.tower), warm_up.schedule))
+    pair = [_model(each.tower) for each in (stage.teacher, stage) if each]
+    rows.append((f"distillation: {stage.method.name}", " -> ".join(pair), stage.schedule))
+    lines = [
+        (role, model, f"{schedule.steps:,}", f"{schedule.learning_rate:g}")
+        for role, model, schedule in rows
+    ]
+    return _table(["stage", "model", "steps", "learning rate"], lines)
+
+
+def _model(tower: Tower) -> str:
+    """E.g. "12CB of bert-base-uncased"."""
+    path = Path(tower.encoder)
+    name = path.name if path.is_dir() else tower.encoder
+    return f"{depth(tower)}{tower.architecture} of {escaped(name)}"
+
+
+def escaped(name: str) -> str:
+    """A name as Markdown that shows it and does nothing else: no link, no tag, no other line."""
+    printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", printable)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
