@@ -8,7 +8,7 @@ import torch
 
 from leadkit import losses
 from leadkit.config import scale
-from leadkit.experiments.prod import PROD, Progression, Terms
+from leadkit.experiments.prod import PROD, Progression, Progressive
 from leadkit.experiments.store import Trained
 from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
 
@@ -19,7 +19,7 @@ def stops_at(answer: Sequence[float] | None) -> None:
         torch.tensor([[4.0, 1, 0], [3, 2, 0]]),
         torch.tensor([[1.0, 2, 0], [2, 1, 0]]),
     )  # (B, C), section 5
-    way, terms = torch.linspace(0, 2, 2001).double(), Terms()
+    way, terms = torch.linspace(0, 2, 2001).double(), Progressive()
     points = before + way[:, None, None] * (t - before)  # (W, B, C)
 
     def lowest(weight: float, of_hard: float = terms.hard) -> float:
@@ -66,7 +66,7 @@ def stops_at(answer: Sequence[float] | None) -> None:
 @cache
 def _trainings(keep: float) -> dict[str, Trained]:
     """Whatever is trained for PROD's chain, by name."""
-    chain = PROD(scale("smoke"), progression=Progression(terms=Terms(keep=keep)))
+    chain = PROD(scale("smoke"), progression=Progression(method=Progressive(keep=keep)))
     teachers = {
         f"{name} teacher": stage.teacher
         for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)
