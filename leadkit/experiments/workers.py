@@ -58,7 +58,7 @@ def _work(stage: Stage, runs: Path, threads: int) -> None:
     paths.RUNS = runs
     if threads:
         torch.set_num_threads(threads)
-    sys.stdout = sys.stderr = open(log_of(stage), "w", buffering=1)
+    sys.stdout = sys.stderr = log_of(stage).open("w", buffering=1)  # until the process ends
     os.dup2(sys.stdout.fileno(), 1)  # what libraries print
     os.dup2(sys.stdout.fileno(), 2)
     try:
