@@ -56,6 +56,7 @@ def table(
     from leadkit import config, processes
     from leadkit.experiments.pipeline import Pipeline
     from leadkit.experiments.rows import ROWS, experiment
+    from leadkit.experiments.store import tell_first_edition
     from leadkit.experiments.texts import collection
     from leadkit.results import records, tables
     from leadkit.training.loop import Operation
@@ -67,6 +68,8 @@ def table(
         raise ValueError(f"row {only!r} is unknown: use one of {', '.join(ROWS)}")
     pipelines = [Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
     collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists
+    if processes.main():
+        tell_first_edition()
     rows = (only,) if only else ROWS
     evaluations = {each.seed: each.rows(split) for each in pipelines}
     for every in evaluations.values():

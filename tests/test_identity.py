@@ -8,7 +8,7 @@ from toys import data, save_each_step, scale
 from leadkit import paths
 from leadkit.experiments import identity
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.experiments.store import Stage, first_edition
+from leadkit.experiments.store import Stage, first_edition, tell_first_edition
 from leadkit.files import write_json
 from leadkit.training.loop import Operation
 
@@ -106,11 +106,14 @@ def test_an_interrupted_training_of_another_interval_goes_on(name, monkeypatch):
     assert len(calls) == 3 + 1  # the third step again, and no other
 
 
-def test_stages_of_the_first_edition_are_recognised_and_kept(name):
+def test_stages_of_the_first_edition_are_recognised_and_kept(name, capsys):
     stage = Pipeline(scale(name)).miner
     stage.done()
     old = paths.RUNS / "warm-up-0123456789ab"
     write_json(old / "stage.json", {"stage": {"kind": "warm-up"}, "seconds": 1, "files": {}})
     (paths.RUNS / "warm-up-damaged").mkdir()
     (paths.RUNS / "warm-up-damaged" / "stage.json").write_text("{")
-    assert first_edition() == [old] and (old / "stage.json").exists()
+    assert first_edition() == [old]
+    tell_first_edition()
+    assert "1 stages of the first edition, warm-up-0123456789ab" in capsys.readouterr().err
+    assert (old / "stage.json").exists()

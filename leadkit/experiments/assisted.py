@@ -59,8 +59,8 @@ class Assisted(Method):
                 raise ValueError(f"{name} is {weight}: a weight must not be negative")
         if not isinstance(self.taught, RD | LEAD):
             raise ValueError(
-                f"method {self.taught.name!r} has no assistants: use RD, or LEAD for layer features "
-                "as well"
+                f"method {self.taught.name!r} has no assistants: use RD, or LEAD for layer "
+                "features as well"
             )
         if isinstance(self.taught, LEAD):
             self._check_layers(self.taught)

@@ -7,6 +7,7 @@ whose files are not what was written is run anew.
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -195,3 +196,14 @@ def first_edition() -> list[Path]:
         if edition is None:
             old.append(seal.parent)
     return old
+
+
+def tell_first_edition() -> None:
+    """Say once what runs/ still holds of the first edition. Nothing of it is deleted."""
+    old = first_edition()
+    if old:
+        print(
+            f"{paths.RUNS} holds {len(old)} stages of the first edition, {old[0].name} for one: "
+            "they are not used; keep them, or remove these folders by hand",
+            file=sys.stderr,
+        )

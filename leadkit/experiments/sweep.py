@@ -17,7 +17,7 @@ from leadkit.config import Scale
 from leadkit.experiments import mta4dpr, prod, tables, workers
 from leadkit.experiments.estimates import Estimates, chains, missing, time_left
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.store import Stage
+from leadkit.experiments.store import Stage, tell_first_edition
 from leadkit.experiments.texts import collection
 from leadkit.hardware import DEVICE
 
@@ -156,6 +156,7 @@ def finish(label: str, every: Experiments, jobs: int) -> set[str]:
     if not todo:
         print(f"{label}: everything is finished", flush=True)
         return set()
+    tell_first_edition()
     estimates = Estimates()
     kinds = Counter(stage.kind for stage in todo)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
