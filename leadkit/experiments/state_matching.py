@@ -10,9 +10,19 @@ from torch.nn.functional import mse_loss
 from leadkit import losses
 from leadkit.config import Lead
 from leadkit.experiments.method import Method, Step
-from leadkit.models.retriever import Retriever
+from leadkit.models.batch import Batch
+from leadkit.models.retriever import Retriever, TwoTowers
 from leadkit.models.retrievers import architecture
 from leadkit.models.tower import Tower
+
+
+def states_and_scores(model: TwoTowers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Final [CLS] states of the queries (B, H) and passages (B * n, H), final scores (B, C)."""
+    last = (model.layers,)
+    queries = model.token_states(batch.queries, last)
+    passages = model.token_states(batch.passages, last)
+    final = model.score_states(queries, passages, batch)[0]  # (B, C)
+    return queries[0][:, 0], passages[0][:, 0], final
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,10 @@ class StateMatching(Method):
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         with torch.no_grad():
-            *teacher_cls, teacher_final = step.models["teacher"].answer(step.batches["teacher"])
-        *student_cls, student_final = step.models["student"].answer(batch)
+            *teacher_cls, teacher_final = states_and_scores(
+                step.models["teacher"], step.batches["teacher"]
+            )
+        *student_cls, student_final = states_and_scores(step.models["student"], batch)
         rd = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
         project = step.models["projection"]
         pairs = zip(student_cls, teacher_cls, strict=True)

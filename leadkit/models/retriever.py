@@ -170,7 +170,8 @@ class TwoTowers(Retriever):
         kept = states.to(self.kept_as)
         return [state[:length].clone() for state, length in zip(kept, lengths, strict=True)]
 
-    def _scores(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
+    def score_states(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
+        """(K, B, C): scores of K layers' token states (B, X, H) and (B * n, Y, H)."""
         queries = [self.compared(states) for states in queries]
         passages = [self.compared(states) for states in passages]
         p_mask = batch.passages.mask
@@ -182,18 +183,10 @@ class TwoTowers(Retriever):
         every = torch.stack([self.compare(q, p, q_mask, p_mask) for q, p in pairs])  # (K, B, N)
         return batch.candidates(every * self.tower.scale)  # (K, B, C)
 
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Final [CLS] states of the queries (B, H) and passages (B * n, H), final scores (B, C)."""
-        last = (self.layers,)
-        queries = self.token_states(batch.queries, last)
-        passages = self.token_states(batch.passages, last)
-        final = self._scores(queries, passages, batch)[0]  # (B, C)
-        return queries[0][:, 0], passages[0][:, 0], final
-
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
         queries = self.token_states(batch.queries, layers)
         passages = self.token_states(batch.passages, layers)
-        return self._scores(queries, passages, batch)
+        return self.score_states(queries, passages, batch)
 
     def interactions(self, batch: Batch, layers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         wanted = (*layers, self.layers)
@@ -210,5 +203,5 @@ class TwoTowers(Retriever):
         for b, rows in enumerate(torch.arange(len(p_mask)).split(n)):
             one = slice(b, b + 1)
             maps.append(scores.attention_maps(q[:, one], p[:, rows], q_mask[one], p_mask[rows]))
-        final = self._scores(queries[-1:], passages[-1:], batch)[0]  # (B, C)
+        final = self.score_states(queries[-1:], passages[-1:], batch)[0]  # (B, C)
         return torch.cat(maps, 1), final  # (K, B, n, X, Y), (B, C)
