@@ -1,19 +1,24 @@
-"""Several processes at one training (torchrun, through accelerate): each takes its share of every batch and of every collection.
+"""Several processes share the work (torchrun, through accelerate). W is their number.
 
-All run the same program, so every function here that exchanges something must be reached by all of them, in the same order. One
-process alone, the usual case, exchanges nothing. Only the main process, number 0, writes files (`leadkit.files`).
+Each takes its part of the queries of a batch and of the texts of a collection. All run the same
+program, and all must call the functions that exchange something here, in the same order. A single
+process, the usual case, exchanges nothing. Only the main process, number 0, writes files
+(`leadkit.files`).
 """
 
 from contextlib import AbstractContextManager
 from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
-from accelerate.utils import gather as _gather
-from accelerate.utils import reduce as _reduce
+from accelerate.utils import gather as gather_tensor
+from accelerate.utils import reduce as reduce_tensor
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 @cache
@@ -22,37 +27,40 @@ def _state() -> PartialState:
 
 
 def count() -> int:
-    """How many processes there are."""
+    """The number of processes, W."""
     return _state().num_processes
 
 
 def number() -> int:
-    """Which one this is, from 0."""
+    """The number of this process, from 0 to W - 1."""
     return _state().process_index
 
 
 def device() -> torch.device:
-    """What this process computes on."""
+    """The device on which this process computes."""
     return _state().device if torch.cuda.is_available() else torch.device("cpu")
 
 
 def main() -> bool:
-    """Whether this is the process that writes."""
+    """Whether this is the main process, the one that writes files."""
     return number() == 0
 
 
 def main_first() -> AbstractContextManager[None]:
-    """A block that the main process runs before the others do: what it writes is there for them."""
+    """A block that the main process runs before the others, so that they find what it wrote."""
     return _state().main_process_first()
 
 
 def wait() -> None:
-    """Wait until all are here."""
+    """Wait until all processes have come here."""
     _state().wait_for_everyone()
 
 
 def share(whole: int, name: str) -> slice:
-    """This process's part of `whole` rows. ValueError where they cannot be shared equally."""
+    """The rows of this process, out of `whole` rows. ValueError if W does not divide them.
+
+    name: the field that holds `whole`, for the message.
+    """
     if whole % count():
         raise ValueError(
             f"{name} {whole} cannot be shared by {count()} processes: use a multiple of {count()}"
@@ -62,52 +70,58 @@ def share(whole: int, name: str) -> slice:
 
 
 class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, own: Tensor) -> Tensor:
-        ctx.rows = slice(number() * len(own), (number() + 1) * len(own))
-        return _gather(own.contiguous())
+    # torch.distributed.nn.functional.all_gather does the same, but torch 2.13 deprecates it.
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return _reduce(grad.contiguous(), "sum")[
-            ctx.rows
-        ]  # every process's loss depends on these rows
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        ctx.rows = slice(number() * len(part), (number() + 1) * len(part))
+        return gather_tensor(part.contiguous())  # (W * P, ...)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        # The loss of every process depends on the rows of this one.
+        summed = reduce_tensor(grad.contiguous(), "sum")  # (W * P, ...)
+        return summed[ctx.rows]  # (P, ...)
 
 
-def gather(own: Tensor) -> Tensor:
-    """(P, ...) of each process -> (W * P, ...) of all W, in order. The gradient of a row is the sum over the losses of all."""
-    return _Gather.apply(own) if count() > 1 else own
+def gather(part: Tensor) -> Tensor:
+    """The parts (P, ...) of all processes, in their order: (W * P, ...).
+
+    The gradient of a row is the sum of its gradients in the losses of all processes.
+    """
+    return _Gather.apply(part) if count() > 1 else part
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean over the processes, of what has no gradient."""
-    return _reduce(value.detach(), "mean") if count() > 1 else value.detach()
+    """The mean over the processes, without gradient."""
+    value = value.detach()
+    return reduce_tensor(value, "mean") if count() > 1 else value
 
 
 def total(values: np.ndarray) -> np.ndarray:
-    """The sum over the processes: each row was filled by one of them and is zero in the others."""
-    return (
-        _reduce(torch.from_numpy(values).to(device()), "sum").cpu().numpy()
-        if count() > 1
-        else values
-    )
+    """The sum over the processes. Each row is filled by one process and is 0 in the others."""
+    if count() == 1:
+        return values
+    return reduce_tensor(torch.from_numpy(values).to(device()), "sum").cpu().numpy()
 
 
-def side_by_side(own: np.ndarray) -> np.ndarray:
-    """(Q, k) of each process -> (Q, W * k)."""
-    return np.concatenate(gather_object([own]), 1) if count() > 1 else own
+def side_by_side(part: np.ndarray) -> np.ndarray:
+    """The columns (Q, k) of all processes, in their order: (Q, W * k)."""
+    return np.concatenate(gather_object([part]), 1) if count() > 1 else part
 
 
 def agree(value: object, what: str) -> None:
-    """ValueError where the main process has another value, with what that is."""
-    if count() > 1:
-        (mains,) = broadcast_object_list([value])
-        if mains != value:
-            raise ValueError(
-                f"process {number()} has {what} {value!r}, the main process {mains!r}: start all with one command"
-            )
+    """ValueError if the main process has another value. `what` names the value."""
+    if count() == 1:
+        return
+    (expected,) = broadcast_object_list([value])
+    if expected != value:
+        raise ValueError(
+            f"process {number()} has {what} {value!r}, the main process {expected!r}: "
+            "start all with one command"
+        )
 
 
-def mains(value: object) -> object:
-    """What the main process has for this value."""
+def mains(value: T) -> T:
+    """The main process's value, in every process."""
     return broadcast_object_list([value])[0] if count() > 1 else value

@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from toys import scale
 
-from leadkit import losses
+from leadkit import companion_losses, losses
 from leadkit.experiments import mta4dpr, pipeline, prod
 from leadkit.experiments.distillation import batches
 from leadkit.lessons.exercises import (
@@ -517,7 +517,10 @@ def test_where_the_total_is_lowest_by_the_loss_itself(capsys):
     way = np.linspace(0, 1.4, 141)
     points, positive = [before + x * (t - before) for x in way], torch.tensor([0, 0])
     total = [
-        [losses.progressive_loss(s, t, before, positive, keep=keep).total.item() for s in points]
+        [
+            companion_losses.progressive_loss(s, t, before, positive, keep=keep).total.item()
+            for s in points
+        ]
         for keep in (0, 10)
     ]
     assert said(capsys, stops_at, way[np.argmin(total, axis=1)]) == "right"
@@ -543,9 +546,12 @@ def test_what_is_trained_anew_has_another_folder(common):
 def test_no_mean_is_farther_than_both_by_kl():
     """Why exercise 1 of lesson 09 has no answer for KL."""
     t, a, b = torch.randn(3, 1000, 4, generator=torch.Generator().manual_seed(0))
-    together = losses.kl(t, losses.fuse(torch.stack([a, b])))
+    together = losses.kl(t, companion_losses.fuse(torch.stack([a, b])))
     assert (together <= torch.maximum(losses.kl(t, a), losses.kl(t, b)) + 1e-6).all()
-    far = [losses.footrule(t, other) for other in (losses.fuse(torch.stack([a, b])), a, b)]
+    far = [
+        companion_losses.footrule(t, other)
+        for other in (companion_losses.fuse(torch.stack([a, b])), a, b)
+    ]
     assert (far[0] > torch.maximum(*far[1:])).any()
 
 

@@ -7,19 +7,21 @@ import torch
 from torch import tensor
 
 from leadkit import losses, scores
-from leadkit.losses import (
-    VARIANTS,
+from leadkit.companion_losses import (
     assisted_loss,
-    feature_loss,
     footrule,
     fuse,
+    progressive_loss,
+    ranks,
+    rbo,
+)
+from leadkit.losses import (
+    VARIANTS,
+    feature_loss,
     kl,
     layer_weights,
     lead_loss,
     nll,
-    progressive_loss,
-    ranks,
-    rbo,
     response_loss,
     student_loss,
 )

@@ -1,28 +1,35 @@
-"""How encoders attend: by torch's fused attention; in bfloat16 on a CPU, where its backward pass is slow, by a plain one."""
+"""The attention of encoders that compute in bfloat16 on a CPU; elsewhere the library chooses.
+
+There the backward pass of torch's fused attention is slow. The plain attention of transformers is
+fast, but keeps more than its gradient needs. The attention here has the same numbers and keeps
+less.
+"""
 
 import inspect
 import sys
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask
-from transformers.models.bert.modeling_bert import eager_attention_forward as plain
+from transformers.models.bert.modeling_bert import eager_attention_forward as plain_attention
 
 
 def set_attention(model: PreTrainedModel, bf16: bool) -> None:
-    """Choose the attention of a model that computes in bfloat16, or not."""
-    if bf16 and not torch.cuda.is_available():
-        own = getattr(
-            sys.modules[type(model).__module__], plain.__name__, None
-        )  # most models repeat that of BERT word for word
-        same = own and inspect.getsource(own) == inspect.getsource(plain)
-        model.set_attn_implementation("lean" if same else "eager")
+    """Choose the attention of a model. bf16: whether the model computes in bfloat16."""
+    if not bf16 or torch.cuda.is_available():
+        return
+    # Most models repeat BERT's plain attention word for word.
+    module = sys.modules[type(model).__module__]
+    repeated = getattr(module, plain_attention.__name__, None)
+    same = repeated and inspect.getsource(repeated) == inspect.getsource(plain_attention)
+    model.set_attn_implementation("lean" if same else "eager")
 
 
-def lean(
-    module: torch.nn.Module,
+def lean_attention(
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -31,52 +38,58 @@ def lean(
     dropout: float = 0.0,
     **_: object,
 ) -> tuple[Tensor, Tensor | None]:
-    """The plain attention with the same numbers and less kept for its gradient, but where there is dropout: query, key, value
-    (P, heads, T, d), mask (P, 1, T, T) to be added or None -> (P, T, heads, d)."""
+    """The numbers of the plain attention, with less kept for the gradient.
+
+    query, key, value: (P, heads, T, d). mask: (P, 1, T, T), added to the scores, or None.
+    Returns the states (P, T, heads, d) and, in the place of the attention weights, None.
+    With dropout it is the plain attention.
+    """
     if dropout:
-        return plain(module, query, key, value, mask, scaling, dropout)
-    return _Attention.apply(query, key, value, mask, scaling).transpose(1, 2).contiguous(), None
+        return plain_attention(module, query, key, value, mask, scaling, dropout)
+    states = _Attention.apply(query, key, value, mask, scaling)  # (P, heads, T, d)
+    return states.transpose(1, 2).contiguous(), None  # (P, T, heads, d)
 
 
-AttentionInterface.register("lean", lean)
+AttentionInterface.register("lean", lean_attention)
 AttentionMaskInterface.register("lean", eager_mask)
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(scaling q k^T + mask) v. Of the maps (P, heads, T, T) the scores alone are kept, in bfloat16; the plain attention
-    keeps the probabilities, in float32 and in bfloat16."""
+    """softmax(scaling q k^T + mask) v.
+
+    Of the maps (P, heads, T, T) only the scores are kept, in bfloat16. The plain attention keeps
+    the probabilities, in float32 and in bfloat16.
+    """
 
     @staticmethod
     def forward(
-        ctx, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float
     ) -> Tensor:
-        scores = (
-            (q.flatten(0, 1) @ k.flatten(0, 1).mT).mul_(scaling).unflatten(0, q.shape[:2])
-        )  # (P, heads, T, T)
+        # S = \mathrm{scaling} \cdot Q K^T
+        scores = q.flatten(0, 1) @ k.flatten(0, 1).mT  # (P * heads, T, T)
+        scores = scores.mul_(scaling).unflatten(0, q.shape[:2])  # (P, heads, T, T)
         ctx.save_for_backward(q, k, v, mask, scores)
         ctx.scaling = scaling
+        # O = A V
         return _probabilities(scores, mask).to(v.dtype) @ v  # (P, heads, T, d)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        *inputs, mask, scores = ctx.saved_tensors
-        q, k, v, dO = (
-            x.flatten(0, 1) for x in (*inputs, grad)
-        )  # (P * heads, T, d); a copy's transpose is free, a view's is not
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, mask, scores = ctx.saved_tensors
         A = _probabilities(scores, mask).flatten(0, 1)  # (P * heads, T, T)
-        # dA = dO V^T, dS = A (dA - \sum_y dA_y A_y)
-        dS = (
-            torch.ops.aten._softmax_backward_data((dO @ v.mT).to(A.dtype), A, -1, A.dtype)
-            .to(q.dtype)
-            .mul_(ctx.scaling)
-        )
-        return (
-            *(x.unflatten(0, grad.shape[:2]) for x in (dS @ k, dS.mT @ q, A.to(v.dtype).mT @ dO)),
-            None,
-            None,
-        )
+        # `flatten` copies here. A product transposes a copy for free, but not a view.
+        Q, K, V, dO = (x.flatten(0, 1) for x in (q, k, v, grad))  # (P * heads, T, d)
+        # dA = dO V^T, dS = A (dA - \sum_y A_y dA_y); dA is not named, to be freed at once
+        dS = torch.ops.aten._softmax_backward_data((dO @ V.mT).to(A.dtype), A, -1, A.dtype)
+        dS = dS.to(Q.dtype).mul_(ctx.scaling)  # (P * heads, T, T)
+        # dQ = dS K, dK = dS^T Q, dV = A^T dO
+        gradients = dS @ K, dS.mT @ Q, A.to(V.dtype).mT @ dO
+        dQ, dK, dV = (x.unflatten(0, grad.shape[:2]) for x in gradients)  # (P, heads, T, d)
+        return dQ, dK, dV, None, None
 
 
 def _probabilities(scores: Tensor, mask: Tensor | None) -> Tensor:
-    return (scores if mask is None else scores + mask).softmax(-1)  # in the mask's float32
+    # A = \mathrm{softmax}(S + \mathrm{mask}), in the mask's float32
+    masked = scores if mask is None else scores + mask
+    return masked.softmax(-1)  # (P, heads, T, T)

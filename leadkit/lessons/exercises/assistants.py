@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from leadkit import losses
+from leadkit import companion_losses
 from leadkit.lessons.exercises.answers import NOT_YET, judge, say
 
 
@@ -28,7 +28,7 @@ def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
         ):
             return "a row is no distribution: its numbers must not be negative and must sum to 1"
         t, a, b = rows
-        fused = losses.fuse(rows[1:].log()).softmax(-1)
+        fused = companion_losses.fuse(rows[1:].log()).softmax(-1)
         for name, row in {
             "the teacher": t,
             "the first assistant": a,
@@ -37,7 +37,7 @@ def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
         }.items():
             if len(row.round(decimals=9).unique()) < len(row):
                 return f"{name} gives two passages the same probability: section 7 shows what ties do to ranks"
-        together, first, second = (losses.footrule(t, row) for row in (fused, a, b))
+        together, first, second = (companion_losses.footrule(t, row) for row in (fused, a, b))
         if together <= min(first, second):
             return "the mean is no farther than either assistant"
         return (
@@ -66,7 +66,7 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     """Notebook 09, exercise 2: scores (A, C), weights (A,) -> logarithms (C,) of the weighted mean of the distributions."""
 
     def right(scores: Tensor, weights: Tensor) -> Tensor:
-        return losses.fuse(scores.repeat_interleave((10 * weights).round().long(), 0))
+        return companion_losses.fuse(scores.repeat_interleave((10 * weights).round().long(), 0))
 
     def over(scores: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * scores).sum(0)  # (C,)
@@ -82,7 +82,7 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
             "you take the mean of log-probabilities: that is a product of distributions, not their mean": lambda scores, weights: (
                 over(scores.log_softmax(-1), weights)
             ),
-            "the weights are not used": lambda scores, weights: losses.fuse(scores),
+            "the weights are not used": lambda scores, weights: companion_losses.fuse(scores),
             "probabilities come out, and their logarithms are wanted": lambda scores, weights: (
                 right(scores, weights).exp()
             ),
