@@ -5,9 +5,15 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 from tyro.extras import SubcommandApp
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from leadkit.results.records import Records
 
 app = SubcommandApp()
 
@@ -87,52 +93,65 @@ def table(
 
 
 @app.command
-def results(folder: Positional[Path]) -> None:
-    """Print the main table of committed result records as Markdown, and draw it as `folder`/main-table.png.
-
-    Args:
-        folder: where the records are, e.g. data/results/classroom.
-    """
-    from leadkit.experiments import pipeline
-    from leadkit.lessons import figures
-    from leadkit.results import claims
-
-    if not any(folder.glob("*.json")):
-        raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    table = pipeline.summarise(pipeline.main_rows(claims.read_records(folder)))
-    figures.style()
-    figures.main_table(table).figure.savefig(folder / "main-table.png", dpi=110)
-    print(pipeline.markdown(table))
-
-
-@app.command
 def claims(scale: str = "classroom", out: Path | None = None) -> None:
-    """Judge the paper's claims by committed result records: verdicts, differences with intervals, corrected p.
+    """Judge the paper's claims by result records: verdicts, differences with intervals, p.
 
     Args:
         scale: the folder of records under data/results.
         out: a file that receives the ledger as CSV.
     """
-    from leadkit.results import claims
+    from leadkit import paths
+    from leadkit.results import claims, records
+    from leadkit.results.tables import p_text
 
-    folder = claims.RESULTS / scale
-    if not any(folder.glob("*.json")):
-        raise FileNotFoundError(f"folder {folder} holds no result records (*.json)")
-    ledger = claims.ledger(claims.read_records(folder))
+    ledger = claims.ledger(records.read(paths.RESULTS / scale))
     if out:
         from leadkit import files  # and torch with it, which takes seconds
 
         files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
-    ledger["p"] = ledger["p"].map(
-        lambda p: f"{p:.4f}" if p >= 1e-4 else "<0.0001", na_action="ignore"
-    )
+    ledger["p"] = ledger["p"].map(p_text, na_action="ignore")
     print(ledger.to_string(float_format="%.2f", na_rep=""))
-    print(
-        "\n"
-        + ", ".join(
-            f"{verdict}: {count}" for verdict, count in ledger["verdict"].value_counts().items()
-        )
-    )
+    counts = ledger["verdict"].value_counts()
+    print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
+
+
+@app.command
+def report(scale: str = "") -> None:
+    """Write the generated numbers, tables and figures of README, docs and results pages.
+
+    Args:
+        scale: a folder of records under data/results: print its main table as Markdown and draw it
+            as main-table.png there instead.
+    """
+    from leadkit import paths
+    from leadkit.lessons import figures
+    from leadkit.results import report, sources, tables
+
+    def draw(found: "Records") -> "Axes":
+        figures.style()
+        return figures.main_table(tables.main_table(found))
+
+    if scale:
+        source = sources.Source({"main-table": draw})
+        print(tables.main_markdown(tables.main_table(source.folder(scale).records)))
+        source.draw(scale, "main-table")
+        return
+    for page in report.write_pages({"main-table": draw}):
+        print(f"written: {page.relative_to(paths.ROOT)}")
+
+
+@app.command
+def convert(folder: Positional[Path], remove: bool = False) -> None:
+    """Make the table of a folder whose records are of the first edition, one JSON file each.
+
+    Args:
+        folder: where the records are, e.g. data/results/classroom.
+        remove: remove the JSON files afterwards.
+    """
+    from leadkit.results import conversion
+
+    number = conversion.convert(folder, remove)
+    print(f"{number} records: {folder / 'records.jsonl'}")
 
 
 @app.command

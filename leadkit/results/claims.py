@@ -69,7 +69,8 @@ class Evidence:
             name: np.stack([self.values[name, seed] for seed in seeds])  # (S, Q)
             for name in claim.experiments
         }
-        judged["difference"] = claim.statistic({name: v.mean() for name, v in values.items()})
+        means = {name: v.mean() for name, v in values.items()}
+        judged["difference"] = float(claim.statistic(means))
         if len(seeds) > 1:
             statistics = claim.statistic(self._resampled_means(claim.experiments, seeds))
             judged["low"], judged["high"] = np.percentile(statistics, (2.5, 97.5))

@@ -41,7 +41,10 @@ class Claim:
 
         $$T = \max_{w \in \mathrm{ways}} \; \min_{(a, b) \in w} \; (\mu_a - \mu_b)$$
         """
-        weakest = [np.min([means[a] - means[b] for a, b in way], axis=0) for way in self.ways]
+        weakest = []
+        for way in self.ways:
+            differences = [np.subtract(means[a], means[b]) for a, b in way]
+            weakest.append(np.min(differences, axis=0))
         return np.max(weakest, axis=0)
 
     def paper(self, collection: str = "MS-Pas", measure: str = "MRR@10") -> float:
@@ -65,9 +68,9 @@ class Claim:
         return min(1.0, 2 * min(holds, fails))
 
 
-def difference(first: str, second: str) -> Claim:
-    """The claim that one experiment beats another, which the paper need not make."""
-    return Claim(f"{first} - {second}", "", f"{first} > {second}", (((first, second),),))
+def pair(first: str, second: str, table: int | str = 3) -> Claim:
+    """The claim that one experiment beats another, whether or not the paper makes it."""
+    return Claim(f"{first} - {second}", table, f"{first} > {second}", (((first, second),),))
 
 
 def _claim(id: str, table: int | str, sentence: str, *ways: Way) -> Claim:

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -150,11 +150,12 @@ def _flat(records: Records) -> list[dict]:
 def _write_arrays(folder: Path, rows: Iterable[dict]) -> None:
     from leadkit import files
 
-    arrays = {_name(values): values for values in map(per_query, rows)}
+    arrays: dict[str, Any] = {_name(values): values for values in map(per_query, rows)}
+    in_order = {name: arrays[name] for name in sorted(arrays)}
 
     def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:  # of a name without .npz numpy would make another
-            np.savez_compressed(file, **{name: arrays[name] for name in sorted(arrays)})
+        with open(temporary, "wb") as file:  # given a name, numpy would add .npz to it
+            np.savez_compressed(file, **in_order)
 
     files.write(folder / ARRAYS, write)
 

@@ -1,4 +1,4 @@
-"""Tables: means of records over seeds, the paper's numbers beside ours, as data frames and Markdown."""
+"""Tables of records: means over seeds, the paper's numbers beside ours, Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -14,8 +14,6 @@ from leadkit.results.statistics import paired_t_test
 
 if TYPE_CHECKING:
     from leadkit.experiments.pipeline import Pipeline
-
-TRIED = ("question", "setting", "split", "seeds", "measure", "values", "device", "date", "note")
 
 
 def main_rows(records: Records, teacher: str = "CB") -> Records:
@@ -109,3 +107,20 @@ def _cell(value: object, decimals: int) -> str:
 def main_markdown(table: pd.DataFrame) -> str:
     """A table of `summarise` as Markdown."""
     return markdown(table, {"p vs RD": 4})
+
+
+def ledger_markdown(ledger: pd.DataFrame) -> str:
+    """A `claims.ledger` as Markdown."""
+    lines = {}
+    for name, line in ledger.iterrows():
+        between = "" if np.isnan(line["low"]) else f"{line['low']:.2f} to {line['high']:.2f}"
+        lines[name] = {
+            "Table": str(line["table"]),
+            "claim": line["claim"].replace("*", r"\*"),
+            "verdict": line["verdict"],
+            "difference": line["difference"],
+            "95% interval": between,
+            "p": "" if np.isnan(line["p"]) else p_text(line["p"]),
+            "paper": line["paper"],
+        }
+    return markdown(pd.DataFrame.from_dict(lines, orient="index").rename_axis("id"))
