@@ -122,6 +122,6 @@ def agree(value: object, what: str) -> None:
         )
 
 
-def mains(value: T) -> T:
+def from_main(value: T) -> T:
     """The main process's value, in every process."""
     return broadcast_object_list([value])[0] if count() > 1 else value

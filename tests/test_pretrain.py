@@ -15,15 +15,8 @@ from leadkit.models.retrievers import build
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 from leadkit.training import pretraining
-from leadkit.training.pretraining import (
-    Pretraining,
-    Spans,
-    bottleneck_loss,
-    mask_tokens,
-    span_loss,
-    texts,
-    train_tokenizer,
-)
+from leadkit.training.objectives import OBJECTIVES, Spans, bottleneck_loss, mask_tokens, span_loss
+from leadkit.training.pretraining import Pretraining, texts, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +227,7 @@ def test_bottleneck_teaches_cls():
     )  # which only [CLS] can have brought
 
 
-@pytest.mark.parametrize("objective", pretraining.OBJECTIVES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
     small = Pretraining(
         objective,

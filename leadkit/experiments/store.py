@@ -91,7 +91,7 @@ class Stage:
         return self.folder
 
     def _finished_for_all(self) -> bool:
-        return bool(processes.mains(processes.main() and self.finished()))
+        return bool(processes.from_main(processes.main() and self.finished()))
 
     def _run(self, operation: Operation) -> None:
         if processes.main() and (self.folder / "stage.json").exists():

@@ -11,7 +11,7 @@ from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import METHODS
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import ROWS, TEACHERS, experiment
-from leadkit.training.pretraining import OBJECTIVES
+from leadkit.training.objectives import OBJECTIVES
 
 ABLATED = "CB"  # the teacher of Tables 4 to 8
 ABLATIONS: dict[str, dict[str, object]] = {
