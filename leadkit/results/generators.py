@@ -92,13 +92,13 @@ def paper(source: Source, text: str, form: str) -> str:
 
 
 def measured(source: Source, text: str, form: str) -> str:
-    """QUESTION: SETTING, MEASURE; the mean of the values, by default with their decimals."""
+    """QUESTION: SETTING / MEASURE; the mean of the values, by default with their decimals."""
     values = _tried(text)
     return format(np.mean(values), form or f".{tried.decimals(values)}f")
 
 
 def spread(source: Source, text: str, form: str) -> str:
-    """QUESTION: SETTING, MEASURE; the least and the greatest value, "0.95 to 1.00"."""
+    """QUESTION: SETTING / MEASURE; the least and the greatest value, "0.95 to 1.00"."""
     values = _tried(text)
     form = form or f".{tried.decimals(values)}f"
     return f"{min(values):{form}} to {max(values):{form}}"
@@ -106,8 +106,25 @@ def spread(source: Source, text: str, form: str) -> str:
 
 def _tried(text: str) -> list[float]:
     question, _, what = text.partition(": ")
-    setting, _, measure = what.rpartition(", ")
+    setting, _, measure = what.partition(" / ")
     return tried.values(question, setting, measure)
+
+
+def apart(source: Source, text: str, form: str) -> str:
+    """SCALE SCALE: mean, or most; points between the same models, trained twice.
+
+    Of the experiments that are trained on each seed, without those of a CE teacher.
+    """
+    scales, _, what = text.partition(": ")
+    first, second = (source.folder(scale).points for scale in scales.split())
+    differences = [
+        abs(first[name, seed].mean() - second[name, seed].mean())
+        for name, seed in first.keys() & second.keys()
+        if name not in ("BM25", "12DE (mines)") and "CE" not in name
+    ]
+    if what not in ("mean", "most"):
+        raise ValueError(f"{what!r} is unknown: use mean or most")
+    return format(np.mean(differences) if what == "mean" else max(differences), form or ".2f")
 
 
 def bench(source: Source, text: str, form: str) -> str:
@@ -131,9 +148,9 @@ def main_table(source: Source, text: str, page: Path) -> str:
 
 
 def ledger(source: Source, text: str, page: Path) -> str:
-    """SCALE, or SCALE: TABLE TABLE ... of the paper."""
+    """SCALE, or SCALE: TABLE TABLE ... of the paper: the claims that were run."""
     folder, what = source.parse(text)
-    chosen = folder.ledger
+    chosen = folder.ledger[folder.ledger["seeds"] > 0]
     if what:
         chosen = chosen[chosen["table"].astype(str).isin(what.split())]
     return tables.ledger_markdown(chosen)
@@ -201,6 +218,7 @@ INLINE: dict[str, Callable[[Source, str, str], str]] = {
     "paper": paper,
     "tried": measured,
     "range": spread,
+    "apart": apart,
     "bench": bench,
 }
 BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {

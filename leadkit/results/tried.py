@@ -3,7 +3,8 @@
 question: what the value belongs to, a word or two, e.g. "layers".
 setting: what was tried.
 measure: what was measured, with its unit.
-values: one per seed, or one per run where there are no seeds.
+values: one per seed, or one per run where there are no seeds; one per layer where the measure is
+    "by layer".
 split, seeds: of a model that was measured; empty for times and memory.
 device, date, note: the machine, the day where it is known, and whatever else one must know.
 """
@@ -43,18 +44,21 @@ def values(question: str, setting: str, measure: str) -> list[float]:
 
 
 def markdown(question: str) -> str:
-    """A question as a Markdown table: a row per setting, a column per measure, means of values."""
-    table = read(question)
-    table = table.assign(cell=table["values"].map(mean_text))
-    wide = table.pivot(index="setting", columns="measure", values="cell").fillna("")
-    wide = wide.loc[table["setting"].unique(), table["measure"].unique()]
-    return tables.markdown(wide.rename_axis(""))
-
-
-def mean_text(numbers: list[float]) -> str:
-    """The mean, with as many decimals as the numbers were written with."""
-    return f"{np.mean(numbers):.{decimals(numbers)}f}"
+    """A question as a Markdown table: a row per setting, a column per measure."""
+    lines = read(question)
+    columns, digits = {}, {}
+    for measure, found in lines.groupby("measure", sort=False):
+        numbers = found.set_index("setting")["values"]
+        name = str(measure)
+        if "by layer" in name:
+            columns[name] = numbers.map(lambda values: " ".join(f"{x:.2f}" for x in values))
+        else:
+            columns[name] = numbers.map(np.mean)
+            digits[name] = max(map(decimals, numbers))
+    table = pd.DataFrame(columns).reindex(lines["setting"].unique()).rename_axis("")
+    return tables.markdown(table, digits)
 
 
 def decimals(numbers: list[float]) -> int:
+    """As many as the numbers were written with."""
     return max(len(str(number).partition(".")[2]) for number in numbers)
