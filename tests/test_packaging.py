@@ -1,4 +1,4 @@
-"""The files around the code agree with each other, and the committed notebooks can be compared at all."""
+"""The files around the code agree with each other; the committed notebooks can be compared."""
 
 import ast
 import json
@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 
 import leadkit
 from leadkit import losses
-from leadkit.experiments import pipeline, sweep
+from leadkit.experiments import pipeline, workers
 from leadkit.models import retrievers
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def code_cells(path: Path) -> list[dict]:
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-# --- dependencies -----------------------------------------------------------------------------------------------------
+# --- dependencies -------------------------------------------------------------------------------
 
 
 def test_environment_has_the_bounds_of_pyproject():
@@ -118,7 +118,7 @@ def imported(path: Path) -> set[str]:
 def test_every_import_is_declared():
     """The lessons may need their extra, the export its own; everything else runs on the core."""
     package = ROOT / "leadkit"
-    extra = {"lessons": "lessons", "export.py": "export"}
+    extra = {"lessons": "lessons", "export.py": "export", "cards.py": "export"}
     undeclared = {}
     for path in sorted(package.rglob("*.py")):
         wing = path.relative_to(package).parts[0]
@@ -179,7 +179,10 @@ def test_public_names_are_those_of_their_modules():
     ],
 )
 def test_faiss_and_torch_live_in_one_process(first):
-    search = "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); print(i.search(x, 1)[1])"
+    search = (
+        "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); "
+        "print(i.search(x, 1)[1])"
+    )
     product = "import torch; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
     command = [sys.executable, "-c", f"{first}; {search}; {product}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -187,7 +190,7 @@ def test_faiss_and_torch_live_in_one_process(first):
     assert done.stdout.split() == ["[[0]", "[1]", "[2]", "[3]]", "262144.0"]
 
 
-# --- what runs it -----------------------------------------------------------------------------------------------------
+# --- what runs it -------------------------------------------------------------------------------
 
 
 def test_ci_checks_then_calls_the_test_command_of_the_readme():
@@ -206,8 +209,8 @@ def test_hooks_and_workflow_call_existing_targets():
     assert called == {"check", "test", "test-browser"} <= targets
 
 
-def test_sweep_and_make_ask_for_the_same_memory():
-    assert f"export GLIBC_TUNABLES := {sweep.MEMORY}\n" in (ROOT / "Makefile").read_text()
+def test_workers_and_make_ask_for_the_same_memory():
+    assert f"export GLIBC_TUNABLES := {workers.MEMORY}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_make_help_shows_every_target():
@@ -219,7 +222,24 @@ def test_make_help_shows_every_target():
     assert re.findall(r"^ +make ([\w-]+) +\w", shown, re.MULTILINE) == targets
 
 
-# --- what is committed ------------------------------------------------------------------------------------------------
+def test_the_tree_shows_every_module():
+    """docs/tree.md has a line for each module of a wing; of the lessons, a line per part."""
+    text = re.split(r"^## .*$", (ROOT / "docs" / "tree.md").read_text(), flags=re.MULTILINE)[1]
+    shown, folder = set(), ""
+    for line in re.findall(r"^ *[\w/]+(?:/|\.py)(?= )", text, re.MULTILINE):
+        name = line.strip()
+        folder = folder if line.startswith(" ") else (name if name.endswith("/") else "")
+        shown.add(name if name == folder else folder + name)
+    package = ROOT / "leadkit"
+    modules = [path.relative_to(package) for path in package.rglob("*.py")]
+    parts = {Path(*path.parts[:2]) for path in modules if path.name != "__init__.py"}
+    wings = {path.parent for path in parts} - {Path()}
+    expected = {f"{path}/" for path in wings}
+    expected |= {str(path) if path.suffix else f"{path}/" for path in parts}
+    assert shown == expected
+
+
+# --- what is committed --------------------------------------------------------------------------
 
 
 def test_no_large_file_is_tracked():
@@ -285,7 +305,7 @@ def test_notebook_can_be_compared(path):
     ids=lambda path: path.stem,
 )
 def test_exercises_leave_the_names_of_the_lesson_alone(path):
-    """A widget goes on calling the lesson's functions, and they look up their names when they are called."""
+    """A widget goes on calling the lesson's functions, which look up names when called."""
 
     def bound(source: str) -> set[str]:
         return {
