@@ -222,21 +222,16 @@ def test_make_help_shows_every_target():
     assert re.findall(r"^ +make ([\w-]+) +\w", shown, re.MULTILINE) == targets
 
 
-def test_the_tree_shows_every_module():
-    """docs/tree.md has a line for each module of a wing; of the lessons, a line per part."""
+def test_the_tree_shows_every_wing_and_no_module_that_is_gone():
     text = re.split(r"^## .*$", (ROOT / "docs" / "tree.md").read_text(), flags=re.MULTILINE)[1]
-    shown, folder = set(), ""
+    shown, wing = set(), ""
     for line in re.findall(r"^ *[\w/]+(?:/|\.py)(?= )", text, re.MULTILINE):
-        name = line.strip()
-        folder = folder if line.startswith(" ") else (name if name.endswith("/") else "")
-        shown.add(name if name == folder else folder + name)
+        if not line.startswith(" "):
+            wing = line if line.endswith("/") else ""
+        shown.add(line if line == wing else wing + line.strip())
     package = ROOT / "leadkit"
-    modules = [path.relative_to(package) for path in package.rglob("*.py")]
-    parts = {Path(*path.parts[:2]) for path in modules if path.name != "__init__.py"}
-    wings = {path.parent for path in parts} - {Path()}
-    expected = {f"{path}/" for path in wings}
-    expected |= {str(path) if path.suffix else f"{path}/" for path in parts}
-    assert shown == expected
+    assert [path for path in shown if not (package / path).exists()] == []
+    assert {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} <= shown
 
 
 # --- what is committed --------------------------------------------------------------------------
