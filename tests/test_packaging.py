@@ -1,4 +1,4 @@
-"""The files around the code agree with each other, and the committed notebooks can be compared at all."""
+"""The files around the code agree with each other; the committed notebooks can be compared."""
 
 import ast
 import json
@@ -18,14 +18,25 @@ from packaging.utils import canonicalize_name
 
 import leadkit
 from leadkit import losses
-from leadkit.experiments import pipeline, sweep
+from leadkit.experiments import pipeline, workers
 from leadkit.models import retrievers
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOTEBOOKS = sorted((ROOT / "notebooks").rglob("[0-9]*.ipynb"))
 CONDA_NAMES = {"pytorch-gpu": "torch"}  # the others differ in case, - and _ alone
-IMPORT_NAMES = {"bs4": "beautifulsoup4", "faiss": "faiss-cpu", "stemmer": "pystemmer"}
+IMPORT_NAMES = {
+    "bs4": "beautifulsoup4",
+    "faiss": "faiss-cpu",
+    "pil": "pillow",
+    "stemmer": "pystemmer",
+}
+EXTRAS = {  # module or wing -> the extra that it needs
+    "lessons": "lessons",
+    "results/sources.py": "lessons",  # draws figures
+    "export.py": "export",
+    "cards.py": "export",
+}
 IGNORED_OUTPUT = {
     "versions",
     "timing",
@@ -58,7 +69,7 @@ def code_cells(path: Path) -> list[dict]:
     return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
 
 
-# --- dependencies -----------------------------------------------------------------------------------------------------
+# --- dependencies -------------------------------------------------------------------------------
 
 
 def test_environment_has_the_bounds_of_pyproject():
@@ -105,8 +116,11 @@ def test_constraints_pin_every_dependency_within_its_bounds():
 
 def imported(path: Path) -> set[str]:
     """Canonical names of the packages that a module imports, the standard library left out."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree, names = ast.parse(path.read_text()), set()
+    for node in tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]  # imported by type checkers alone
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -118,13 +132,12 @@ def imported(path: Path) -> set[str]:
 def test_every_import_is_declared():
     """The lessons may need their extra, the export its own; everything else runs on the core."""
     package = ROOT / "leadkit"
-    extra = {"lessons": "lessons", "export.py": "export"}
     undeclared = {}
     for path in sorted(package.rglob("*.py")):
-        wing = path.relative_to(package).parts[0]
-        bounds = declared("cpu", *([extra[wing]] if wing in extra else []))
-        undeclared[path.relative_to(package).as_posix()] = imported(path) - set(bounds)
-    assert {path: names for path, names in undeclared.items() if names} == {}
+        name = path.relative_to(package).as_posix()
+        extras = [extra for part, extra in EXTRAS.items() if name.startswith(part)]
+        undeclared[name] = imported(path) - set(declared("cpu", *extras))
+    assert {name: packages for name, packages in undeclared.items() if packages} == {}
 
 
 def test_every_dependency_is_imported():
@@ -179,7 +192,10 @@ def test_public_names_are_those_of_their_modules():
     ],
 )
 def test_faiss_and_torch_live_in_one_process(first):
-    search = "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); print(i.search(x, 1)[1])"
+    search = (
+        "import numpy; x = numpy.eye(4, dtype='f'); i = faiss.IndexFlatIP(4); i.add(x); "
+        "print(i.search(x, 1)[1])"
+    )
     product = "import torch; print((torch.ones(64, 64) @ torch.ones(64, 64)).sum().item())"
     command = [sys.executable, "-c", f"{first}; {search}; {product}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -187,7 +203,7 @@ def test_faiss_and_torch_live_in_one_process(first):
     assert done.stdout.split() == ["[[0]", "[1]", "[2]", "[3]]", "262144.0"]
 
 
-# --- what runs it -----------------------------------------------------------------------------------------------------
+# --- what runs it -------------------------------------------------------------------------------
 
 
 def test_ci_checks_then_calls_the_test_command_of_the_readme():
@@ -206,8 +222,8 @@ def test_hooks_and_workflow_call_existing_targets():
     assert called == {"check", "test", "test-browser"} <= targets
 
 
-def test_sweep_and_make_ask_for_the_same_memory():
-    assert f"export GLIBC_TUNABLES := {sweep.MEMORY}\n" in (ROOT / "Makefile").read_text()
+def test_workers_and_make_ask_for_the_same_memory():
+    assert f"export GLIBC_TUNABLES := {workers.MEMORY}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_make_help_shows_every_target():
@@ -219,7 +235,19 @@ def test_make_help_shows_every_target():
     assert re.findall(r"^ +make ([\w-]+) +\w", shown, re.MULTILINE) == targets
 
 
-# --- what is committed ------------------------------------------------------------------------------------------------
+def test_the_tree_shows_every_wing_and_no_module_that_is_gone():
+    text = re.split(r"^## .*$", (ROOT / "docs" / "tree.md").read_text(), flags=re.MULTILINE)[1]
+    shown, wing = set(), ""
+    for line in re.findall(r"^ *[\w/]+(?:/|\.py)(?= )", text, re.MULTILINE):
+        if not line.startswith(" "):
+            wing = line if line.endswith("/") else ""
+        shown.add(line if line == wing else wing + line.strip())
+    package = ROOT / "leadkit"
+    assert [path for path in shown if not (package / path).exists()] == []
+    assert {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} <= shown
+
+
+# --- what is committed --------------------------------------------------------------------------
 
 
 def test_no_large_file_is_tracked():
@@ -285,7 +313,7 @@ def test_notebook_can_be_compared(path):
     ids=lambda path: path.stem,
 )
 def test_exercises_leave_the_names_of_the_lesson_alone(path):
-    """A widget goes on calling the lesson's functions, and they look up their names when they are called."""
+    """A widget goes on calling the lesson's functions, which look up names when called."""
 
     def bound(source: str) -> set[str]:
         return {
