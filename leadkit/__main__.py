@@ -285,7 +285,7 @@ def site(out: Path = Path("build/site")) -> None:
     from leadkit import paths
     from leadkit.lessons import site
 
-    print(f"{len(site.build(paths.NOTEBOOKS, out))} pages: {out / 'index.html'}")
+    print(f"{len(site.write_pages(paths.NOTEBOOKS, out))} pages: {out / 'index.html'}")
 
 
 def main() -> None:

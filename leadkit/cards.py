@@ -2,15 +2,16 @@
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.texts import collection
 from leadkit.models.tower import Tower, depth
+from leadkit.results.tables import markdown
 
 CARD = """---
 {{ card_data }}
@@ -79,10 +80,7 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
     records = {row: evaluation.record() for row, evaluation in evaluations.items()}
     record = records["this model"]
     split = record["split"]
-    measures = [
-        (row, *(f"{value:.4f}" for value in each["measures"].values()))
-        for row, each in records.items()
-    ]
+    measures = pd.DataFrame({row: each["measures"] for row, each in records.items()}).T
     versions = [f"{package} {version}" for package, version in record["versions"].items()]
     metadata = ModelCardData(
         library_name="sentence-transformers",
@@ -112,7 +110,7 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
         negatives=data.negatives,
         dropout=f"{stage.tower.dropout:g}",
         seed=stage.seed,
-        measures=_table(["", *record["measures"]], measures),
+        measures=markdown(measures, dict.fromkeys(measures, 4)),
         precision=BFLOAT16 if stage.tower.bf16 else "",
         versions=", ".join(versions),
         device=record["device"],
@@ -122,22 +120,18 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
 
 def _recipe(stage: Distil, miner: WarmUp) -> str:
     """The table of the trainings that lead to a student, its own the last."""
-    trained = {
-        "warm-up: mines hard negatives": miner,
-        "warm-up: teacher": stage.teacher,
-        "warm-up: student": stage.student,
-    }
-    rows = []
-    for role, warm_up in trained.items():
+    rows = {"warm-up: mines hard negatives": (_model(miner.tower), miner.schedule)}
+    for role, warm_up in (("teacher", stage.teacher), ("student", stage.student)):
         if isinstance(warm_up, WarmUp):
-            rows.append((role, _model(warm_up.tower), warm_up.schedule))
+            rows[f"warm-up: {role}"] = (_model(warm_up.tower), warm_up.schedule)
     pair = [_model(each.tower) for each in (stage.teacher, stage) if each]
-    rows.append((f"distillation: {stage.method.name}", " -> ".join(pair), stage.schedule))
-    lines = [
-        (role, model, f"{schedule.steps:,}", f"{schedule.learning_rate:g}")
-        for role, model, schedule in rows
-    ]
-    return _table(["stage", "model", "steps", "learning rate"], lines)
+    rows[f"distillation: {stage.method.name}"] = (" -> ".join(pair), stage.schedule)
+    columns = {
+        "model": [model for model, _ in rows.values()],
+        "steps": [f"{schedule.steps:,}" for _, schedule in rows.values()],
+        "learning rate": [f"{schedule.learning_rate:g}" for _, schedule in rows.values()],
+    }
+    return markdown(pd.DataFrame(columns, index=pd.Index(rows, name="stage")))
 
 
 def _model(tower: Tower) -> str:
@@ -151,8 +145,3 @@ def escaped(name: str) -> str:
     """A name as Markdown that shows it and does nothing else: no link, no tag, no other line."""
     printable = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
     return re.sub(r"([\\`*_\[\]<>&|~$])", r"\\\1", printable)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))

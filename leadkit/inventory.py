@@ -95,7 +95,10 @@ def collections() -> Finding:
             f"{said}; {', '.join(damaged)} damaged or unfinished",
             "nothing: it is built anew when it is needed",
         )
-    folder = python_docs.location("python-docs")
+    try:
+        folder = python_docs.location("python-docs")
+    except ValueError as error:  # packages are missing
+        return Finding(f"{said}; python-docs cannot be built here", str(error))
     if folder not in folders:
         return Finding(
             f"{said}; python-docs of this environment is not among them: it is built on first use, "

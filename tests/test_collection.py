@@ -272,6 +272,14 @@ def test_number_of_processes_does_not_matter(site, tmp_path, monkeypatch):
     assert all(other == first for other in others)
 
 
+def test_packages_that_are_missing_are_named_before_any_work(site, monkeypatch):
+    variant = Variant(("toypack", "nopack", "neither"), standard_library=False, test=6, dev=5)
+    monkeypatch.setitem(python_docs.VARIANTS, "toy", variant)
+    with pytest.raises(ValueError, match=r"lacks nopack, neither: .* -m pip install -e"):
+        load("toy")
+    assert not paths.CACHE.exists()
+
+
 def test_fingerprint_follows_content_and_version(site, monkeypatch):
     first = load("toy")
     assert load("toy") == first

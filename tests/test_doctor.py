@@ -334,7 +334,7 @@ def test_a_machine_with_a_gpu(monkeypatch, bf16, slow):
 def test_every_scale_has_its_needs():
     assert set(doctor.NEEDS) == set(config.SCALES)
     least = tuple(map(min, zip(*doctor.NEEDS.values(), strict=True)))
-    assert (doctor.LEAST_MEMORY, doctor.LEAST_DISK) == least
+    assert least == (doctor.LEAST_MEMORY, doctor.LEAST_DISK)
     measured = json.loads((REPOSITORY / "data" / "results" / "reproduce.json").read_text())
     assert measured["peak_memory_gib"] < doctor.NEEDS["classroom"][0]
 
@@ -377,6 +377,13 @@ def test_python_docs_of_another_environment_is_not_taken_for_ours(see, root):
     install(root / "site", version="1.1")
     said = "1 collections, .*; python-docs of this environment is not among them"
     only(see, "collections", "ok", said)
+
+
+def test_python_docs_of_packages_that_are_missing(see, monkeypatch):
+    variant = Variant(("nopack",), standard_library=True, test=6, dev=5)
+    monkeypatch.setitem(python_docs.VARIANTS, "python-docs", variant)
+    said = "1 collections, .*; python-docs cannot be built here"
+    only(see, "collections", "warning", said, "lacks nopack: .*pip install")
 
 
 def test_an_empty_cache(see, root):

@@ -9,7 +9,8 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from leadkit.lessons import reproduce, site
+from leadkit import paths
+from leadkit.lessons import site
 
 TITLE = """# 02 Second: which one?
 
@@ -91,7 +92,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def pages(folder, tmp_path):
-    written = site.build(folder, tmp_path / "site")
+    written = site.write_pages(folder, tmp_path / "site")
     return {
         str(path.relative_to(tmp_path / "site")): BeautifulSoup(path.read_text(), "html.parser")
         for path in written
@@ -216,18 +217,18 @@ def test_what_cannot_be_shown_is_refused(folder, tmp_path, cell, message):
         folder / "03_third.ipynb",
     )
     with pytest.raises(ValueError) as refused:
-        site.build(folder, tmp_path / "site")
+        site.write_pages(folder, tmp_path / "site")
     assert str(refused.value).startswith(message) and "\n" not in str(refused.value)
     assert not (tmp_path / "site").exists()
 
 
 def test_the_committed_notebooks_have_pages(tmp_path):
-    numbered = [path.stem for path in reproduce.NOTEBOOKS.glob("0*.ipynb")]
+    numbered = [path.stem for path in paths.NOTEBOOKS.glob("0*.ipynb")]
     assert {f"{name}.html" for name in numbered} < {
-        path.name for path in site.build(reproduce.NOTEBOOKS, tmp_path)
+        path.name for path in site.write_pages(paths.NOTEBOOKS, tmp_path)
     }
 
 
 def test_no_notebooks(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no numbered notebooks"):
-        site.build(tmp_path, tmp_path / "site")
+        site.write_pages(tmp_path, tmp_path / "site")

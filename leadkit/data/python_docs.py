@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shutil
+import sys
 import sysconfig
 from collections import defaultdict
 from collections.abc import Iterable
@@ -37,32 +38,12 @@ class Variant:
     dev: int
 
 
+PACKAGES = tuple(
+    "accelerate huggingface-hub ipython jupyter-server matplotlib networkx numpy pandas pydantic "
+    "safetensors scipy seaborn sympy tokenizers torch tornado tqdm transformers".split()
+)
 VARIANTS = {
-    "python-docs": Variant(
-        (
-            "accelerate",
-            "huggingface-hub",
-            "ipython",
-            "jupyter-server",
-            "matplotlib",
-            "networkx",
-            "numpy",
-            "pandas",
-            "pydantic",
-            "safetensors",
-            "scipy",
-            "seaborn",
-            "sympy",
-            "tokenizers",
-            "torch",
-            "tornado",
-            "tqdm",
-            "transformers",
-        ),
-        standard_library=True,
-        test=2000,
-        dev=1000,
-    ),
+    "python-docs": Variant(PACKAGES, standard_library=True, test=2000, dev=1000),
     "python-docs:smoke": Variant(("networkx",), standard_library=False, test=100, dev=100),
 }
 
@@ -196,17 +177,32 @@ def _write_texts(path: Path, texts: dict[str, str]) -> None:
             out.write(line + "\n")
 
 
-def _versions(variant: Variant) -> dict[str, str]:
-    versions = {package: importlib.metadata.version(package) for package in variant.packages}
-    if variant.standard_library:
+def _versions(name: str) -> dict[str, str]:
+    """The version of everything that a variant reads. ValueError where packages are missing."""
+    versions = {}
+    missing = []
+    for package in VARIANTS[name].packages:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        raise ValueError(
+            f"collection {name!r} is the text of installed packages, and this environment lacks "
+            f"{', '.join(missing)}: in {paths.ROOT}: {sys.executable} -m pip install -e "
+            '".[lessons]" -c constraints.txt'
+        )
+    if VARIANTS[name].standard_library:
         versions["python"] = platform.python_version()
     return versions
 
 
 def location(name: str) -> Path:
-    """The folder of a variant's text in this environment, whether it is there or not."""
-    variant = VARIANTS[name]
-    identity = [EXTRACTOR, _versions(variant), astuple(variant)]
+    """The folder of a variant's text in this environment, whether it is there or not.
+
+    ValueError where packages are missing.
+    """
+    identity = [EXTRACTOR, _versions(name), astuple(VARIANTS[name])]
     key = _hash(json.dumps(identity, sort_keys=True))[:16]
     return paths.CACHE / f"{name.replace(':', '-')}-{key}"
 
@@ -216,13 +212,11 @@ def cached_folder(name: str) -> Path:
 
     Written on first use, and again where a file is not what was written.
     """
-    variant = VARIANTS[name]
     folder = location(name)
 
     def save(built: Path) -> None:
-        write_collection(variant, built)
-        versions = _versions(variant)
-        seal = {"extractor": EXTRACTOR, "versions": versions, "digests": digests(built)}
+        write_collection(VARIANTS[name], built)
+        seal = {"extractor": EXTRACTOR, "versions": _versions(name), "digests": digests(built)}
         (built / "cache.json").write_text(json.dumps(seal, indent=2))
 
     with alone(paths.CACHE / f".{folder.name}.lock", folder):

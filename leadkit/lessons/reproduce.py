@@ -98,4 +98,4 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
     folder = paths.RUNS / f"notebooks-{scale.name}"
     for name, lesson in executed.items():
         write(folder / name, partial(shutil.copyfile, lesson.done() / name))
-    print(f"notebooks and their pages: {site.build(folder, folder)[-1]}")
+    print(f"notebooks and their pages: {site.write_pages(folder, folder)[-1]}")

@@ -1,4 +1,7 @@
-"""The executed notebooks as pages that need neither a kernel nor a network: equations are MathML, pictures lie in the page."""
+"""The executed notebooks as pages that need neither a kernel nor a network.
+
+Equations are MathML, pictures stand in the page.
+"""
 
 import re
 from pathlib import Path
@@ -12,75 +15,50 @@ from nbformat import NotebookNode
 
 from leadkit.files import write
 
-# The policy forbids scripts and every address: what a notebook's outputs may hold, a page neither runs nor loads.
+# The policy forbids scripts and addresses: a page runs and loads nothing of what outputs may hold.
 TEMPLATE = """{% extends "lab/index.html.j2" %}
 {% block html_head_js %}
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 {% endblock %}
 {% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}
 {% block html_head_css %}<style>
-main, nav { max-width: 70rem; margin: auto } nav { padding: 1rem }
-math { font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math; font-size: 1.1em }
+main, nav { max-width: 70rem; margin: auto }
+nav { padding: 1rem }
+math {
+  font-family: "STIX Two Math", "Cambria Math", "Latin Modern Math", "DejaVu Math TeX Gyre", math;
+  font-size: 1.1em
+}
 </style>{% endblock %}
 {% block body_header %}<body class="jp-Notebook" data-jp-theme-light="true">
 <nav class="jp-RenderedHTMLCommon">{{ resources.nav | markdown2html }}</nav><main>{% endblock %}
 {% block data_png %}<div class="jp-RenderedImage jp-OutputArea-output">
-<img src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}" alt="{{ output.metadata.alt | escape_html }}">
+<img src="data:image/png;base64,{{ output.data["image/png"] | escape_html }}"
+alt="{{ output.metadata.alt | escape_html }}">
 </div>{% endblock %}
 """
-SHOWN = {
-    "text/html",
-    "text/markdown",
-    "image/png",
-    "text/plain",
-}  # of an output's kinds, the first that it has
-TAGS = {
-    "table",
-    "caption",
-    "thead",
-    "tbody",
-    "tfoot",
-    "tr",
-    "th",
-    "td",
-    "div",
-    "span",
-    "p",
-    "pre",
-    "code",
-    "b",
-    "i",
-    "em",
-    "strong",
-    "br",
-    "ul",
-    "ol",
-    "li",
-    "h1",
-    "h2",
-    "h3",
-    "h4",
-    "sub",
-    "sup",
-    "mark",
-    "small",
-}
+SHOWN = {"text/html", "text/markdown", "image/png", "text/plain"}  # kinds of output
+TAGS = set(
+    "table caption thead tbody tfoot tr th td div span p pre code b i em strong br ul ol li "
+    "h1 h2 h3 h4 sub sup mark small".split()
+)
 ATTRIBUTES = {"class", "style", "colspan", "rowspan", "title"}
+XMLNS = ' xmlns="http://www.w3.org/1998/Math/MathML"'
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown to HTML: equations as MathML, tags as text, links to notebooks as links to pages; no other file is linked."""
+    """Markdown to HTML: equations as MathML, tags as text, links to notebooks as links to pages.
+
+    No other file is linked.
+    """
 
     def inline_math(self, body: str, display: str = "inline") -> str:
-        mathml = convert(body, display=display).replace(
-            ' xmlns="http://www.w3.org/1998/Math/MathML"', ""
-        )
-        if re.search(r"\\|<mi>&</mi>", mathml):  # what the converter does not know, it copies
+        mathml = convert(body, display=display).replace(XMLNS, "")
+        if re.search(r"\\|<mi>&</mi>", mathml):  # the converter copies what it does not know
             raise ValueError(f"equation {body.strip()}: latex2mathml does not know all of it")
-        return re.sub(
-            r"<mi>[a-z]{2,}</mi>(?=<m[^o])", r'\g<0><mspace width="0.17em"/>', mathml
-        )  # between log and its argument
+        # A space between a name and its argument: log x.
+        return re.sub(r"<mi>[a-z]{2,}</mi>(?=<m[^o])", r'\g<0><mspace width="0.17em"/>', mathml)
 
     def block_math(self, body: str) -> str:
         return self.inline_math(body, "block")
@@ -90,68 +68,78 @@ class _Renderer(IPythonRenderer):
 
     def link(self, text: str, url: str, title: str | None = None) -> str:
         page, notebook, fragment = url.partition(".ipynb")
-        if not url.startswith(("https:", "http:", "mailto:", "#")) and not notebook:
+        if notebook and "://" not in url:
+            url = f"{page}.html{fragment}"
+        elif not notebook and not url.startswith(("https:", "http:", "mailto:", "#")):
             return text
-        return super().link(
-            text, f"{page}.html{fragment}" if notebook and "://" not in url else url, title
-        )
+        return super().link(text, url, title)
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
         return super().image(text, url, title) if url.startswith("data:image/") else text
 
 
 def _markdown(source: str) -> str:
-    return MarkdownWithMath(renderer=_Renderer(escape=True, allow_harmful_protocols=False)).render(
-        source
-    )
+    renderer = _Renderer(escape=True, allow_harmful_protocols=False)
+    return MarkdownWithMath(renderer=renderer).render(source)
 
 
 def _harmless(html: str) -> str:
-    """A table or a text of an output without scripts, styles, pictures, links and whatever else is not needed for it."""
+    """A table or a text without scripts, styles, pictures, links and other needless parts.
+
+    Not nbconvert's SanitizeHTML: it drops a tag and keeps its text, so the style sheet of every
+    pandas table would be printed above it.
+    """
     page = BeautifulSoup(html, "html.parser")
     for comment in page.find_all(string=lambda text: isinstance(text, Comment)):
         comment.extract()
     for tag in page.find_all(True):
         if tag.name not in TAGS:
             tag.decompose()
-        else:
-            tag.attrs = {
-                name: value
-                for name, value in tag.attrs.items()
-                if name in ATTRIBUTES and "url" not in str(value).lower()
-            }
+            continue
+        tag.attrs = {
+            name: value
+            for name, value in tag.attrs.items()
+            if name in ATTRIBUTES and "url" not in str(value).lower()
+        }
     return str(page)
 
 
-def _description(cells: list[NotebookNode], i: int, text: str) -> str:
-    """What a figure of cell i shows: its own text, or the paragraph "In the figure: ..." behind it, without Markdown's signs."""
+def _description(cells: list[NotebookNode], number: int, text: str) -> str:
+    """What a figure of a cell shows, without the signs of Markdown.
+
+    It is the figure's own text, or the paragraph "In the figure: ..." in the cell behind it.
+    """
     if text and not text.startswith("<"):
         return text
-    behind = (
-        cells[i + 1].source if i + 1 < len(cells) and cells[i + 1].cell_type == "markdown" else ""
-    )
+    following = cells[number + 1 : number + 2]
+    behind = following[0].source if following and following[0].cell_type == "markdown" else ""
     caption = re.search(
         r"^\*?In the figures?\b.*?:\s*(.+?)(?:\n\s*\n|\Z)", behind, re.DOTALL | re.MULTILINE
     )
     if caption is None:
         raise ValueError(
-            f"the figure of cell {i + 1} has no paragraph '*In the figure*: ...' behind it"
+            f"the figure of cell {number + 1} has no paragraph '*In the figure*: ...' behind it"
         )
-    return " ".join(re.sub(r"[*`$\\]", "", re.sub(r"\[(.+?)\]\(.*?\)", r"\1", caption[1])).split())
+    without_links = re.sub(r"\[(.+?)\]\(.*?\)", r"\1", caption[1])
+    return " ".join(re.sub(r"[*`$\\]", "", without_links).split())
 
 
 def _prepare(notebook: NotebookNode) -> None:
-    """Describe its figures, make its outputs harmless. ValueError where a cell was not executed or a figure is not described."""
+    """Describe the figures of a notebook, and make its outputs harmless.
+
+    ValueError where a cell was not executed or a figure is not described.
+    """
     notebook.metadata.pop("widgets", None)
-    for i, cell in enumerate(notebook.cells):
+    for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "code" and cell.source and not cell.execution_count:
             raise ValueError(
-                f"cell {i + 1} was not executed: run the notebook, or `make notebooks`"
+                f"cell {number + 1} was not executed: run the notebook, or `make notebooks`"
             )
         for output in cell.get("outputs", ()):
             data = {kind: value for kind, value in output.get("data", {}).items() if kind in SHOWN}
             if "image/png" in data:
-                output.metadata["alt"] = _description(notebook.cells, i, data.get("text/plain", ""))
+                text = data.get("text/plain", "")
+                output.metadata["alt"] = _description(notebook.cells, number, text)
             if "text/html" in data:
                 data["text/html"] = _harmless(data["text/html"])
             if "data" in output:
@@ -159,75 +147,81 @@ def _prepare(notebook: NotebookNode) -> None:
 
 
 def summary(notebook: NotebookNode) -> dict[str, str]:
-    """What a lesson's first cell says: title, question, time, afterwards (empty where it says nothing)."""
+    """What the first cell of a lesson says: title, question, time, afterwards; empty if nothing."""
     source = notebook.cells[0].source
     paragraphs = source.split("\n\n")
     time = re.search(r"\*\*Time\*\*:\s*(.+?)(?=\s*\*\*You\s+need|\n\n|\Z)", source, re.DOTALL)
+    afterwards = [paragraph for paragraph in paragraphs if paragraph.startswith("Afterwards")]
     return {
         "title": paragraphs[0].lstrip("# "),
         "question": paragraphs[1] if len(paragraphs) > 1 else "",
         "time": time[1] if time else "",
-        "afterwards": next(
-            (paragraph for paragraph in paragraphs if paragraph.startswith("Afterwards")), ""
-        ),
+        "afterwards": afterwards[0] if afterwards else "",
     }
 
 
 def _entry(path: Path, notebook: NotebookNode, solutions: list[Path]) -> str:
-    """A lesson's part of the index, in Markdown."""
-    said = summary(notebook)
-    links = " ".join(f"[Solutions](solutions/{path.name})." for path in solutions)
-    return "\n\n".join(
-        [
-            f"## [{said['title']}]({path.name})",
-            said["question"],
-            said["time"] and f"**Time**: {said['time']}",
-            said["afterwards"],
-            links,
-        ]
-    )
+    """The part of the index for one lesson, in Markdown."""
+    about = summary(notebook)
+    own = [solution for solution in solutions if solution.name[:2] == path.name[:2]]
+    paragraphs = [
+        f"## [{about['title']}]({path.name})",
+        about["question"],
+        about["time"] and f"**Time**: {about['time']}",
+        about["afterwards"],
+        " ".join(f"[Solutions](solutions/{solution.name})." for solution in own),
+    ]
+    return "\n\n".join(paragraphs)
 
 
-def build(folder: Path, out: Path) -> list[Path]:
-    """Write the numbered notebooks of folder, and those of folder/solutions, as HTML pages into out; the index comes last.
+def _navigation(path: Path, lessons: dict[Path, NotebookNode]) -> str:
+    """The links above a page: to the index and to the next lesson."""
+    if path not in lessons:
+        return "[All lessons](../index.ipynb)"
+    order = list(lessons)
+    rest = order[order.index(path) + 1 :]
+    if not rest:
+        return "[All lessons](index.ipynb)"
+    title = summary(lessons[rest[0]])["title"]
+    return f"[All lessons](index.ipynb) · [Next: {title}]({rest[0].name})"
 
-    ValueError where a notebook was not executed, or has a figure without words or an equation that MathML cannot have;
-    FileNotFoundError where there are no notebooks. Nothing is written then.
+
+def write_pages(folder: Path, out: Path) -> list[Path]:
+    """Write the numbered notebooks of folder, and those of folder/solutions, as HTML into out.
+
+    Returns the pages; the index is the last. FileNotFoundError where there are no notebooks,
+    ValueError where one was not executed, or has a figure without words or an equation that MathML
+    cannot have. Nothing is written then.
     """
-    lessons = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
-    if not lessons:
+    numbered = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not numbered:
         raise FileNotFoundError(f"folder {folder} holds no numbered notebooks (01_*.ipynb)")
-    solutions = sorted(folder.glob("solutions/*.ipynb"))
-    notebooks = {path: nbformat.read(path, as_version=4) for path in lessons + solutions}
+    lessons = {path: nbformat.read(path, as_version=4) for path in numbered}
+    extra = sorted(folder.glob("solutions/*.ipynb"))
+    solutions = {path: nbformat.read(path, as_version=4) for path in extra}
     exporter = HTMLExporter(raw_template=TEMPLATE)
     exporter.register_filter("markdown2html", _markdown)
 
-    def page(notebook: NotebookNode, nav: str) -> str:
-        return exporter.from_notebook_node(
-            notebook, {"metadata": {"name": summary(notebook)["title"]}, "nav": nav}
-        )[0]
+    def html(notebook: NotebookNode, navigation: str) -> str:
+        resources = {"metadata": {"name": summary(notebook)["title"]}, "nav": navigation}
+        return exporter.from_notebook_node(notebook, resources)[0]
 
-    pages = {}
-    for path, notebook in notebooks.items():
-        nav = "[All lessons](index.ipynb)" if path in lessons else "[All lessons](../index.ipynb)"
-        if path in lessons[:-1]:
-            following = lessons[lessons.index(path) + 1]
-            nav += f" · [Next: {summary(notebooks[following])['title']}]({following.name})"
+    pages: dict[Path, str] = {}
+    for path, notebook in (lessons | solutions).items():
+        page = (out / path.relative_to(folder)).with_suffix(".html")
         try:
             _prepare(notebook)
-            pages[(out / path.relative_to(folder)).with_suffix(".html")] = page(notebook, nav)
+            pages[page] = html(notebook, _navigation(path, lessons))
         except ValueError as error:
             raise ValueError(f"{path.relative_to(folder)}: {error}") from error
-    entries = [
-        _entry(
-            path, notebooks[path], [found for found in solutions if found.name[:2] == path.name[:2]]
-        )
-        for path in lessons
-    ]
-    index = nbformat.v4.new_markdown_cell(
-        "\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries])
-    )
-    pages[out / "index.html"] = page(nbformat.v4.new_notebook(cells=[index]), "")
-    for path, html in pages.items():
-        write(path, lambda temporary, html=html: temporary.write_text(html, encoding="utf-8"))
+    entries = [_entry(path, notebook, list(solutions)) for path, notebook in lessons.items()]
+    text = "\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries])
+    index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    pages[out / "index.html"] = html(index, "")
+    for page, content in pages.items():
+        _write_text(page, content)
     return list(pages)
+
+
+def _write_text(path: Path, text: str) -> None:
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
