@@ -81,7 +81,7 @@ def trained_anew(answer: Collection[str] | None) -> None:
     def wrong() -> str | None:
         if answer is None or answer is ...:
             return NOT_YET
-        usual, other = _trainings(Terms.keep), _trainings(10.0)
+        usual, other = _trainings(Progressive.keep), _trainings(10.0)
         changed = {name for name in usual if usual[name] != other[name]}
         if sentence := no_names(answer, tuple(usual)):
             return sentence
