@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from toys import isolate, scale, toy
 
+from leadkit import paths
 from leadkit.experiments import sweep
 from leadkit.experiments.distillation import Distil
-from leadkit.experiments.pipeline import ROWS, Pipeline
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import ROWS
 from leadkit.lessons import reproduce
 
 
@@ -22,7 +24,6 @@ def small(monkeypatch, tmp_path):
     isolate(monkeypatch, tmp_path)
     monkeypatch.setattr(sweep, "PROCESSES", multiprocessing.get_context("fork"))
     monkeypatch.setattr(sweep, "jobs_by_default", lambda: 2)
-    monkeypatch.setattr(reproduce, "RUNS", tmp_path / "runs")
     return scale(toy(tmp_path / "toy"))
 
 
@@ -31,7 +32,7 @@ def notebooks(monkeypatch, tmp_path):
     """A folder of two lessons: the first prints its parameters, the second fails where a file tells it to."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
+    monkeypatch.setattr(paths, "NOTEBOOKS", folder)
     for name, source in (
         ("01_says.ipynb", "print(SCALE, SEED)"),
         ("02_fails.ipynb", "from pathlib import Path\nassert not Path('fail').exists(), 'told to'"),
@@ -65,7 +66,7 @@ def test_a_lesson_is_another_where_what_it_depends_on_changed(
 ):
     (tmp_path / "leadkit").mkdir()
     (tmp_path / "leadkit" / "code.py").write_text("1")
-    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
 
     def keys(chosen=small, seed=0):
         return [lesson.key for lesson in reproduce.lessons(chosen, seed)]
@@ -119,7 +120,7 @@ def test_the_main_table_the_lessons_and_their_pages(
 def test_a_lesson_that_fails_says_where_and_the_others_stand(small, notebooks, monkeypatch, capsys):
     (notebooks / "fail").touch()
     monkeypatch.setattr(Pipeline, "rows", lambda self: {"BM25": self.evaluate(None, "test")})
-    monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame())
+    monkeypatch.setattr(reproduce, "run_main_table", lambda pipelines: pd.DataFrame())
     with pytest.raises(SystemExit, match="1"):
         reproduce.reproduce(small)
     said = capsys.readouterr()
