@@ -247,6 +247,21 @@ def test_the_tree_shows_every_wing_and_no_module_that_is_gone():
     assert {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} <= shown
 
 
+def test_links_between_pages_lead_somewhere():
+    pages = [path for path in tracked() if path.suffix == ".md"]
+    broken = set()
+    for page in pages:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            if not (page.parent / link).exists():
+                broken.add(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == set()
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+
+
 # --- what is committed --------------------------------------------------------------------------
 
 
