@@ -258,6 +258,25 @@ def test_links_between_pages_lead_somewhere():
     assert broken == set()
 
 
+def test_pages_name_commands_and_imports_that_exist():
+    pages = [path.read_text() for path in tracked() if path.suffix == ".md"]
+    text = "\n".join(pages)
+    source = ast.parse((ROOT / "leadkit" / "__main__.py").read_text())
+    commands = {
+        node.name
+        for node in source.body
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
+    }
+    named = set(re.findall(r"-m leadkit ([a-z]+)", text))
+    assert named - commands == set()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"[`\n]make ([a-z-]+)", text)) - targets == set()
+    imports = re.findall(r"^(from leadkit[\w.]* import .*)$", text, re.MULTILINE)
+    assert imports
+    for line in imports:
+        exec(line, {})
+
+
 def test_the_readme_is_one_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 
