@@ -333,7 +333,7 @@ def test_interactions_do_not_change_later_scores(tokenizer):
 def test_saved_and_loaded_gives_identical_scores(architecture, linear, tokenizer, tmp_path):
     model, made = retriever(architecture, linear=linear), batch(tokenizer, own=architecture == "CE")
     model.save(tmp_path / "saved", tokenizer)
-    again = load(tmp_path / "saved")
+    again = load(str(tmp_path / "saved"))
     assert not again.training
     with torch.no_grad():
         for a, b in zip(model(made, (1, 3)), again(made, (1, 3)), strict=True):
