@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy
 
-from leadkit.config import Lead, Schedule
+from leadkit.config import Schedule
 from leadkit.data import tokens
 from leadkit.data.collections import load
 from leadkit.data.sampling import Batches, Group, Sampler, groups
 from leadkit.data.tokens import pad, pair, tokenise
-from leadkit.experiments import store
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.paper_methods import RD
+from leadkit.experiments.texts import passages_of, queries_of
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 
@@ -304,7 +304,8 @@ def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
         [collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16
     )["input_ids"]
     for stage in (miner, student, distil):
-        at, seen = stage.batches(stage.tower), set()
+        at = stage.batches() if isinstance(stage, WarmUp) else stage.batches(stage.tower)
+        seen = set()
         for step in range(2 * at.sampler.steps):
             batch = at(step)
             seen |= {
@@ -349,8 +350,8 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
     sampler = Sampler(groups(collection, "train"), len(texts[1]), 4, 3, 0)
     at = Batches(
         sampler,
-        store.queries_of(tower, made, "train"),
-        store.passages_of(tower, made),
+        queries_of(tower, made, "train"),
+        passages_of(tower, made),
         own=True,
         pairs=True,
     )
