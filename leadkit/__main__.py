@@ -182,14 +182,20 @@ def sweep(
             collection's last part and any split but test.
     """
     from leadkit import config
-    from leadkit.experiments.sweep import sweep
+    from leadkit.experiments import sweep
     from leadkit.results import records
 
     chosen = config.scale(scale)
     if collection:
         chosen = replace(chosen, data=replace(chosen.data, collection=collection))
     folder = out or records.default_folder(chosen, split)
-    finished, whole = sweep(table, chosen, seeds, jobs, split, first)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}: at least one is needed")
+    planned = sweep.plan(table, chosen, seeds, split, first)
+    records.check_plan(planned, folder)
+    label = f"{'tables' if len(table) > 1 else 'table'} {', '.join(table)}"
+    ran = f"scale {chosen.name}, seeds {first} to {first + seeds - 1}, split {split}"
+    finished, whole = sweep.sweep(f"{label}, {ran}", planned, jobs)
     records.save(finished, folder)
     print(f"result records: {folder}")
     sys.exit(not whole)

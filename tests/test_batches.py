@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy
 
-from leadkit.config import Lead, Schedule
-from leadkit.data import sampling as batches_module
+from leadkit.config import Schedule
+from leadkit.data import tokens
 from leadkit.data.collections import load
 from leadkit.data.sampling import Batches, Group, Sampler, groups
 from leadkit.data.tokens import pad, pair, tokenise
-from leadkit.experiments import store
-from leadkit.experiments.distillation import Distil, Mine, WarmUp, batches
+from leadkit.experiments.distillation import Distil, Mine, WarmUp
+from leadkit.experiments.paper_methods import RD
+from leadkit.experiments.texts import passages_of, queries_of
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 
@@ -226,11 +227,11 @@ def test_tokens_do_not_depend_on_how_many_texts_are_tokenised_at_once(
 ):
     want = tokenise(TEXTS, tokenizer, 16, tmp_path)
     for portion in (1, 3):
-        monkeypatch.setattr(batches_module, "PORTION", portion)
+        monkeypatch.setattr(tokens, "PORTION", portion)
         got = tokenise(TEXTS, tokenizer, 16, tmp_path / str(portion))
         np.testing.assert_array_equal(got.flat, want.flat)
         np.testing.assert_array_equal(got.offsets, want.offsets)
-    assert [len(some) for some in _portions(["x"] * 4 + ["x" * 1500] * 5)] == [3, 3, 2, 1]
+    assert [len(some) for some in tokens._portions(["x"] * 4 + ["x" * 1500] * 5)] == [3, 3, 2, 1]
 
 
 def test_two_bytes_a_token_while_they_hold_every_id_and_length(tokenizer, tmp_path):
@@ -284,7 +285,7 @@ def toy_stages(monkeypatch, tmp_path, teacher="CB"):
     student, big = (
         WarmUp(made, Tower(a, "random:1x32"), steps, negatives) for a in ("DE", teacher)
     )
-    return load(name), miner, student, Distil(made, "RD", student, big, negatives, steps, Lead(k=1))
+    return load(name), miner, student, Distil(made, RD(), student, big, negatives, steps)
 
 
 def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
@@ -303,7 +304,8 @@ def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
         [collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16
     )["input_ids"]
     for stage in (miner, student, distil):
-        at, seen = batches(stage, stage.tower), set()
+        at = stage.batches() if isinstance(stage, WarmUp) else stage.batches(stage.tower)
+        seen = set()
         for step in range(2 * at.sampler.steps):
             batch = at(step)
             seen |= {
@@ -321,7 +323,7 @@ def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
 @pytest.mark.parametrize("teacher, own", [("DE", False), ("CB", False), ("CE", True)])
 def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, monkeypatch, tmp_path):
     _, _, student, distil = toy_stages(monkeypatch, tmp_path, teacher)
-    ours, theirs = batches(distil, distil.student.tower), batches(distil, distil.teacher.tower)
+    ours, theirs = distil.batches(distil.student.tower), distil.batches(distil.teacher.tower)
     for step in range(8):
         a, b = ours(step), theirs(step)
         for name in ("queries", "passages"):
@@ -330,7 +332,7 @@ def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, mon
         assert (b.pairs is not None) == own and a.pairs is None
         B, n = len(a.positive), len(a.passages.ids) // len(a.positive)
         assert a.positive.tolist() == ([0] * B if own else [i * n for i in range(B)])
-    alone = batches(student, student.tower)
+    alone = student.batches()
     assert (
         any(
             not torch.equal(alone(step).queries.ids, ours(step).queries.ids)
@@ -348,8 +350,8 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
     sampler = Sampler(groups(collection, "train"), len(texts[1]), 4, 3, 0)
     at = Batches(
         sampler,
-        store.queries_of(tower, made, "train"),
-        store.passages_of(tower, made),
+        queries_of(tower, made, "train"),
+        passages_of(tower, made),
         own=True,
         pairs=True,
     )

@@ -10,8 +10,11 @@ import pytest
 from toys import isolate, scale, toy
 
 from leadkit import config, paths
-from leadkit.experiments import pipeline, store
+from leadkit.experiments import evaluation
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import ROWS
 from leadkit.lessons import reproduce
+from leadkit.results import records
 from leadkit.training import pretraining
 
 ROOT = Path(__file__).parent.parent
@@ -51,13 +54,15 @@ def refused(answer, message):
     assert "Traceback" not in err
 
 
-def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path):
+def test_table_prints_its_rows_and_saves_its_records(call, tiny, tmp_path, monkeypatch):
     code, out, _ = call("table", "--scale", "toy", "--out", tmp_path / "records", "--split", "dev")
     assert code == 0
-    for row in pipeline.ROWS:
+    for row in ROWS:
         assert f"\n{row} " in out
-    assert len(list((tmp_path / "records").glob("0-*.json"))) == len(pipeline.ROWS)
-    code, printed, _ = call("results", tmp_path / "records")
+    kept = records.read(tmp_path / "records")
+    assert len(kept) == len(ROWS) and all(len(rows) == 1 for rows in kept.values())
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    code, printed, _ = call("report", "--scale", "records")
     assert (
         code == 0
         and printed.startswith("|  | MRR@10 |")
@@ -100,7 +105,7 @@ def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
             "row '12CB' is unknown: use one of BM25, 12DE (mines), teacher",
         ),
         (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
-        (("results", "nowhere"), "folder nowhere holds no result records (*.json)"),
+        (("claims", "--scale", "nowhere"), "nowhere holds no result records (records.jsonl)"),
     ],
 )
 def test_bad_arguments(call, tiny, arguments, message, tmp_path):
@@ -175,7 +180,7 @@ def test_errors_of_several_lines_become_one(call, tiny, monkeypatch):
     def fails(*a, **k):
         raise OSError("first line\n  second line")
 
-    monkeypatch.setattr(pipeline, "main_table", fails)
+    monkeypatch.setattr(Pipeline, "rows", fails)
     refused(call("table", "--scale", "toy"), "first line second line")
 
 
@@ -183,7 +188,7 @@ def test_full_disk_is_one_sentence(call, tiny, monkeypatch):
     def full(*a, **k):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.searching, "bm25", full)
+    monkeypatch.setattr(evaluation, "bm25", full)
     refused(call("table", "--scale", "toy"), "No space left on device")
 
 
@@ -191,7 +196,7 @@ def test_a_fault_in_the_program_keeps_its_traceback(call, tiny, monkeypatch):
     def fails(*a, **k):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(pipeline, "main_table", fails)
+    monkeypatch.setattr(Pipeline, "rows", fails)
     with pytest.raises(KeyError):
         call("table", "--scale", "toy")
 
@@ -248,7 +253,7 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
     card = (tmp_path / "mine" / "README.md").read_text()
     for said in (
         "4DE of random:4x16 -> 2DE of random:2x32",
-        "LEAD: `Lead(k=1, ",
+        "LEAD: `LEAD(k=1, ",
         "seed 2",
         "6 queries of split dev",
     ):

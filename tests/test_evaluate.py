@@ -4,11 +4,11 @@ from math import log2
 
 import numpy as np
 import pytest
-from leadkit.results.statistics import paired_t_test
 from scipy.stats import ttest_rel
 from toys import write_beir
 
 from leadkit.data.collections import load
+from leadkit.results.statistics import paired_t_test
 from leadkit.retrieval.measures import MEASURES, per_query
 from leadkit.retrieval.runs import Run
 

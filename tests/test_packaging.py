@@ -247,6 +247,40 @@ def test_the_tree_shows_every_wing_and_no_module_that_is_gone():
     assert {f"{path.parent.name}/" for path in package.glob("*/__init__.py")} <= shown
 
 
+def test_links_between_pages_lead_somewhere():
+    pages = [path for path in tracked() if path.suffix == ".md"]
+    broken = set()
+    for page in pages:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text):
+            if not (page.parent / link).exists():
+                broken.add(f"{page.relative_to(ROOT)}: {link}")
+    assert broken == set()
+
+
+def test_pages_name_commands_and_imports_that_exist():
+    pages = [path.read_text() for path in tracked() if path.suffix == ".md"]
+    text = "\n".join(pages)
+    source = ast.parse((ROOT / "leadkit" / "__main__.py").read_text())
+    commands = {
+        node.name
+        for node in source.body
+        if isinstance(node, ast.FunctionDef) and node.decorator_list
+    }
+    named = set(re.findall(r"-m leadkit ([a-z]+)", text))
+    assert named - commands == set()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"[`\n]make ([a-z-]+)", text)) - targets == set()
+    imports = re.findall(r"^(from leadkit[\w.]* import .*)$", text, re.MULTILINE)
+    assert imports
+    for line in imports:
+        exec(line, {})
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+
+
 # --- what is committed --------------------------------------------------------------------------
 
 

@@ -11,12 +11,12 @@ import torch
 
 from leadkit import losses, paths
 from leadkit.data.tokens import pair, tokenise
-from leadkit.models import names, retrievers
+from leadkit.models import names
 from leadkit.models.batch import Batch, Tokens
 from leadkit.models.encoders import load_encoder
 from leadkit.models.retrievers import build, load
 from leadkit.models.tokenizers import load_tokenizer
-from leadkit.models.tower import Tower
+from leadkit.models.tower import Tower, depth
 
 QUERIES = ["sort a list", "the shape of an array after it was transposed", "open file"]
 PASSAGES = [
@@ -97,7 +97,8 @@ def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer, mo
     )
 
     def gradients(at_once):
-        monkeypatch.setattr(retrievers, "AT_ONCE", at_once)
+        for model in (student, teacher):
+            model.at_once = at_once
         widths.clear()
         (layers, final), (taught, taught_final) = student(made, (1, 3)), teacher(made, (2, 3))
         loss = losses.lead_loss(layers, taught, final, taught_final, made.positive)
@@ -152,7 +153,7 @@ def test_layers_come_in_the_order_that_was_asked_for(tokenizer):
 def test_linear_layer_is_the_one_after_the_last(architecture, tokenizer):
     width = 32 if architecture == "CE" else 7
     model = retriever(architecture, linear=width)
-    assert (model.layers, model.width, retrievers.depth(model.tower)) == (4, width, 4)
+    assert (model.layers, model.width, depth(model.tower)) == (4, width, 4)
     made = batch(tokenizer, own=architecture == "CE")
     with torch.no_grad():
         layers, final = model(made, (3, 4))
@@ -169,8 +170,8 @@ def test_linear_layer_is_the_one_after_the_last(architecture, tokenizer):
 def test_depth_is_known_without_the_weights(tmp_path):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         shutil.copy(MINIATURE / name, tmp_path)
-    assert retrievers.depth(Tower("DE", str(tmp_path))) == 6
-    assert retrievers.depth(Tower("DE", str(tmp_path), linear=8)) == 7
+    assert depth(Tower("DE", str(tmp_path))) == 6
+    assert depth(Tower("DE", str(tmp_path), linear=8)) == 7
 
 
 # --- scores
@@ -332,7 +333,7 @@ def test_interactions_do_not_change_later_scores(tokenizer):
 def test_saved_and_loaded_gives_identical_scores(architecture, linear, tokenizer, tmp_path):
     model, made = retriever(architecture, linear=linear), batch(tokenizer, own=architecture == "CE")
     model.save(tmp_path / "saved", tokenizer)
-    again = load(tmp_path / "saved")
+    again = load(str(tmp_path / "saved"))
     assert not again.training
     with torch.no_grad():
         for a, b in zip(model(made, (1, 3)), again(made, (1, 3)), strict=True):
@@ -421,7 +422,7 @@ def test_damaged_weights(damage, tmp_path):
 def test_stacked_encoder_repeats_the_pile(tokenizer, tmp_path):
     tower = Tower("DE", "stacked:14:bert-6x128", dropout=0.0)
     model, plain = build(tower).eval(), build(Tower("DE", "bert-6x128", dropout=0.0)).eval()
-    assert model.layers == retrievers.depth(tower) == model.encoder.config.num_hidden_layers == 14
+    assert model.layers == depth(tower) == model.encoder.config.num_hidden_layers == 14
     pile = plain.encoder.encoder.layer
     for i, layer in enumerate(model.encoder.encoder.layer):
         assert all(
@@ -470,9 +471,7 @@ def test_folder_without_a_tokeniser(tmp_path):
 def test_encoder_is_known_by_its_weights(tmp_path):
     folder = copied(tmp_path)
     known = names.encoder_digest(str(folder))
-    assert (
-        known == names.encoder_digest(str(MINIATURE)) != names.encoder_digest("random:2x32")
-    )
+    assert known == names.encoder_digest(str(MINIATURE)) != names.encoder_digest("random:2x32")
     weights = folder / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

@@ -17,11 +17,12 @@ from leadkit.models.retrievers import build
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 from leadkit.retrieval import dense as searching
+from leadkit.retrieval import reranking
 from leadkit.retrieval.bm25 import bm25
 from leadkit.retrieval.dense import by_length, encode, search, torch_search
 from leadkit.retrieval.negatives import hard_negatives
 from leadkit.retrieval.reranking import rerank
-from leadkit.retrieval.runs import Run, reciprocal_rank_fusion
+from leadkit.retrieval.runs import Run, ranked, reciprocal_rank_fusion
 
 QUERIES = ["sort a list", "the shape of an array", "open", "read every line of a text file"]
 PASSAGES = [
@@ -166,10 +167,10 @@ def test_rerank_orders_by_slow_scores_and_keeps_the_tail(architecture, released,
 
 @pytest.mark.parametrize("architecture", ["DE", "CB"])
 def test_rerank_encodes_each_candidate_once_and_no_other_passage(architecture, texts, monkeypatch):
-    encoded, real = [], searching._encode
+    encoded, real = [], reranking.for_each_batch
     monkeypatch.setattr(
-        searching,
-        "_encode",
+        reranking,
+        "for_each_batch",
         lambda model, some, *rest: encoded.append(len(some)) or real(model, some, *rest),
     )
     rerank(
@@ -206,7 +207,7 @@ def test_rerank_of_the_whole_run(depth, texts):
 
 
 def test_ties_keep_their_order():
-    run = searching.sort(np.array([[5, 3, 4, 1]]), np.array([[1.0, 2.0, 1.0, 2.0]]))
+    run = ranked(np.array([[5, 3, 4, 1]]), np.array([[1.0, 2.0, 1.0, 2.0]]))
     assert run.rows.tolist() == [[3, 1, 5, 4]] and run.scores.tolist() == [[2, 2, 1, 1]]
 
 

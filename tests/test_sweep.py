@@ -20,10 +20,12 @@ from toys import data, isolate, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
-from leadkit.experiments import pipeline, prod, store, sweep, tables, texts
+from leadkit.experiments import pipeline, prod, sweep, tables, workers
+from leadkit.experiments.distillation import TeacherAfter
 from leadkit.experiments.prod import PROD
 from leadkit.experiments.store import Stage
 from leadkit.files import write_json
+from leadkit.results.records import default_folder, read
 
 ROOT = Path(__file__).parent.parent
 
@@ -39,24 +41,38 @@ class Step(Stage):
     second: Stage | None = None
     seed: int = 0
 
-    def run(self) -> None:
+    @property
+    def count(self) -> int:
+        """What it is called in events.txt."""
+        return self.number + self.seed
+
+    def run(self, operation) -> None:
         note(
-            f"start {self.number} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
+            f"start {self.count} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
         )
-        if (paths.RUNS.parent / f"fail-{self.number}").exists():
-            raise ValueError(f"number is {self.number}:\n it must be another")
-        if (paths.RUNS.parent / f"die-{self.number}").exists():
+        if (paths.RUNS.parent / f"fail-{self.count}").exists():
+            raise ValueError(f"number is {self.count}:\n it must be another")
+        if (paths.RUNS.parent / f"die-{self.count}").exists():
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / ".half").write_text("half")
         try:
             time.sleep(self.wait)
         finally:
             (self.folder / ".half").unlink()
-        write_json(self.folder / "out.json", {"number": self.number})
-        note(f"end {self.number} {time.monotonic()}")
+        write_json(self.folder / "out.json", {"number": self.count})
+        note(f"end {self.count} {time.monotonic()}")
 
     def record(self) -> dict:
-        return json.loads((self.done() / "out.json").read_text())
+        number = json.loads((self.done() / "out.json").read_text())["number"]
+        return {
+            "stage": self.describe(),
+            "collection": self.data.collection,
+            "fingerprint": "0",
+            "split": "test",
+            "measures": {"RR@10": 0.5},
+            "per_query": {"RR@10": [0.5, 0.5]},
+            "number": number,
+        }
 
     def cost(self) -> dict:
         return {"seconds": 0.0, "teacher_passes": 0}
@@ -93,12 +109,12 @@ def name(monkeypatch, tmp_path):
     """A toy collection; runs of the test go to its own folder; processes are forked, which is fast."""
     isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(sweep, "PROCESSES", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(workers, "PROCESSES", multiprocessing.get_context("fork"))
     return toy(tmp_path / "toy")
 
 
 def go(todo, jobs=1):
-    return sweep.run(todo, jobs, sweep.Estimates(), sweep.titles(todo, {}))
+    return sweep.Run(todo, jobs, sweep.Estimates(), sweep.titles(todo, {}))()
 
 
 # --- what is missing
@@ -188,8 +204,14 @@ def test_estimate_knows_which_model_is_evaluated(name):
     seal(ce.evaluate(ce.teacher, "test", rerank=True), 800.0)
     seal(ce.evaluate(ce.student, "test"), 20.0)
     estimates = sweep.Estimates()
-    assert estimates(cb.evaluate(cb.distil("LEAD"), "test", rerank=True, teacher=True)) == 50.0
-    assert estimates(ce.evaluate(ce.distil("LEAD"), "test", rerank=True, teacher=True)) == 800.0
+    assert (
+        estimates(cb.evaluate(TeacherAfter(data(name), cb.distil("LEAD")), "test", rerank=True))
+        == 50.0
+    )
+    assert (
+        estimates(ce.evaluate(TeacherAfter(data(name), ce.distil("LEAD")), "test", rerank=True))
+        == 800.0
+    )
     assert estimates(ce.evaluate(ce.distil("LEAD"), "test")) == 20.0
 
 
@@ -266,10 +288,9 @@ def command(name, monkeypatch, tmp_path, capsys):
     """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
     monkeypatch.setitem(config.SCALES, "toy", scale(name))
     tables = {"1": ("one", "two"), "2": ("two", "three"), "8": ("one", "a start")}
-    monkeypatch.setattr(
-        sweep, "METHODS", (SimpleNamespace(TABLES=tables, experiments=experiments),)
-    )
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
+    sources = (SimpleNamespace(TABLES=tables, experiments=experiments),)
+    monkeypatch.setattr(sweep, "SOURCES", sources)
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
 
     def call(*arguments):
         monkeypatch.setattr(
@@ -287,14 +308,18 @@ def experiments(scale, seed, split):
     """Two of three need what the seeds share."""
     shared, wait = Step(scale.data, 100), 0.01
     return {
-        "one": Step(scale.data, 10 + seed, wait, first=shared, seed=seed),
-        "two": Step(scale.data, 20 + seed, wait, seed=seed),
-        "three": Step(scale.data, 30 + seed, wait, first=shared, seed=seed),
+        "one": Step(scale.data, 10, wait, first=shared, seed=seed),
+        "two": Step(scale.data, 20, wait, seed=seed),
+        "three": Step(scale.data, 30, wait, first=shared, seed=seed),
     }
 
 
 def records(folder):
-    return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """(seed, experiment) -> its number, of a folder's table."""
+    kept = {
+        (row["seed"], name): row["number"] for name, rows in read(folder).items() for row in rows
+    }
+    return dict(sorted(kept.items()))
 
 
 def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
@@ -308,12 +333,7 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
     assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
     assert records(tmp_path / "results" / "toy-toy") == {
-        f"{seed}-{name}.json": {
-            "experiment": name,
-            "seed": seed,
-            "cost": Step.cost(None),
-            "number": number + seed,
-        }
+        (seed, name): number + seed
         for seed in (0, 1)
         for name, number in (("one", 10), ("two", 20))
     }
@@ -324,18 +344,18 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
         and "1 stages to run (1 step), about 0:00:0" in out
     )
     assert list(records(tmp_path / "results" / "toy-toy-dev")) == [
-        "0-one.json",
-        "0-three.json",
-        "0-two.json",
+        (0, "one"),
+        (0, "three"),
+        (0, "two"),
     ]
     code, out, _ = command("--table", 2, "--seeds", 1, "--out", tmp_path / "out")
     assert code == 0 and "everything is finished" in out and len(started()) == 6
-    assert list(records(tmp_path / "out")) == ["0-three.json", "0-two.json"]
+    assert list(records(tmp_path / "out")) == [(0, "three"), (0, "two")]
     code, out, _ = command(
         "--table", 2, "--seeds", 1, "--jobs", 1, "--collection", toy(tmp_path / "other")
     )
     assert code == 0 and "3 stages to run" in out  # nothing is shared with the other collection
-    assert list(records(tmp_path / "results" / "toy-other")) == ["0-three.json", "0-two.json"]
+    assert list(records(tmp_path / "results" / "toy-other")) == [(0, "three"), (0, "two")]
 
 
 def test_several_tables_at_once(command, tmp_path):
@@ -343,9 +363,9 @@ def test_several_tables_at_once(command, tmp_path):
         "tables 1, 2, scale toy, seeds 0 to 0, split test: 4 stages to run"
     )
     assert list(records(tmp_path / "results" / "toy-toy")) == [
-        "0-one.json",
-        "0-three.json",
-        "0-two.json",
+        (0, "one"),
+        (0, "three"),
+        (0, "two"),
     ]
 
 
@@ -361,7 +381,7 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
         32,
         100,
     ]
-    written = [f"{seed}-{name}.json" for seed in range(3) for name in ("three", "two")]
+    written = [(seed, name) for seed in range(3) for name in ("three", "two")]
     assert list(records(tmp_path / "results" / "toy-toy")) == written
 
 
@@ -376,27 +396,10 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
 def test_records_of_another_collection_have_a_folder_of_their_own(
     collection, split, folder, name, monkeypatch, tmp_path
 ):
-    found, saved = texts.collection(name), []
-    monkeypatch.setattr(
-        store,
-        "collection",
-        lambda _: replace(found, qrels=found.qrels | {split: found.qrels["test"]}),
-    )
-    monkeypatch.setattr(sweep, "missing", lambda stages: [])
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
-    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
-    shapes = scale(name, **SIZES)
-    assert (
-        sweep.sweep(
-            ("main",),
-            replace(shapes, data=replace(shapes.data, collection=collection)),
-            1,
-            1,
-            split,
-        )
-        == 0
-    )
-    assert saved == [tmp_path / folder.replace("toy", shapes.name)]
+    shapes = scale(name)
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    other = replace(shapes, data=replace(shapes.data, collection=collection))
+    assert default_folder(other, split) == tmp_path / folder
 
 
 # as deep as the paper's, so that every row of its tables can be
@@ -411,16 +414,9 @@ SIZES = {
     "table, wanted",
     [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))],
 )
-def test_prod_and_table_9_are_swept_with_the_student_they_start_from(
-    table, wanted, name, monkeypatch
-):
-    shapes, saved = scale(name, **SIZES), {}
-    monkeypatch.setattr(sweep, "missing", lambda stages: [])  # as if all were finished
-    monkeypatch.setattr(
-        pipeline, "save_records", lambda evaluations, seed, out: saved.update({seed: evaluations})
-    )
-    assert sweep.sweep((table,), shapes, 2, 1, "dev") == 0
-    assert saved == {
+def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, wanted, name):
+    shapes = scale(name, **SIZES)
+    assert sweep.plan((table,), shapes, 2, "dev") == {
         seed: {"student": tables.experiments(shapes, seed, "dev")["student"]}
         | wanted(shapes, seed, "dev")
         for seed in (0, 1)
@@ -429,13 +425,13 @@ def test_prod_and_table_9_are_swept_with_the_student_they_start_from(
 
 def test_methods_share_no_name_of_a_table_or_an_experiment(name):
     shapes = scale(name, **SIZES)
-    every = [method.experiments(shapes) for method in sweep.METHODS]
-    for names in (every, [method.TABLES for method in sweep.METHODS]):
+    every = [method.experiments(shapes) for method in sweep.SOURCES]
+    for names in (every, [method.TABLES for method in sweep.SOURCES]):
         assert sum(map(len, names)) == len({key for found in names for key in found})
     known = {key for found in every for key in found}
     assert all(
-        {*row} <= known | {*pipeline.STARTS}
-        for method in sweep.METHODS
+        {*row} <= known | {*tables.STARTS}
+        for method in sweep.SOURCES
         for row in method.TABLES.values()
     )
 
@@ -447,14 +443,14 @@ def test_what_has_no_encoder_is_left_out_and_named(command, tmp_path):
         and out.splitlines()[0].startswith("left out")
         and ": a start; python -m leadkit pretrain --objective" in out
     )
-    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
+    assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "one")]
 
 
 def test_failure_stops_only_what_needs_it(command, tmp_path):
     (tmp_path / "fail-100").touch()
     code, out, err = command("--table", "all", "--seeds", 1, "--jobs", 1)
     assert code == 1 and sorted(started()) == [20, 100]
-    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-two.json"]
+    assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "two")]
     (line,) = [line for line in err.splitlines() if "failed" in line]
     found = line.split("; see ")
     assert found[0].endswith("(one, seed 0) failed: ValueError: number is 100: it must be another")
@@ -475,7 +471,7 @@ def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path)
         and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see "
         in err
     )
-    assert list(records(tmp_path / "results" / "toy-toy")) == ["0-one.json"]
+    assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "one")]
     (tmp_path / "die-20").unlink()
     assert command("--table", "1", "--seeds", 1, "--jobs", 2)[0] == 0
     assert (
@@ -523,8 +519,8 @@ toys.isolate(patch, Path({folder!r}))
 def experiments(scale, seed, split):
     steps = [test_sweep.Step(scale.data, n, 60.0, first=test_sweep.Step(scale.data, 1)) for n in (2, 3)]
     return dict(zip(("one", "two"), steps))
-patch.setattr(sweep, "METHODS", (SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments),))
-sys.exit(sweep.sweep(("1",), toys.scale({name!r}), 1, 2, out=Path({folder!r}) / "out"))
+patch.setattr(sweep, "SOURCES", (SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments),))
+sweep.sweep("table 1", sweep.plan(("1",), toys.scale({name!r}), 1), 2)
 """
 
 

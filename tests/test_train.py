@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from leadkit.config import Schedule
-from leadkit.models import retrievers
-from leadkit.training import loop
-from leadkit.training.loop import NotFinite, OutOfMemory, fit
+from leadkit.models.retrievers import build
+from leadkit.models.tower import Tower
+from leadkit.training import checkpoints, loop
+from leadkit.training.loop import NotFinite, Operation, OutOfMemory, fit
 
 ROOT = Path(__file__).parent.parent
 STEPS = 12
@@ -37,16 +38,20 @@ def loss_of(net, stop=None, at=None):
     return loss_at
 
 
-def run(folder, stop=None, at=None, steps=STEPS, save_seconds=0.0, seed=3):
+OFTEN = Operation(checkpoint_seconds=0.0)  # a checkpoint after each step
+
+
+def run(folder, stop=None, at=None, steps=STEPS, operation=OFTEN, seed=3):
     """Train in `folder`, call `stop` at step `at`; return the weights and the log."""
     net = model()
     log = fit(
         net,
         loss_of(net, stop, at),
-        Schedule(steps, 1e-2, save_seconds=save_seconds),
+        Schedule(steps, 1e-2),
         seed,
         folder,
         "toy",
+        operation=operation,
     )
     return {name: p.detach().clone() for name, p in net.named_parameters()}, log
 
@@ -170,7 +175,7 @@ def test_interrupted_twice(tmp_path, undisturbed):
 
 def test_without_a_checkpoint_it_starts_again(tmp_path, undisturbed):
     with pytest.raises(Stopped):
-        run(tmp_path, stop, 5, save_seconds=1e6)
+        run(tmp_path, stop, 5, operation=Operation(checkpoint_seconds=1e6))
     assert list(tmp_path.iterdir()) == []
     assert same(run(tmp_path)[0], undisturbed[0])
 
@@ -203,14 +208,14 @@ def test_killed_process_is_continued_bit_identically(tmp_path, undisturbed):
 
 def test_killed_between_weights_and_their_record(tmp_path, undisturbed, monkeypatch):
     """The record still names the checkpoint before, which is still there."""
-    real = loop.write_json
+    real = checkpoints.write_json
 
     def fails_once_at_six(path, value):
         if value["step"] == 6:
             raise Stopped
         real(path, value)
 
-    monkeypatch.setattr(loop, "write_json", fails_once_at_six)
+    monkeypatch.setattr(checkpoints, "write_json", fails_once_at_six)
     with pytest.raises(Stopped):
         run(tmp_path)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
@@ -298,11 +303,12 @@ def test_loss_that_is_not_finite_stops_with_step_and_batch(value, part, tmp_path
         fit(
             net,
             breaks,
-            Schedule(STEPS, 1e-2, save_seconds=0.0),
+            Schedule(STEPS, 1e-2),
             3,
             tmp_path,
             "toy",
             lambda step: f"q{step}, q{step + 1}",
+            OFTEN,
         )
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 5
     kept = load_file(next(tmp_path.glob("checkpoint-*.safetensors")))
@@ -321,19 +327,19 @@ def test_gradient_that_is_not_finite_never_reaches_a_checkpoint(tmp_path, undist
         return parts
 
     with pytest.raises(NotFinite, match="gradient is not finite at step 5"):
-        fit(net, breaks, Schedule(STEPS, 1e-2, save_seconds=0.0), 3, tmp_path, "toy")
+        fit(net, breaks, Schedule(STEPS, 1e-2), 3, tmp_path, "toy", operation=OFTEN)
     assert same(run(tmp_path)[0], undisturbed[0])  # mended, it goes on from step 5
 
 
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed):
-    real = loop.write_tensors
+    real = checkpoints.write_tensors
 
     def full_at_six(path, tensors):
         if "-6." in path.name:
             raise OSError(28, "No space left on device")
         real(path, tensors)
 
-    monkeypatch.setattr(loop, "write_tensors", full_at_six)
+    monkeypatch.setattr(checkpoints, "write_tensors", full_at_six)
     with pytest.raises(OSError, match="No space left"):
         run(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
@@ -352,20 +358,19 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed)
         (4, 0, "nor does one text at a time"),
     ],
 )
-def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(retrievers, "AT_ONCE", asked)
-    net, tried = model(), []
+def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path):
+    net, tried = build(Tower("DE", "random:1x8")), []
 
     def loss_at(step):
-        tried.append(retrievers.AT_ONCE)
-        if retrievers.AT_ONCE is None or retrievers.AT_ONCE > room:
+        tried.append(net.at_once)
+        if net.at_once is None or net.at_once > room:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return {"total": net(torch.ones(2, 6)).sum()}
+        return {"total": sum(parameter.sum() for parameter in net.parameters())}
 
     before = [parameter.clone() for parameter in net.parameters()]
     with pytest.raises(
         OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"
     ):
-        fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy")
-    assert retrievers.AT_ONCE == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
+        fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy", operation=Operation(asked))
+    assert net.at_once == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
     assert all(map(torch.equal, before, net.parameters())), "nothing was trained"

@@ -173,21 +173,13 @@ def finish(label: str, every: Experiments, jobs: int) -> set[str]:
     return set(failed)
 
 
-def sweep(
-    wanted: Sequence[str],
-    scale: Scale,
-    seeds: int,
-    jobs: int | None = None,
-    split: str = "test",
-    first: int = 0,
-) -> tuple[dict[int, dict[str, Evaluate]], bool]:
-    """Run what is missing of some tables, or of "all", for so many seeds.
+def plan(
+    wanted: Sequence[str], scale: Scale, seeds: int, split: str = "test", first: int = 0
+) -> dict[int, dict[str, Evaluate]]:
+    """The evaluations of some tables, or of "all": seed -> experiment -> evaluation.
 
     wanted: tables of the SOURCES.
-    jobs: processes; by default one per core, or 4 on a GPU.
-    first: the first seed: several machines can share a table by its seeds.
-
-    Returns the finished evaluations, seed by seed and by experiment, and whether that is all.
+    first: the first of so many seeds: several machines can share a table by its seeds.
     """
     rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
     unknown = [table for table in wanted or ("",) if table not in (*rows, "all")]
@@ -195,10 +187,8 @@ def sweep(
         raise ValueError(
             f"table {unknown[0]!r} is unknown: use one or more of {', '.join(rows)} or all"
         )
-    jobs = jobs_by_default() if jobs is None else jobs
-    for name, value in {"seeds": seeds, "jobs": jobs}.items():
-        if value < 1:
-            raise ValueError(f"{name} is {value}: at least one is needed")
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}: at least one is needed")
     if first < 0:
         raise ValueError(f"first is {first}: a seed must not be negative")
     collection(scale.data.collection).split(split)  # says whether it exists
@@ -211,18 +201,23 @@ def sweep(
             f"left out, as {paths.MODELS} lacks their encoders: {', '.join(absent)}; "
             "python -m leadkit pretrain --objective makes them"
         )
-    present = {
+    return {
         seed: {name: experiments[name] for name in names if name in experiments}
         for seed, experiments in every.items()
     }
-    label = f"{'tables' if len(wanted) > 1 else 'table'} {', '.join(wanted)}"
-    last = first + seeds - 1
-    failed = finish(
-        f"{label}, scale {scale.name}, seeds {first} to {last}, split {split}", present, jobs
-    )
+
+
+def sweep(
+    label: str, planned: dict[int, dict[str, Evaluate]], jobs: int | None = None
+) -> tuple[dict[int, dict[str, Evaluate]], bool]:
+    """Run what is missing of a plan; return its finished part, and whether that is all.
+
+    jobs: processes; by default one per core, or 4 on a GPU.
+    """
+    failed = finish(label, planned, jobs or jobs_by_default())
     finished = {
         seed: {name: each for name, each in experiments.items() if each.key not in failed}
-        for seed, experiments in present.items()
+        for seed, experiments in planned.items()
     }
     return finished, not failed
 

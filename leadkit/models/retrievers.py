@@ -29,8 +29,9 @@ def build(tower: Tower) -> Retriever:
     return architecture(tower.architecture)(tower)
 
 
-def load(folder: Path) -> Retriever:
+def load(folder: str | Path) -> Retriever:
     """A retriever saved by `Retriever.save`, ready to answer."""
+    folder = Path(folder)
     settings = json.loads((folder / "retriever.json").read_text())
     retriever = build(Tower(**settings | {"encoder": str(folder)}))
     head = folder / "head" / "head.safetensors"
