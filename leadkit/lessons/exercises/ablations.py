@@ -19,20 +19,20 @@ def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
     answer: tau_d, 1 and 2 -> the names of the parts whose values change.
     """
     draw, parts = torch.Generator().manual_seed(7), ("layer", "response", "teacher", "student")
-    scores = [
+    student, teacher, student_final, teacher_final = (
         torch.randn(shape, generator=draw).double()
         for shape in ((3, 4, 6), (3, 4, 6), (4, 6), (4, 6))
-    ]
+    )
 
     def changed(tau_d: float) -> set[str]:
         positive = torch.zeros(4, dtype=torch.long)
+        scores = student, teacher, student_final, teacher_final
         ours, theirs = (
             losses.lead_loss(*scores, positive, tau_d=tau_d, variant=variant)
             for variant in losses.VARIANTS
         )
-        return {
-            part for part in parts if not torch.isclose(getattr(ours, part), getattr(theirs, part))
-        }
+        values = {part: (getattr(ours, part), getattr(theirs, part)) for part in parts}
+        return {part for part, pair in values.items() if not torch.isclose(*pair)}
 
     def wrong() -> str | None:
         if (
@@ -45,7 +45,8 @@ def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
         if not isinstance(answer, Mapping) or set(answer) != {1, 2}:
             return "a dictionary from each tau_d, 1 and 2, to a set of parts is wanted"
         for tau_d, found in answer.items():
-            if sentence := no_names(found, parts):
+            sentence = no_names(found, parts)
+            if sentence or found is None:
                 return f"at tau_d = {tau_d}: {sentence}"
             if hard := sorted({"teacher", "student"} & set(found)):
                 return (
@@ -79,7 +80,7 @@ def equal_things(answer: Sequence[float] | None) -> None:
         return sum(test(a, b).pvalue <= 0.05 for a, b in pairs)
 
     apart, count = np.ptp(means), counted(ttest_rel)
-    mistakes = {
+    mistakes: dict[str, Callable] = {
         "the difference is wanted in points, not as a fraction": lambda: (
             apart / 100,
             count,
@@ -137,7 +138,7 @@ def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
     def right(d: np.ndarray, effect: float, errors: float = both + found) -> float:
         return (errors * d.std(ddof=1) / effect) ** 2
 
-    mistakes = {
+    mistakes: dict[str, Callable] = {
         "that is section 8's number: it misses an effect of this size half of the time": partial(
             right, errors=both
         ),

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 NOT_YET = "no answer yet"
@@ -43,19 +45,16 @@ def numbers(name: str, answer: object, shape: Sequence[int | None]) -> np.ndarra
     if found.ndim != len(shape) or any(
         n != m if m else n == 0 for n, m in zip(found.shape, shape, strict=True)
     ):
-        wanted = (
-            f"({', '.join(str(m or 'any') for m in shape)}{',' * (len(shape) == 1)})"
-            if shape
-            else "one number"
-        )
+        lengths = ", ".join(str(m or "any") for m in shape)
+        wanted = f"({lengths}{',' * (len(shape) == 1)})" if shape else "one number"
         return f"{name} has shape {found.shape}: it must be {wanted}"
-    return (
-        found if np.isfinite(found).all() else f"{name} holds a value that is not a finite number"
-    )
+    if not np.isfinite(found).all():
+        return f"{name} holds a value that is not a finite number"
+    return found
 
 
 def compare(
-    name: str, answer: object, right: object, mistakes: Mapping[str, object], otherwise: str
+    name: str, answer: object, right: ArrayLike, mistakes: Mapping[str, ArrayLike], otherwise: str
 ) -> str | None:
     """None for the right numbers, else a sentence.
 
@@ -64,9 +63,8 @@ def compare(
     """
     found = numbers(name, answer, np.shape(right))
     for sentence, value in ((None, right), *mistakes.items()):
-        if not isinstance(shaped := numbers(name, answer, np.shape(value)), str) and np.allclose(
-            shaped, value, 1e-3, 1e-6
-        ):
+        shaped = numbers(name, answer, np.shape(value))
+        if not isinstance(shaped, str) and np.allclose(shaped, value, 1e-3, 1e-6):
             return sentence
     return found if isinstance(found, str) else otherwise
 
@@ -78,7 +76,7 @@ def normal(*shapes: tuple[int, ...]) -> list[Tensor]:
 
 
 def judge(
-    answer: object,
+    answer: Any,
     right: Callable,
     mistakes: Mapping[str, Callable],
     otherwise: str,

@@ -83,7 +83,7 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     def over(scores: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * scores).sum(0)  # (C,)
 
-    mistakes = {
+    mistakes: dict[str, Callable] = {
         "you take the mean of scores and not of distributions": over,
         (
             "you take the mean of scores, then a softmax: whoever has large scores outvotes the "
@@ -145,7 +145,7 @@ def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
     ) -> float:
         return (far[-1].mean() - near(far)) / (usual(far) - near(far))
 
-    mistakes = {
+    mistakes: dict[str, Callable] = {
         (
             "your nearest is one assistant for all batches: take the minimum in each batch, then "
             "the mean"

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import log
 
+import numpy as np
 from torch import Tensor
 
 from leadkit import losses
@@ -76,20 +77,20 @@ def peaked_entropy(entropy: Callable, smallest: object) -> None:
         mistakes,
         "entropy(5) is wrong: it is a sum of -p ln p over one peak and four others",
     )
-    found = numbers("smallest", smallest, ())
-    if wrong or isinstance(found, str):
-        say(2, wrong or found)
-    elif found != found.round() or found < 2:
-        say(2, f"smallest is {found}: it counts candidates, so it is a whole number, at least 2")
-    elif exact(found) < 1:
-        say(2, f"with {found:.0f} candidates the entropy is still below 1 nat")
-    else:
-        say(
-            2,
-            "one candidate fewer would still reach 1 nat"
-            if found > 2 and exact(found - 1) >= 1
-            else None,
-        )
+    say(2, wrong or _smallest(numbers("smallest", smallest, ()), exact))
+
+
+def _smallest(found: np.ndarray | str, exact: Callable[[float], float]) -> str | None:
+    if isinstance(found, str):
+        return found
+    C = float(found)
+    if round(C) != C or C < 2:
+        return f"smallest is {C}: it counts candidates, so it is a whole number, at least 2"
+    if exact(C) < 1:
+        return f"with {C:.0f} candidates the entropy is still below 1 nat"
+    if C > 2 and exact(C - 1) >= 1:
+        return "one candidate fewer would still reach 1 nat"
+    return None
 
 
 def swapped_map(swapped: object, row: object, student: Tensor, teacher: Tensor) -> None:

@@ -79,12 +79,13 @@ def stops_at(answer: Sequence[float] | None) -> None:
 def _trainings(keep: float) -> dict[str, Trained]:
     """Whatever is trained for PROD's chain, by name."""
     chain = PROD(scale("smoke"), progression=Progression(method=Progressive(keep=keep)))
-    teachers = {
-        f"{name} teacher": stage.teacher
-        for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)
-    }
-    stages = {f"stage {i}": stage for i, stage in enumerate(chain.stages, start=1)}
-    return {"student": chain.pipeline.student} | teachers | stages | {"direct": chain.direct}
+    trained: dict[str, Trained] = {"student": chain.pipeline.student}
+    for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False):
+        assert stage.teacher is not None
+        trained[f"{name} teacher"] = stage.teacher
+    for i, stage in enumerate(chain.stages, start=1):
+        trained[f"stage {i}"] = stage
+    return trained | {"direct": chain.direct}
 
 
 def trained_anew(answer: Collection[str] | None) -> None:

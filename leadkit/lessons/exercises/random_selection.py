@@ -89,7 +89,7 @@ def _draws_to_cover(k: int, trainings: int = 400) -> np.ndarray:
     enough, generator = 0.9 * len(set().union(*every)), np.random.default_rng(0)
     needed = np.zeros(trainings)
     for training in range(trainings):
-        seen = set()
+        seen: set[tuple[int, int]] = set()
         while len(seen) < enough:
             seen |= every[generator.integers(len(every))]
             needed[training] += 1

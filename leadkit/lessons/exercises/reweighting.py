@@ -59,7 +59,7 @@ def worst_query(worst: object, told: object, t: Tensor, y: Tensor, tau_l: float)
     """
     nll = losses.nll(t, y)  # (K, B)
     p, w = (-nll).exp(), losses.layer_weights(t, y, tau_l)  # (K, B)
-    column = nll.amin(0).argmax().item()
+    column = int(nll.amin(0).argmax())
     of_worst = {
         "worst is counted from 1: it is a column of t, and those are counted from 0": column + 1,
         "worst is the query that its best layer knows best": nll.amin(0).argmin().item(),
@@ -109,9 +109,8 @@ def same_voices(tau: object, t: Tensor, y: Tensor, factor: float) -> None:
     """
 
     def heard(x: Tensor, temperature: float) -> float:
-        return (
-            torch.special.entr(losses.layer_weights(x, y, temperature)).sum(0).exp().mean().item()
-        )
+        weights = losses.layer_weights(x, y, temperature)  # (K, B)
+        return torch.special.entr(weights).sum(0).exp().mean().item()
 
     found = numbers("tau", tau, ())
     if isinstance(found, str):

@@ -23,8 +23,10 @@ def not_symmetric(query_states: object, passage_states: object) -> None:
 
 
 def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
-    if isinstance(q, str) or isinstance(p, str):
-        return q if isinstance(q, str) else p
+    if isinstance(q, str):
+        return q
+    if isinstance(p, str):
+        return p
     if q.shape[1] != p.shape[1]:
         return (
             f"a query token has {q.shape[1]} numbers and a passage token {p.shape[1]}: no dot "
@@ -38,11 +40,9 @@ def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
         scores.maxsim(a[None, None], b[None, None], torch.ones(1, len(b))).item()
         for a, b in ((torch.tensor(q), torch.tensor(p)), (torch.tensor(p), torch.tensor(q)))
     )
-    return (
-        f"with these states MaxSim is {there:g} both ways round"
-        if np.isclose(there, back)
-        else None
-    )
+    if np.isclose(there, back):
+        return f"with these states MaxSim is {there:g} both ways round"
+    return None
 
 
 def query_padding(

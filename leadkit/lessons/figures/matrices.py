@@ -25,11 +25,8 @@ def _cells(
         (axes.xaxis, xticks, matrix.shape[1]),
         (axes.yaxis, yticks, matrix.shape[0]),
     ):
-        axis.set_ticks(
-            np.arange(count) + 0.5,
-            range(1, count + 1) if ticks is None else ticks,
-            parse_math=False,
-        )
+        labels = [str(tick) for tick in (range(1, count + 1) if ticks is None else ticks)]
+        axis.set_ticks(np.arange(count) + 0.5, labels, parse_math=False)
         axis.set_tick_params(length=0)
     axes.set(xlabel=x, ylabel=y)
     axes.invert_yaxis()
@@ -60,8 +57,9 @@ def heat(
     if digits is None:
         axes.figure.colorbar(mesh, ax=axes)
     else:
+        lightness = np.asarray(mesh.norm(np.asarray(matrix)), float)  # of each cell, 0 to 1
         for (row, column), value in np.ndenumerate(matrix):
-            ink = "0.15" if mesh.norm(value) > 0.7 else "white"
+            ink = "0.15" if lightness[row, column] > 0.7 else "white"
             axes.text(
                 column + 0.5, row + 0.5, f"{value:.{digits}f}", color=ink, ha="center", va="center"
             )
@@ -72,11 +70,11 @@ def heat(
 def frame(axes: Axes, cells: Iterable[tuple[int, int]]) -> PatchCollection:
     """Frame cells of a `heat`: pairs of row and column, from 0. Returns the frames."""
     squares = [Rectangle((column, row), 1, 1) for row, column in cells]
-    return axes.add_collection(
-        PatchCollection(
-            squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False
-        )
+    frames = PatchCollection(
+        squares, facecolor="none", edgecolor=PALETTE[3], linewidth=2.5, clip_on=False
     )
+    axes.add_collection(frames)
+    return frames
 
 
 def token_map(

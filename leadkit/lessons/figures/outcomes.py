@@ -22,7 +22,9 @@ def main_table(table: pd.DataFrame) -> Axes:
         else None,
         paper=table["paper MRR@10"].dropna().to_dict(),
     )
-    axes.figure.set_size_inches(9, 5)
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_size_inches(9, 5)
     return axes
 
 

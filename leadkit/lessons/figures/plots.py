@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
 TEACHER, STUDENT = PALETTE[1], PALETTE[0]
+Values = Sequence[float] | np.ndarray
 
 
 def style() -> None:
@@ -63,7 +64,8 @@ def distributions(
 ) -> Axes:
     """Score distributions over the same candidates, side by side: name -> C probabilities."""
     axes = axes_or_new(axes)
-    names = labels if labels is not None else range(1, len(next(iter(rows.values()))) + 1)
+    candidates = len(next(iter(rows.values())))
+    names = labels if labels is not None else [str(i) for i in range(1, candidates + 1)]
     x, width = np.arange(len(names)), 0.8 / len(rows)
     for i, ((name, values), colour) in enumerate(
         zip(rows.items(), [STUDENT, TEACHER, *PALETTE[2:]], strict=False)
@@ -76,11 +78,11 @@ def distributions(
 
 
 def lines(
-    columns: Mapping[str, Sequence[float]],
+    columns: Mapping[str, Values],
     title: str,
     x: str,
     y: str,
-    at: Sequence[float] | None = None,
+    at: Values | None = None,
     log: bool = False,
     axes: Axes | None = None,
 ) -> Axes:
@@ -130,9 +132,8 @@ def bars(
             color=TEACHER,
             label="paper (MS MARCO passage)",
         )
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.8
-        )  # under the label, whatever the height
+        # Under the label, whatever the height.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=3.8)
     axes.set(title=title, xlabel=x, yticks=y, yticklabels=names)
     axes.invert_yaxis()
     return axes

@@ -14,6 +14,7 @@ from leadkit.lessons.figures.plots import (
     PALETTE,
     STUDENT,
     TEACHER,
+    Values,
     legend_below,
     lines,
     plain_titles,
@@ -39,23 +40,14 @@ def training(
         for name in frame.filter(regex=r"^(?!(step|total|chosen|[wd]\d+)$)")
         if frame[name].any()
     ]
-    panels = [
-        (
-            {name: smooth(frame[name]) for name in parts},
-            "Parts of the loss, running mean of ten",
-            "nats",
-            None,
-        )
-    ]
-    if weights := list(frame.filter(regex=r"^w\d+$")):
-        panels.append(
-            (
-                {name: smooth(frame[name]) for name in weights},
-                "Layer weights, running mean of ten",
-                "weight",
-                None,
-            )
-        )
+    smoothed: dict[str, Values] = {name: smooth(frame[name]) for name in frame}
+    weights = list(frame.filter(regex=r"^w\d+$"))
+    panels: list[tuple[dict[str, Values], str, str, Values | None]] = []
+    shown = {name: smoothed[name] for name in parts}
+    panels.append((shown, "Parts of the loss, running mean of ten", "nats", None))
+    if weights:
+        shown = {name: smoothed[name] for name in weights}
+        panels.append((shown, "Layer weights, running mean of ten", "weight", None))
     if dev:
         panels.append(({"MRR@10": list(dev.values())}, "On a sample of dev", "percent", list(dev)))
     figure, drawn = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False)
@@ -65,9 +57,8 @@ def training(
             legend_below(axes)
         axes.set_xlim(0, (steps or len(frame)) + 1)
     if dev:
-        drawn[0, -1].set_ylim(
-            min(dev.values()) - 2, max(dev.values()) + 2
-        )  # a tenth of a point is no event
+        # Wide limits: a tenth of a point is no event.
+        drawn[0, -1].set_ylim(min(dev.values()) - 2, max(dev.values()) + 2)
     plain_titles(*drawn[0])
     figure.suptitle(title)
     figure.subplots_adjust(left=0.17 / len(panels), right=0.98, bottom=0.28, top=0.82, wspace=0.28)

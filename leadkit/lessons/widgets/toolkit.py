@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from html import escape
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -26,9 +27,8 @@ class Picture(ipywidgets.Image):
     description = Unicode("").tag(sync=True)
 
 
-_BARE: dict[
-    tuple, object
-] = {}  # what axes look like -> the picture of a figure with nothing in them; the last few
+# What axes look like -> the picture of a figure with nothing in them; the last few.
+_BARE: dict[tuple, Any] = {}
 
 
 def _look(panel: Axes) -> tuple:
@@ -42,7 +42,7 @@ def _look(panel: Axes) -> tuple:
             *axis.get_view_interval(),
             *ticks,
             *axis.get_minor_locator()(),
-            *axis.get_major_formatter().format_ticks(ticks),
+            *axis.get_major_formatter().format_ticks(list(ticks)),
             axis.get_label_text(),
             str(axis.get_tick_params()),
         ]
@@ -61,7 +61,9 @@ def png(axes: Axes) -> bytes:
     Ticks, their labels and the grid take most of the time, so they are drawn once for figures whose
     axes look the same.
     """
-    figure, file = axes.figure, io.BytesIO()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    file = io.BytesIO()
     canvas, panels = FigureCanvasAgg(figure), figure.axes
     bare = [
         figure.patch,

@@ -14,9 +14,11 @@ from torch import nn
 from leadkit.config import Data
 from leadkit.data.collections import Collection
 from leadkit.data.sampling import groups
+from leadkit.data.tokens import Tokenised
 from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.lessons import figures
 from leadkit.lessons.widgets.toolkit import Picture, png
+from leadkit.models.retriever import Retriever
 from leadkit.retrieval.dense import search
 from leadkit.retrieval.measures import per_query
 from leadkit.training.loop import WATCH
@@ -54,27 +56,24 @@ def dev_sample(
     @torch.no_grad()
     def measure(model: nn.Module) -> float | None:
         student = model["student"] if isinstance(model, nn.ModuleDict) else model
-        if not student.searches:
+        if not isinstance(student, Retriever) or not student.searches:
             return None
-        training, device = student.training, student.encoder.device
+        training = student.training
         student.eval()  # no dropout
-        vectors = []
-        for tokens in (
-            queries_of(student.tower, data, "dev").take([group.query for group in asked]),
-            passages_of(student.tower, data).take(pool),
-        ):
-            chunks = np.array_split(np.arange(len(tokens)), -(-len(tokens) // 64))
-            vectors.append(
-                torch.cat([student.encode(tokens.rows(at).to(device)) for at in chunks])
-                .cpu()
-                .numpy()
-            )
+        queries = queries_of(student.tower, data, "dev").take([group.query for group in asked])
+        passages = passages_of(student.tower, data).take(pool)
+        run = search(_encoded(student, queries), _encoded(student, passages), 10)
         student.train(training)
-        return float(
-            100 * per_query(search(*vectors, 10), small, "dev", ("RR@10",))["RR@10"].mean()
-        )
+        return float(100 * per_query(run, small, "dev", ("RR@10",))["RR@10"].mean())
 
     return measure
+
+
+def _encoded(model: Retriever, texts: Tokenised) -> np.ndarray:
+    """(texts, H): their vectors, 64 texts at a time."""
+    chunks = np.array_split(np.arange(len(texts)), -(-len(texts) // 64))
+    vectors = [model.encode(texts.rows(rows).to(model.encoder.device)) for rows in chunks]
+    return torch.cat(vectors).cpu().numpy()
 
 
 class Training:
@@ -95,12 +94,11 @@ class Training:
     ):
         if every is not None and every < 1:
             raise ValueError(f"every is {every}: a look needs at least 1 step")
-        self.measure, self.every, self.dev = (
-            measure,
-            every,
-            {},
-        )  # dev: steps done -> what was measured
-        self.last = "", 0  # what called last, and how many steps it had done
+        self.measure = measure
+        self.every = every
+        self.dev: dict[int, float] = {}  # steps done -> what was measured
+        self.last = ("", 0)  # what called last, and how many steps it had done
+        self.since = (0, 0.0)  # steps done and the time when this training began
         self.picture = Picture(format="png")
         self.widget = ipywidgets.VBox([self.picture])
         self.widget.add_class("leadkit")
@@ -118,9 +116,8 @@ class Training:
     def __exit__(self, *_: object) -> None:
         WATCH.reset(self._token)
         if self._handle:
-            self._handle.update(
-                self._bundle(), raw=True
-            )  # for readers without a kernel: the last picture
+            # For readers without a kernel: the last picture.
+            self._handle.update(self._bundle(), raw=True)
 
     def _bundle(self) -> dict:
         return {
