@@ -1,7 +1,10 @@
-"""Every notebook in JupyterLab, in a headless Chromium: it runs without an error, and each control changes the picture under it.
+"""Every notebook in JupyterLab, in a headless Chromium.
 
-`make test-browser` names this file; `make test` does not collect it. Screenshots and latencies (from the key press to the new
-picture, in the page) stay in build/browser. Copies of the notebooks are run, with the stages that `make test` has left in runs/;
+Each runs without an error, and each control changes the picture under it.
+
+`make test-browser` names this file; `make test` does not collect it. Screenshots and latencies, from
+the key press to the new picture in the page, stay in build/browser. Copies of the notebooks are
+run, with the stages that `make test` has left in runs/;
 `make test-browser SCALE=classroom` runs them at another scale, with the stages of `make reproduce`.
 """
 
@@ -27,7 +30,8 @@ OUT = ROOT / "build" / "browser"
 SCALE = os.environ.get("SCALE", "smoke")
 MINUTES = 10  # at most, for all cells of a notebook
 MOVES = 3  # of each control; an odd number leaves a checkbox in its other state
-SETTINGS = {  # without news from the network, and with all cells in the page, also those out of sight
+# No news from the network, and all cells in the page, also those out of sight.
+SETTINGS = {
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
@@ -45,22 +49,27 @@ TEXT = ("text", "textarea")
 KIND = "node => node.matches('.noUi-handle') ? 'slider' : node.type"
 CONTROLS = ".noUi-handle, select, input, textarea, button"
 
-# When a widget has changed, apart from its controls: milliseconds from the next key, click or choice to the new picture or text.
+# Milliseconds from the next key, click or choice to the new picture or text of a widget.
 WATCH = """root => {
     let start;
     for (const kind of ["keydown", "click", "input", "change"])
         root.addEventListener(kind, () => start ??= performance.now(), {capture: true, once: true});
     const shown = node => node.nodeName == "IMG"
-        || [...root.querySelectorAll(".widget-html-content, .jp-OutputArea")].some(area => area.contains(node));
+        || [...root.querySelectorAll(".widget-html-content, .jp-OutputArea")]
+            .some(area => area.contains(node));
     root.latency = new Promise(resolve => {
         new MutationObserver((changes, observer) => {
             if (start === undefined || !changes.some(change => shown(change.target))) return;
             resolve(performance.now() - start);
             observer.disconnect();
-        }).observe(root, {subtree: true, childList: true, characterData: true, attributeFilter: ["src"]});
+        }).observe(root, {
+            subtree: true, childList: true, characterData: true, attributeFilter: ["src"]
+        });
     });
 }"""
-LATENCY = "(root, most) => Promise.race([root.latency, new Promise(resolve => setTimeout(resolve, most))])"
+LATENCY = """(root, most) => Promise.race([
+    root.latency, new Promise(resolve => setTimeout(resolve, most))
+])"""
 IDLE = """() => {
     const session = window.jupyterapp?.shell.currentWidget?.sessionContext;
     return session?.isReady && session.session?.kernel?.status == "idle";
@@ -78,7 +87,8 @@ def chromium() -> Iterator:
     )
     if not found:
         pytest.skip(
-            "no browser: neither chromium nor google-chrome is installed (as root: apt-get install chromium)"
+            "no browser: neither chromium nor google-chrome is installed "
+            "(as root: apt-get install chromium)"
         )
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=found, args=FLAGS)
@@ -88,7 +98,10 @@ def chromium() -> Iterator:
 
 @pytest.fixture(scope="module")
 def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
-    """JupyterLab over copies of the notebooks, with settings of its own: (folder, address with {} for a notebook's path)."""
+    """JupyterLab over copies of the notebooks, with settings of its own.
+
+    Yields (folder, address with {} for a notebook's path).
+    """
     home = tmp_path_factory.mktemp("lab")
     shutil.copytree(
         ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
@@ -168,19 +181,25 @@ def latencies() -> Iterator[list[dict]]:
         ms = pd.DataFrame(table.pop("ms").tolist())
         table = table.assign(median=ms.median(axis=1), max=ms.max(axis=1)).round(0)
         print(
-            f"\n\nFrom the key to the new picture, milliseconds, {MOVES} moves of each control\n{table.to_string(index=False)}"
+            f"\n\nFrom the key to the new picture, milliseconds, {MOVES} moves of each control\n"
+            f"{table.to_string(index=False)}"
         )
 
 
 def run(page, address: str) -> nbformat.NotebookNode:
-    """The notebook after all of its cells have been run in the page; window.raised lists the errors of its kernel from then on."""
+    """The notebook after all of its cells have been run in the page.
+
+    From then on window.raised lists the errors of its kernel.
+    """
     page.goto(address)
     page.wait_for_selector("#jupyterlab-splash", state="detached")
     page.wait_for_function(IDLE)
     page.evaluate("""() => {
         window.raised = [];
-        jupyterapp.shell.currentWidget.sessionContext.session.kernel.anyMessage.connect((kernel, {msg}) => {
-            if (msg.header.msg_type == "error") window.raised.push(`${msg.content.ename}: ${msg.content.evalue}`);
+        const kernel = jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+        kernel.anyMessage.connect((_, {msg}) => {
+            if (msg.header.msg_type != "error") return;
+            window.raised.push(`${msg.content.ename}: ${msg.content.evalue}`);
         });
         window.ran = false;
         jupyterapp.commands.execute("notebook:run-all-cells").finally(() => window.ran = true);
@@ -232,7 +251,8 @@ def move(control, kind: str) -> None:
         control.press("ArrowUp")
     elif kind in TEXT:  # another of its suggestions, else words more and words less
         others = control.evaluate(
-            "node => [...node.list?.options ?? []].map(o => o.value).filter(value => value != node.value)"
+            "node => [...node.list?.options ?? []].map(o => o.value)"
+            ".filter(value => value != node.value)"
         )
         value, words = control.input_value(), " sort a list"
         control.fill(
@@ -250,15 +270,18 @@ def move(control, kind: str) -> None:
 def label(control) -> str:
     """The control's words for the reader."""
     return control.evaluate("""node => {
-        const labels = node.closest(".jupyter-widgets")?.querySelectorAll(".widget-label, .widget-label-basic") ?? [];
-        return [...labels, node].map(one => one.innerText.replace("\u200b", "").trim()).find(text => text) || node.type;
+        const labels = node.closest(".jupyter-widgets")
+            ?.querySelectorAll(".widget-label, .widget-label-basic") ?? [];
+        const words = [...labels, node].map(one => one.innerText.replace("\u200b", "").trim());
+        return words.find(text => text) || node.type;
     }""")
 
 
 def move_all(page, name: str, seconds: float = 6) -> list[dict]:
-    """Move each control of each widget; the latencies of those moves that changed the picture: [] for a control that never does.
+    """Move each control of each widget; the latencies of those moves that changed the picture.
 
-    A control may wait for another one (a switch), so those that changed nothing are moved again when all have been.
+    [] for a control that never does. A control may wait for another one (a switch), so those that
+    changed nothing are moved again when all have been.
     """
     found = []
     for w, root in enumerate(page.locator(".leadkit").all(), 1):
@@ -325,7 +348,8 @@ def draw(height, colour, on, dead):
     axes.bar([0], [height if on else 0], color=colour)
     axes.set_ylim(0, 5)
     return axes
-explore(draw, "a bar", height=ipywidgets.IntSlider(4, 0, 5, description="height"), dead=ipywidgets.FloatSlider(description="dead"),
+explore(draw, "a bar", height=ipywidgets.IntSlider(4, 0, 5, description="height"),
+        dead=ipywidgets.FloatSlider(description="dead"),
         colour=ipywidgets.Dropdown(options=["red", "blue", "green"], description="colour"),
         on=ipywidgets.Checkbox(value=False, description="on"))
 """
@@ -338,7 +362,7 @@ explore(draw_broken, "a bar", broken=ipywidgets.Checkbox(value=False, descriptio
 
 
 def test_what_goes_wrong_is_found(page, lab):
-    """A control that changes nothing is reported, one behind a switch is not; so is what raises, and a cell after such a cell."""
+    """Reported are a dead control, what raises and the cell after it; not one behind a switch."""
     cells = [nbformat.v4.new_code_cell(source) for source in (TOY, BROKEN, "1 / 0", "1")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), lab[0] / "toy.ipynb")

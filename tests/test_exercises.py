@@ -17,7 +17,7 @@ from leadkit import losses, selection
 from leadkit.lessons import exercises
 from leadkit.lessons.exercises.answers import NOT_YET
 
-# --- answers, right and wrong, that do not come from the checks --------------------------------------------------------
+# --- answers, right and wrong, that do not come from the checks
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 QUERY = tensor([[1.0, 0.0]])  # (X, H)
@@ -58,7 +58,7 @@ def half_variance(t: Tensor, s: Tensor) -> Tensor:
 
 
 def simulated(share: float) -> list[float]:
-    """The learner's way, with the package's selection: median draws until this share of the possible pairs was used."""
+    """As a learner would: median draws until this share of the possible pairs was used."""
     generator, medians = torch.Generator().manual_seed(1), []
     for k, possible in ((1, 72), (3, 66), (5, 52)):
         steps = []
@@ -143,7 +143,7 @@ def uncentred(plus: float):
 def toy(
     first: float = 1, through: bool = True, second: float = 1, hard: float = 0, skip: int = 0
 ) -> list[float]:
-    """By the gradients of exercise 1 instead of autograd: first KL(t, s) + second KL(s, t) + hard L_tch."""
+    """first KL(t, s) + second KL(s, t) + hard L_tch, by the gradients of exercise 1."""
     t, s, history = tensor([3.0, 0, 0]).double(), tensor([0.0, 3, 0]).double(), []
     for _ in range(60 + skip):
         history.append(t.softmax(0)[0].item())
@@ -193,7 +193,7 @@ def lead(
     return (layer * (w * each).sum(0) + response - hard).mean()
 
 
-# --- the right answers -------------------------------------------------------------------------------------------------
+# --- the right answers
 
 CASES = {  # check -> arguments of the notebook, right answers, order of both in the call
     "not_symmetric": (1, lambda q, p: exercises.not_symmetric(q, p), ([[1, 0], [0, 1]], [[2, 1]])),
@@ -283,7 +283,7 @@ JUNK = [
 ]
 
 
-# --- the wrong answers -------------------------------------------------------------------------------------------------
+# --- the wrong answers
 
 MISTAKES = [
     ("not_symmetric", ([[1, 2]], [[3, 4]]), "dot product, and a dot product is symmetric"),
@@ -494,7 +494,7 @@ def test_answers(capsys, check):
 
 
 def test_worst_query_by_the_mean_and_by_a_single_layer(capsys):
-    """Scores where the three candidates for the worst query differ: one best layer, one mean, one single layer."""
+    """Scores whose worst query differs by best layer, by mean and by single layer."""
     p = tensor([[0.4, 0.9, 0.3, 0.9], [0.02, 0.001, 0.3, 0.9], [0.02, 0.9, 0.3, 0.95]])  # (K, B)
     t, y = torch.stack([p, 1 - p], -1).log(), torch.zeros(4, dtype=torch.long)
     for worst, sentence in (

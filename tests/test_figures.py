@@ -87,7 +87,8 @@ def test_the_table_is_read_by_its_names_and_left_as_it_was(table):
     [
         (
             {"low": 24.0},
-            "the row of RD is .*'low': 24.0.*: its cost must be a number, its value one from low to high",
+            "the row of RD is .*'low': 24.0.*: its cost must be a number, its value one from low "
+            "to high",
         ),
         ({"high": 23.0}, "the row of RD is"),
         ({"cost": float("nan")}, "the row of RD is .*'cost': nan"),

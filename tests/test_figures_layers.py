@@ -14,7 +14,7 @@ def closed():
 
 
 def drawn_lines(collection):
-    """The (student's layer, teacher's layer) of every line, read back from a toy of 2 student and 4 teacher layers."""
+    """(student's layer, teacher's layer) of each line in a toy of 2 and 4 layers."""
     return {
         (round(2 * student[1]), round(4 * teacher[1]))
         for teacher, student in collection.get_segments()

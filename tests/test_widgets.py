@@ -1,4 +1,4 @@
-"""Controls that redraw when they are moved and not otherwise, and pictures that say what the numbers do."""
+"""Controls redraw when they are moved, and only then. Pictures show what the numbers say."""
 
 import gc
 import weakref

@@ -1,4 +1,4 @@
-"""Lessons 06 to 09: who looks at a training leaves it as it was, filters keep what they say, figures draw what is there."""
+"""Lessons 06 to 09: watching changes no training; filters and figures show what is there."""
 
 import io
 import json
@@ -89,6 +89,7 @@ def test_whoever_draws_random_numbers_while_looking_changes_nothing(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watched(
     tmp_path, monkeypatch, capsys
 ):
@@ -151,7 +152,7 @@ def test_lines_at_intervals_with_the_time_left(monkeypatch, capsys):
         6: 12.5,
         8: 12.5,
     }
-    # Resumed from its first checkpoint: the time between is not counted, values measured before are gone.
+    # Resumed from its first checkpoint: the time between does not count, earlier values are gone.
     lines(view, [(2, 1000.0), (3, 1002.0)])
     assert capsys.readouterr().out.startswith("LEAD: step 3 of 8, 10 s left:  ") and view.dev == {
         3: 12.5
@@ -178,7 +179,7 @@ def test_hook_is_gone_after_a_failure(tmp_path):
 
 
 def opinionated(model):
-    """With large random weights: a hardly trained model gives all passages nearly the same score."""
+    """Give the model large random weights: without, all passages have nearly the same score."""
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.3)
     return model
