@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
-from leadkit import losses
-from leadkit.experiments import pipeline
+from leadkit import losses, paths
 from leadkit.lessons.exercises.answers import judge, say
-from leadkit.results import claims
+from leadkit.results import records
+from leadkit.results.comparable import per_query
 from leadkit.results.statistics import paired_t_test
+from leadkit.results.tables import main_rows
 
 
 def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> None:
@@ -106,8 +107,8 @@ def paired_p(answer: Callable[[np.ndarray, np.ndarray], float] | None) -> None:
 @cache
 def points(row: str) -> np.ndarray:
     """MRR@10 of a row of the main table in points, (S, Q), from the committed records."""
-    found = pipeline.main_rows(claims.read_records(claims.RESULTS / "classroom"))[row]
-    return 100 * np.array([record["per_query"]["RR@10"] for record in found])
+    rows = main_rows(records.read(paths.RESULTS / "classroom"))
+    return 100 * np.array([per_query(record) for record in rows[row]])
 
 
 def spread_of_difference(answer: float | None) -> None:
