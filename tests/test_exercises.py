@@ -1,4 +1,4 @@
-"""The checks of notebooks 01 to 05: no answer, the right one, every mistake with its own sentence, and never an exception."""
+"""The checks of lessons 01 to 05: right answers, none, mistakes, and never an exception."""
 
 import json
 import math
@@ -244,26 +244,6 @@ def test_every_check_of_notebooks_01_to_05_is_here():
     assert [name for name, doc in documented.items() if doc[10] in "12345"] == list(CASES)
 
 
-@pytest.mark.parametrize("check", CASES)
-def test_right(capsys, check):
-    assert verdict(capsys, check, *CASES[check][2]) == "right"
-
-
-@pytest.mark.parametrize("check", CASES)
-def test_unanswered(capsys, check):
-    """None, ..., or a function that returns one of them; one answer of two is not enough."""
-    answers = CASES[check][2]
-    for place in range(len(answers)):
-        for nothing in (
-            None,
-            ...,
-            *((lambda *x: None, lambda *x: ...) if callable(answers[place]) else ()),
-        ):
-            assert (
-                verdict(capsys, check, *answers[:place], nothing, *answers[place + 1 :]) == NOT_YET
-            )
-
-
 JUNK = [
     "text",
     "",
@@ -301,15 +281,6 @@ JUNK = [
     lambda *x: x[0].requires_grad_().sum().backward(),
     [[0, 0, 0], [0, 0, 0]],
 ]
-
-
-@pytest.mark.parametrize("check", CASES)
-def test_never_an_exception(capsys, check):
-    answers = CASES[check][2]
-    for place in range(len(answers)):
-        for junk in JUNK:
-            said = verdict(capsys, check, *answers[:place], junk, *answers[place + 1 :])
-            assert said != "right" or junk is True and (check, place) == ("kl_gradients", 1), junk
 
 
 # --- the wrong answers -------------------------------------------------------------------------------------------------
@@ -495,21 +466,31 @@ MISTAKES += [
 ]
 
 
-@pytest.mark.parametrize(
-    "check, answers, sentence",
-    MISTAKES,
-    ids=[f"{check}: {sentence}" for check, _, sentence in MISTAKES],
-)
-def test_mistake(capsys, check, answers, sentence):
-    said = verdict(capsys, check, *answers)
-    assert sentence in said
-    assert (
-        sum(
-            sentence in other
-            for other in {said} | {s for c, _, s in MISTAKES if c == check and s != sentence}
-        )
-        == 1
-    )
+NOTHING = (None, ..., lambda *x: None, lambda *x: ...)
+
+
+@pytest.mark.parametrize("check", CASES)
+def test_answers(capsys, check):
+    """The right answers, none, junk, and each mistake with a sentence of its own."""
+    right = CASES[check][2]
+    assert verdict(capsys, check, *right) == "right"
+    for place in range(len(right)):
+
+        def instead(answer, place=place):
+            return verdict(capsys, check, *right[:place], answer, *right[place + 1 :])
+
+        # One answer of two is not enough, nor is a function that returns nothing.
+        for nothing in NOTHING if callable(right[place]) else NOTHING[:2]:
+            assert instead(nothing) == NOT_YET, f"{nothing!r} at place {place}"
+        for junk in JUNK:
+            allowed = junk is True and (check, place) == ("kl_gradients", 1)  # True is 1
+            assert instead(junk) != "right" or allowed, f"{junk!r} at place {place}"
+    mistakes = [(answers, sentence) for name, answers, sentence in MISTAKES if name == check]
+    for answers, sentence in mistakes:
+        printed = verdict(capsys, check, *answers)
+        assert sentence in printed, f"{sentence!r} is not said, but {printed!r}"
+        others = {other for _, other in mistakes if other != sentence} | {printed}
+        assert sum(sentence in other for other in others) == 1, f"{sentence!r} is not its own"
 
 
 def test_worst_query_by_the_mean_and_by_a_single_layer(capsys):
@@ -548,29 +529,20 @@ def test_the_package_agrees_with_these_answers():
     torch.testing.assert_close(losses.layer_weights(TEACHER, POSITIVE, 2.0), W)
 
 
-@pytest.mark.parametrize(
-    "lesson", sorted(NOTEBOOKS.glob("0[1-5]_*.ipynb")), ids=lambda path: path.stem
-)
-def test_lesson_and_solutions_call_the_same_checks(lesson):
-    solutions = NOTEBOOKS / "solutions" / lesson.name
-    called, printed = {}, ""
-    for path in (lesson, solutions):
-        cells = [
-            cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
-        ]
-        called[path] = [
-            name
-            for cell in cells
-            for name in re.findall(r"exercises\.(\w+)\(", "".join(cell["source"]))
-        ]
-        printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell["outputs"])
-    assert called[lesson] == called[solutions]
-    documented = [
-        name
-        for name in CASES
-        if vars(exercises)[name].__doc__.startswith(f"Notebook {lesson.name[:2]}")
-    ]
-    assert called[lesson] == documented
-    assert re.findall("exercise .*", printed) == [
-        f"exercise {i}: right" for i in range(1, len(documented) + 1)
-    ]
+def calls(path: Path) -> tuple[list[str], str]:
+    """The checks that a notebook calls, in order, and what its cells print."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    source = "".join("".join(cell["source"]) for cell in cells)
+    printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell["outputs"])
+    return re.findall(r"exercises\.(\w+)\(", source), printed
+
+
+def test_lesson_and_solutions_call_the_same_checks():
+    for lesson in sorted(NOTEBOOKS.glob("0*.ipynb")):
+        called, _ = calls(lesson)
+        solved, printed = calls(NOTEBOOKS / "solutions" / lesson.name)
+        prefix = f"Notebook {lesson.name[:2]}"
+        wanted = [n for n in exercises.__all__ if vars(exercises)[n].__doc__.startswith(prefix)]
+        assert called == solved == wanted, lesson.name
+        verdicts = [f"exercise {i}: right" for i in range(1, len(wanted) + 1)]
+        assert re.findall("exercise .*", printed) == verdicts, lesson.name

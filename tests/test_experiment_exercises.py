@@ -1,4 +1,4 @@
-"""The exercises of lessons 06 to 09: no answer, a right one, every mistake that has a sentence, and answers of a wrong kind."""
+"""The checks of lessons 06 to 09: right answers, none, mistakes, answers of a wrong kind."""
 
 import json
 import re
@@ -13,8 +13,10 @@ from scipy import stats
 from toys import scale
 
 from leadkit import companion_losses, losses
-from leadkit.experiments import mta4dpr, pipeline, prod
-from leadkit.experiments.distillation import batches
+from leadkit.experiments import prod
+from leadkit.experiments.assisted import fusions
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import TEACHERS
 from leadkit.lessons.exercises import (
     equal_things,
     farther_together,
@@ -29,7 +31,6 @@ from leadkit.lessons.exercises import (
     trained_anew,
     weighted_fusion,
 )
-from leadkit.results import claims
 
 ROOT = Path(__file__).parent.parent
 CHECKS = {  # in the order of the lessons: check -> number
@@ -49,15 +50,18 @@ CHECKS = {  # in the order of the lessons: check -> number
 FUNCTIONS = [ignorant_loss, paired_p, queries_needed, lagging, weighted_fusion, share_lost]
 
 
-def committed(row):
-    """(S, Q) in points, read by itself."""
-    paths = (claims.RESULTS / "classroom").glob(f"?-{row}.json")
-    return 100 * np.array(
-        [json.loads(path.read_text())["per_query"]["RR@10"] for path in sorted(paths)]
-    )
+def committed(experiment):
+    """(S, Q) in points, read without the package."""
+    folder = ROOT / "data" / "results" / "classroom"
+    rows = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
+    seeds = {
+        row["seed"]: row["per_query"]["RR@10"] for row in rows if row["experiment"] == experiment
+    }
+    with np.load(folder / "per-query.npz") as arrays:
+        return 100 * np.array([arrays[seeds[seed]] for seed in sorted(seeds)])
 
 
-LEAD, RD, STUDENT = map(committed, ("cb-lead", "cb-rd", "student"))
+LEAD, RD, STUDENT = map(committed, ("CB LEAD", "CB RD", "student"))
 APART = STUDENT.mean(1).max() - STUDENT.mean(1).min()
 COUNT = sum(stats.ttest_1samp(a - b, 0).pvalue <= 0.05 for a, b in combinations(STUDENT, 2))
 NORMAL = stats.norm.ppf([0.975, 0.8]).sum()
@@ -394,37 +398,8 @@ def name(check):
     return check.__name__
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=name)
-def test_unanswered(capsys, check):
-    assert said(capsys, check, None) == said(capsys, check, ...) == "no answer yet"
-    if check in FUNCTIONS:
-        assert (
-            said(capsys, check, lambda *case: None)
-            == said(capsys, check, lambda *case: ...)
-            == "no answer yet"
-        )
-
-
 def test_a_half_answer_is_no_answer_yet(capsys):
     assert said(capsys, released_parts, {1: {"layer"}, 2: None}) == "no answer yet"
-
-
-@pytest.mark.parametrize(
-    "check, answer",
-    [(check, answer) for check, answers in RIGHT.items() for answer in answers],
-    ids=lambda x: getattr(x, "__name__", "answer"),
-)
-def test_right(capsys, check, answer):
-    assert said(capsys, check, answer) == "right"
-
-
-@pytest.mark.parametrize(
-    "check, answer, sentence",
-    WRONG,
-    ids=[f"{name(check)}: {sentence}" for check, _, sentence in WRONG],
-)
-def test_a_mistake_is_named(capsys, check, answer, sentence):
-    assert said(capsys, check, answer).startswith(sentence)
 
 
 def test_every_check_is_tried():
@@ -468,10 +443,21 @@ ODD = [
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=name)
-@pytest.mark.parametrize("answer", ODD, ids=range(len(ODD)))
-def test_an_answer_of_a_wrong_kind_gets_a_sentence(capsys, check, answer):
-    sentence = said(capsys, check, answer)
-    assert sentence not in ("right", "no answer yet") and len(sentence.split()) > 3
+def test_answers(capsys, check):
+    """The right answers, none, answers of a wrong kind, and each mistake with its sentence."""
+    for number, answer in enumerate(RIGHT[check]):
+        assert said(capsys, check, answer) == "right", f"right answer {number}"
+    functions = (lambda *case: None, lambda *case: ...) if check in FUNCTIONS else ()
+    for nothing in (None, ..., *functions):
+        assert said(capsys, check, nothing) == "no answer yet", nothing
+    for number, answer in enumerate(ODD):
+        sentence = said(capsys, check, answer)
+        assert sentence not in ("right", "no answer yet"), f"odd answer {number}: {answer!r}"
+        assert len(sentence.split()) > 3, f"odd answer {number}: {sentence}"
+    for about, answer, sentence in WRONG:
+        if about is check:
+            printed = said(capsys, check, answer)
+            assert printed.startswith(sentence), f"{sentence!r} is not said, but {printed!r}"
 
 
 def test_the_learner_cannot_change_what_the_check_asks(capsys):
@@ -495,14 +481,13 @@ def test_a_function_that_fails_says_how(capsys):
 # --- what is right, by other means
 
 
-@pytest.mark.parametrize("teacher", [None, *pipeline.TEACHERS])
-def test_candidates_are_those_of_the_batches(common, teacher):
-    pipeline = pipeline.Pipeline(scale(common), teacher=teacher or "CB")
-    stage, data = pipeline.distil("RD" if teacher else "student"), pipeline.scale.data
-    scores = torch.zeros(1, data.batch, data.batch * data.passages)
-    assert batches(stage, stage.tower)(0).candidates(scores).shape[-1] == candidates(
-        data.batch, data.passages, teacher
-    )
+def test_candidates_are_those_of_the_batches(common):
+    for teacher in (None, *TEACHERS):
+        pipeline = Pipeline(scale(common), teacher=teacher or "CB")
+        stage, data = pipeline.distil("RD" if teacher else "student"), pipeline.scale.data
+        scores = torch.zeros(1, data.batch, data.batch * data.passages)
+        seen = stage.batches(stage.tower)(0).candidates(scores).shape[-1]
+        assert seen == candidates(data.batch, data.passages, teacher), teacher
 
 
 def test_the_number_of_queries_finds_the_effect_in_four_of_five_cases():
@@ -527,20 +512,17 @@ def test_where_the_total_is_lowest_by_the_loss_itself(capsys):
 
 
 def test_what_is_trained_anew_has_another_folder(common):
-    chains = [
-        prod.PROD(scale(common), progression=prod.Progression(terms=prod.Terms(keep=keep)))
-        for keep in (1.0, 10.0)
-    ]
-    keys = [
-        {"direct": chain.direct.key, "student": chain.pipeline.student.key}
-        | {f"stage {i}": stage.key for i, stage in enumerate(chain.stages, start=1)}
-        | {
-            f"{n} teacher": stage.teacher.key
-            for n, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False)
-        }
-        for chain in chains
-    ]
-    assert {name for name in keys[0] if keys[0][name] != keys[1][name]} == CHANGED
+    def keys(keep):
+        progression = prod.Progression(method=prod.Progressive(keep=keep))
+        chain = prod.PROD(scale(common), progression=progression)
+        stages = {"direct": chain.direct, "student": chain.pipeline.student}
+        stages |= {f"stage {i}": stage for i, stage in enumerate(chain.stages, start=1)}
+        for teacher, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False):
+            stages[f"{teacher} teacher"] = stage.teacher
+        return {name: stage.key for name, stage in stages.items()}
+
+    usual, other = keys(1.0), keys(10.0)
+    assert {name for name in usual if usual[name] != other[name]} == CHANGED
 
 
 def test_no_mean_is_farther_than_both_by_kl():
@@ -556,7 +538,7 @@ def test_no_mean_is_farther_than_both_by_kl():
 
 
 def test_the_last_fusion_is_of_all_three():
-    assert mta4dpr.fusions(3)[:3] == [(0,), (1,), (2,)] and mta4dpr.fusions(3)[-1] == (0, 1, 2)
+    assert fusions(3)[:3] == [(0,), (1,), (2,)] and fusions(3)[-1] == (0, 1, 2)
 
 
 # --- the glossary and the instructor's page
@@ -566,41 +548,30 @@ GLOSSARY = (NOTEBOOKS / "GLOSSARY.md").read_text()
 WORDS = [line for line in GLOSSARY.splitlines() if line.startswith("- ")]
 
 
-@pytest.mark.parametrize("page", ["GLOSSARY.md", "INSTRUCTOR.md"])
-def test_links_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#]+)\)", (NOTEBOOKS / page).read_text())
-    assert targets and [target for target in targets if not (NOTEBOOKS / target).exists()] == []
-    assert f"notebooks/{page}" in (ROOT / "README.md").read_text()
+def test_links_lead_somewhere():
+    for page in ("GLOSSARY.md", "INSTRUCTOR.md"):
+        targets = re.findall(r"\]\(([^)#]+)\)", (NOTEBOOKS / page).read_text())
+        assert targets, page
+        assert [target for target in targets if not (NOTEBOOKS / target).exists()] == [], page
+        assert f"notebooks/{page}" in (ROOT / "README.md").read_text()
+
+
+def sources(path):
+    return ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"]]
 
 
 def test_the_cells_that_the_instructor_names_are_there():
     named = re.findall(r"(0\d) §\d+ \*(?!\*)([^*]+)\*", (NOTEBOOKS / "INSTRUCTOR.md").read_text())
-    texts = {
-        path.name[:2]: json.loads(path.read_text())["cells"] for path in NOTEBOOKS.glob("0*.ipynb")
-    }
-    texts = {
-        number: " ".join("".join(cell["source"]) for cell in cells)
-        for number, cells in texts.items()
-    }
-    assert len(named) > 20 and [name for name in named if name[1] not in texts[name[0]]] == []
+    texts = {path.name[:2]: " ".join(sources(path)) for path in NOTEBOOKS.glob("0*.ipynb")}
+    assert len(named) > 20
+    assert [name for name in named if name[1] not in texts[name[0]]] == []
 
 
 def test_every_letter_has_its_line():
     symbols = [line.split("|")[1] for line in GLOSSARY.splitlines() if line.startswith("| $")]
     letters = re.findall(r"\$([^$]+)\$", " ".join(symbols))
-    assert len(letters) == len(set(letters)) and {
-        "B",
-        "n",
-        "N",
-        "C",
-        "X",
-        "Y",
-        "H",
-        "L",
-        "K",
-        r"\tau_d",
-        r"\tau_l",
-    } <= set(letters)
+    assert len(letters) == len(set(letters))
+    assert {*"BnNCXYHLK", r"\tau_d", r"\tau_l"} <= set(letters)
 
 
 def test_words_are_in_order_each_once():
@@ -608,9 +579,10 @@ def test_words_are_in_order_each_once():
     assert words == sorted(set(words))
 
 
-@pytest.mark.parametrize("line", WORDS, ids=lambda line: line[4:24].partition("*")[0])
-def test_a_word_is_used_in_its_lesson(line):
-    words = re.match(r"- \*\*(.+?)\*\*: ", line)[1].replace("\\", "").replace("`", "").casefold()
-    lesson = json.loads((NOTEBOOKS / re.search(r"\]\((0\d_\w+\.ipynb)\)$", line)[1]).read_text())
-    text = " ".join("".join(cell["source"]) for cell in lesson["cells"]).casefold()
-    assert any(word.removesuffix("@k") in text for word in words.split(", "))
+def test_a_word_is_used_in_its_lesson():
+    texts = {path.name: " ".join(sources(path)).casefold() for path in NOTEBOOKS.glob("0*.ipynb")}
+    for line in WORDS:
+        words = re.match(r"- \*\*(.+?)\*\*: ", line)[1].replace("\\", "").replace("`", "")
+        text = texts[re.search(r"\]\((0\d_\w+\.ipynb)\)$", line)[1]]
+        used = [word.removesuffix("@k") in text for word in words.casefold().split(", ")]
+        assert any(used), line

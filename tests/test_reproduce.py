@@ -1,4 +1,4 @@
-"""The main table and then the lessons run several at a time, once, and again only when something they depend on changed."""
+"""`make reproduce`: the main table, then the lessons, each run once until its inputs change."""
 
 import multiprocessing
 import os
@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from toys import isolate, scale, toy
 
-from leadkit.experiments import sweep
+from leadkit import paths
+from leadkit.experiments import sweep, workers
 from leadkit.experiments.distillation import Distil
-from leadkit.experiments.pipeline import ROWS, Pipeline
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import ROWS
 from leadkit.lessons import reproduce
 
 
@@ -20,18 +22,17 @@ from leadkit.lessons import reproduce
 def small(monkeypatch, tmp_path):
     """A toy scale; runs go to the test's own folder; processes are forked, which is fast."""
     isolate(monkeypatch, tmp_path)
-    monkeypatch.setattr(sweep, "PROCESSES", multiprocessing.get_context("fork"))
+    monkeypatch.setattr(workers, "PROCESSES", multiprocessing.get_context("fork"))
     monkeypatch.setattr(sweep, "jobs_by_default", lambda: 2)
-    monkeypatch.setattr(reproduce, "RUNS", tmp_path / "runs")
     return scale(toy(tmp_path / "toy"))
 
 
 @pytest.fixture
 def notebooks(monkeypatch, tmp_path):
-    """A folder of two lessons: the first prints its parameters, the second fails where a file tells it to."""
+    """Two lessons: the first prints its parameters, the second fails where a file says so."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    monkeypatch.setattr(reproduce, "NOTEBOOKS", folder)
+    monkeypatch.setattr(paths, "NOTEBOOKS", folder)
     for name, source in (
         ("01_says.ipynb", "print(SCALE, SEED)"),
         ("02_fails.ipynb", "from pathlib import Path\nassert not Path('fail').exists(), 'told to'"),
@@ -65,7 +66,7 @@ def test_a_lesson_is_another_where_what_it_depends_on_changed(
 ):
     (tmp_path / "leadkit").mkdir()
     (tmp_path / "leadkit" / "code.py").write_text("1")
-    monkeypatch.setattr(reproduce, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
 
     def keys(chosen=small, seed=0):
         return [lesson.key for lesson in reproduce.lessons(chosen, seed)]
@@ -81,80 +82,80 @@ def test_a_lesson_is_another_where_what_it_depends_on_changed(
 
 def test_what_a_lesson_needs_is_made_once(small):
     lesson = reproduce.lessons(small, 0)[0]
-    assert all(a is b for a, b in zip(lesson.inputs(), lesson.inputs(), strict=True)) and len(
-        lesson.inputs()
-    ) == len(ROWS)
+    first, again = lesson.inputs(), lesson.inputs()
+    assert all(a is b for a, b in zip(first, again, strict=True))
+    assert len(first) == len(ROWS)
 
 
+@pytest.mark.slow
 def test_the_main_table_the_lessons_and_their_pages(
     small, notebooks, monkeypatch, tmp_path, capsys
 ):
+    def noisy(self, operation, run=Distil.run):
+        print("in the log")
+        run(self, operation)
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(
-        Distil, "run", lambda self, run=Distil.run: print("in the log") or run(self)
-    )
+    monkeypatch.setattr(Distil, "run", noisy)
     reproduce.reproduce(small, seed=1)
-    said, shown = capsys.readouterr().out, tmp_path / "runs" / "notebooks-toy"
-    table, taught = said.split("\nMain table", 1)[1].split(
-        "\nlessons, scale toy, seed 1: "
-    )  # before any lesson
-    assert "main table, scale toy, seed 1: 17 stages to run (" in said and all(
-        row in table for row in ROWS
-    )
-    assert (
-        taught.startswith("2 stages to run (2 lesson)")
-        and "(01_says.ipynb, seed 1)" in taught
-        and "in the log" not in said
-    )
-    assert (
-        nbformat.read(shown / "01_says.ipynb", as_version=4).cells[-1].outputs[0].text == "toy 1\n"
-    )
-    assert "toy 1" in (shown / "01_says.html").read_text() and (shown / "index.html").exists()
+    said = capsys.readouterr().out
+    before, after = said.split("\nMain table", 1)
+    table, taught = after.split("\nlessons, scale toy, seed 1: ")  # the table comes first
+    assert "main table, scale toy, seed 1: 18 stages to run (" in before
+    assert all(row in table for row in ROWS)
+    assert taught.startswith("2 stages to run (2 lesson)")
+    assert "(01_says.ipynb, seed 1)" in taught
+    assert "in the log" not in said
+    shown = tmp_path / "runs" / "notebooks-toy"
+    executed = nbformat.read(shown / "01_says.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "toy 1\n"
+    assert "toy 1" in (shown / "01_says.html").read_text()
+    assert (shown / "index.html").exists()
     assert "OMP_NUM_THREADS" not in os.environ
-    monkeypatch.setattr(sweep, "_start", lambda *_: pytest.fail("a stage was run again"))
+    monkeypatch.setattr(workers, "start", lambda *_: pytest.fail("a stage was run again"))
     reproduce.reproduce(small, seed=1)
     assert capsys.readouterr().out.count("everything is finished") == 2
 
 
+@pytest.mark.slow
 def test_a_lesson_that_fails_says_where_and_the_others_stand(small, notebooks, monkeypatch, capsys):
     (notebooks / "fail").touch()
     monkeypatch.setattr(Pipeline, "rows", lambda self: {"BM25": self.evaluate(None, "test")})
-    monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame())
+    monkeypatch.setattr(reproduce, "run_main_table", lambda pipelines: pd.DataFrame())
     with pytest.raises(SystemExit, match="1"):
         reproduce.reproduce(small)
     said = capsys.readouterr()
-    assert (
-        "failed: RuntimeError: its cell 3 ends in AssertionError: told to; read " in said.err
-        and "Main table" in said.out
-    )
-    assert [lesson.notebook for lesson in sweep.missing(reproduce.lessons(small, 0))] == [
-        "02_fails.ipynb"
-    ]
+    assert "failed: RuntimeError: its cell 3 ends in AssertionError: told to; read " in said.err
+    assert "Main table" in said.out
+    unfinished = [lesson for lesson in reproduce.lessons(small, 0) if not lesson.finished()]
+    assert [lesson.notebook for lesson in unfinished] == ["02_fails.ipynb"]
 
 
+@pytest.mark.slow
 def test_no_lesson_where_the_main_table_fails(small, notebooks, monkeypatch, tmp_path, capsys):
-    def fails(self):
+    def fails(self, operation):
         raise ValueError("learning_rate is 7: too much")
 
     monkeypatch.setattr(Distil, "run", fails)
     with pytest.raises(SystemExit, match="1"):
         reproduce.reproduce(small)
     said = capsys.readouterr()
-    assert (
-        "failed: ValueError: learning_rate is 7: too much" in said.err
-        and "Main table" not in said.out
-    )
+    assert "failed: ValueError: learning_rate is 7: too much" in said.err
+    assert "Main table" not in said.out
     assert not list((tmp_path / "runs").glob("lesson-*"))
 
 
+@pytest.mark.slow
 def test_no_kernel_is_left_where_a_lesson_is_stopped(small, notebooks, monkeypatch):
     lesson = nbformat.read(notebooks / "01_says.ipynb", as_version=4)
-    lesson.cells[
-        -1
-    ].source = "import os, pathlib, time\npathlib.Path('pid').write_text(str(os.getpid()))\ntime.sleep(600)"
+    lesson.cells[-1].source = (
+        "import os, pathlib, time\n"
+        "pathlib.Path('pid').write_text(str(os.getpid()))\n"
+        "time.sleep(600)"
+    )
     nbformat.write(lesson, notebooks / "01_says.ipynb")
     monkeypatch.setattr(reproduce.Lesson, "inputs", lambda self: [])
-    process, pid = sweep._start(reproduce.lessons(small, 0, "01")[0], 1), notebooks / "pid"
+    process, pid = workers.start(reproduce.lessons(small, 0, "01")[0], 1), notebooks / "pid"
     wait_for(lambda: pid.exists() and pid.read_text())
     os.kill(int(pid.read_text()), 0)  # it is there
     process.terminate()

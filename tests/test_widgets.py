@@ -12,27 +12,29 @@ import pytest
 import torch
 from PIL import Image
 
-from leadkit.data.sampling import tokenise
+from leadkit.data.tokens import tokenise, tokenise_text
 from leadkit.lessons import figures, widgets
-from leadkit.models.encoders import load_tokenizer
-from leadkit.models.retrievers import Tower, build
-from leadkit.retrieval.dense import BM25, token_products, typed
+from leadkit.lessons.widgets import toolkit
+from leadkit.models.retrievers import build
+from leadkit.models.tokenizers import load_tokenizer
+from leadkit.models.tower import Tower
+from leadkit.retrieval.bm25 import BM25
 
 
 @pytest.fixture
 def shown(monkeypatch) -> list[dict]:
     """The bundles that were displayed."""
     bundles = []
-    monkeypatch.setattr(widgets, "display", lambda bundle, raw: bundles.append(bundle))
+    monkeypatch.setattr(toolkit, "display", lambda bundle, raw: bundles.append(bundle))
     return bundles
 
 
 @pytest.fixture
 def root(monkeypatch) -> list[ipywidgets.Widget]:
     """The widgets that were shown."""
-    roots, show = [], widgets.show
+    roots, show = [], toolkit.show
     monkeypatch.setattr(
-        widgets, "show", lambda widget, *rest: (roots.append(widget), show(widget, *rest))
+        toolkit, "show", lambda widget, *rest: (roots.append(widget), show(widget, *rest))
     )
     return roots
 
@@ -161,17 +163,17 @@ def look(figsize=(3, 2), height=2.0, tick_size=9, **changes):
     ids=[*LOOKS, "size", "tick size"],
 )
 def test_a_picture_over_kept_axes_is_that_of_a_new_figure(changes, monkeypatch):
-    monkeypatch.setattr(widgets, "_BARE", {})
+    monkeypatch.setattr(toolkit, "_BARE", {})
     new = {}
     for height in (4, 1):
         new[height] = widgets.png(look(height=height, **changes))
-        widgets._BARE.clear()
+        toolkit._BARE.clear()
     widgets.png(look(height=3))  # other axes, which must not be taken for these
     widgets.png(look(height=3, **changes))
-    before = len(widgets._BARE)
+    before = len(toolkit._BARE)
     for height in (4, 1, 4):  # higher and lower: nothing of the last picture is left
         assert widgets.png(look(height=height, **changes)) == new[height]
-    assert len(widgets._BARE) == before == 1 + bool(changes)
+    assert len(toolkit._BARE) == before == 1 + bool(changes)
 
 
 def test_settings_of_matplotlib_are_seen():
@@ -190,19 +192,19 @@ def test_a_figure_drawn_again_shows_what_changed():
 
 
 def test_a_figure_drawn_again_finds_its_axes(monkeypatch):
-    monkeypatch.setattr(widgets, "_BARE", {})
+    monkeypatch.setattr(toolkit, "_BARE", {})
     axes = figures.heat(
         np.eye(3), "one", "x", "y", digits=None
     )  # a colour bar takes its place when it is drawn
     first = widgets.png(axes)
-    assert widgets.png(axes) == first and len(widgets._BARE) == 1
+    assert widgets.png(axes) == first and len(toolkit._BARE) == 1
 
 
 def test_only_the_last_few_axes_are_kept(monkeypatch):
-    monkeypatch.setattr(widgets, "_BARE", {})
+    monkeypatch.setattr(toolkit, "_BARE", {})
     for top in range(1, 30):
         widgets.png(look(ylim=(0, top)))
-    assert len(widgets._BARE) == 16
+    assert len(toolkit._BARE) == 16
 
 
 def test_a_figure_is_not_kept_for_its_picture():
@@ -284,7 +286,7 @@ def test_token_products_against_a_slow_loop(tmp_path):
         {"q": "sort a list", "p": "Lists are sorted in place."}, tokenizer, 16, tmp_path
     )
     query, passage = texts.rows(np.array([0])), texts.rows(np.array([1]))
-    products = token_products(model, query, passage)
+    products = model.token_products(query, passage).numpy()
     with torch.no_grad():
         q, p = (model.states(tokens, (3,))[0][0] for tokens in (query, passage))
     assert products.shape == (len(q), len(p))
@@ -297,7 +299,7 @@ def test_token_products_against_a_slow_loop(tmp_path):
 @pytest.mark.parametrize("text", ["Sort a list.", "", "word " * 40])
 def test_a_typed_text_is_what_the_collection_would_have(text, tmp_path):
     tokenizer = load_tokenizer("random:2x32")
-    want, got = tokenise({"q": text}, tokenizer, 16, tmp_path), typed(text, tokenizer, 16)
+    want, got = tokenise({"q": text}, tokenizer, 16, tmp_path), tokenise_text(text, tokenizer, 16)
     assert got.row(0).tolist() == want.row(0).tolist() and len(got) == 1
     assert (got.pad, got.between.tolist(), got.kind) == (want.pad, want.between.tolist(), want.kind)
 

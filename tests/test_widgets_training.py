@@ -3,7 +3,6 @@
 import io
 import json
 from base64 import b64decode
-from dataclasses import fields
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,15 +15,16 @@ from safetensors.torch import load_file
 from torch import nn
 from toys import data, isolate, scale, toy
 
+from leadkit.config import Schedule
 from leadkit.data.sampling import groups
-from leadkit.experiments import store
-from leadkit.experiments.distillation import Distil
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.experiments.store import collection
-from leadkit.files import fingerprint
-from leadkit.lessons import experiment_figures, figures, widgets
+from leadkit.experiments.texts import collection, passages_of, queries_of
+from leadkit.lessons import figures, widgets
+from leadkit.lessons.widgets import ledger as ledger_widget
+from leadkit.lessons.widgets import toolkit
+from leadkit.lessons.widgets import training as training_widget
 from leadkit.retrieval import dense
-from leadkit.training.loop import WATCH, Schedule, fit
+from leadkit.training.loop import WATCH, fit
 
 
 @pytest.fixture(autouse=True)
@@ -113,27 +113,6 @@ def test_stage_has_the_same_key_and_the_same_weights_whether_or_not_it_is_watche
         ends[name] = stage.key, stage.log(), weights(folder)
     (key, log, end), (watched_key, watched_log, watched_end) = ends.values()
     assert (key, log) == (watched_key, watched_log) and same(end, watched_end)
-    # The key is the hash of what it always was: the fields, the inputs' keys, encoder and collection.
-    plain = {
-        "method": "LEAD",
-        "schedule": store._plain(stage.schedule),
-        "lead": store._plain(stage.lead),
-        "seed": 0,
-        "data": store._plain(stage.data),
-        "encoder": store.encoder_digest(stage.tower.encoder),
-    }
-    inputs = {name: getattr(stage, name).key for name in ("student", "teacher", "negatives")}
-    assert key == fingerprint(["distil", plain | inputs, collection(collection_name).fingerprint])
-    assert {f.name for f in fields(Distil)} == {
-        "data",
-        "method",
-        "student",
-        "teacher",
-        "negatives",
-        "schedule",
-        "lead",
-        "seed",
-    }
 
 
 def test_finished_stage_is_not_trained_and_shows_its_log_at_once(common, capsys):
@@ -146,7 +125,7 @@ def test_finished_stage_is_not_trained_and_shows_its_log_at_once(common, capsys)
         assert view.picture.value == empty
         view.draw(stage.log(), title="finished")
     assert capsys.readouterr().out == "" and view.picture.value != empty
-    expected = widgets.png(experiment_figures.training(stage.log(), title="finished"))
+    expected = widgets.png(figures.training(stage.log(), title="finished"))
     assert view.picture.value == expected
 
 
@@ -159,7 +138,7 @@ def lines(view, calls):
 
 def test_lines_at_intervals_with_the_time_left(monkeypatch, capsys):
     view = widgets.Training(lambda model: 12.5, every=3)
-    monkeypatch.setattr(widgets.time, "monotonic", lambda: view.clock)
+    monkeypatch.setattr(training_widget.time, "monotonic", lambda: view.clock)
     lines(view, [(n, 10.0 * n) for n in range(1, 9)])
     out = capsys.readouterr().out.splitlines()
     assert [line.partition(":  ")[0] for line in out] == [
@@ -213,8 +192,8 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
         stage.data, queries=100, others=10_000
     )  # every dev query, every passage
     passages, queries = (
-        store.passages_of(stage.tower, stage.data),
-        store.queries_of(stage.tower, stage.data, "dev"),
+        passages_of(stage.tower, stage.data),
+        queries_of(stage.tower, stage.data, "dev"),
     )
     with torch.no_grad():
         p, q = (model.encode(each.rows(np.arange(len(each)))) for each in (passages, queries))
@@ -233,7 +212,9 @@ def test_dev_sample_is_the_mrr_of_a_slow_loop(common):
 def test_dev_sample_is_small_seeded_and_has_every_relevant_passage(common, monkeypatch):
     found = []
     monkeypatch.setattr(
-        widgets, "search", lambda q, p, depth: found.append((q, p)) or dense.search(q, p, depth)
+        training_widget,
+        "search",
+        lambda q, p, depth: found.append((q, p)) or dense.search(q, p, depth),
     )
     stage = Pipeline(scale(common)).student
     model = opinionated(stage.model())
@@ -244,8 +225,8 @@ def test_dev_sample_is_small_seeded_and_has_every_relevant_passage(common, monke
         np.array_equal(q, q_again) and np.array_equal(p, p_again) and not np.array_equal(q, q_other)
     )
     texts = (
-        store.passages_of(stage.tower, stage.data),
-        store.queries_of(stage.tower, stage.data, "dev"),
+        passages_of(stage.tower, stage.data),
+        queries_of(stage.tower, stage.data, "dev"),
     )
     passages, queries = (
         model.encode(each.rows(np.arange(len(each)))).detach().numpy() for each in texts
@@ -317,7 +298,8 @@ def test_filters(ledger, filters, expected):
 def shown(monkeypatch, call):
     """The root widget, its picture and its words."""
     found = []
-    monkeypatch.setattr(widgets, "show", lambda *arguments: found.append(arguments))
+    for module in (toolkit, ledger_widget):
+        monkeypatch.setattr(module, "show", lambda *arguments: found.append(arguments))
     call()
     (arguments,) = found
     return arguments
@@ -352,7 +334,7 @@ def test_long_claim_is_shown_whole(ledger, monkeypatch):
 
 
 def test_verdicts_draws_every_claim_that_was_run(ledger):
-    axes = experiment_figures.verdicts(ledger)
+    axes = figures.verdicts(ledger)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(ledger["claim"][:3])
     assert axes.get_title() == "3 of 4 claims were run"
     drawn = {
@@ -368,17 +350,15 @@ def test_verdicts_draws_every_claim_that_was_run(ledger):
         "undecided: 1": ([0.1], [1], [(pytest.approx(-1), 1.2)]),
         "contradicted: 1": ([-1.0], [2], [(-2.0, -0.5)]),
     }
-    experiment_figures.verdicts(ledger[:0])
+    figures.verdicts(ledger[:0])
     one_seed = ledger[:1].assign(low=np.nan, high=np.nan)
-    assert experiment_figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [
-        1.0
-    ]
+    assert figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [1.0]
 
 
 def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
     other = ledger.assign(**{name: 2 * ledger[name] for name in ("difference", "low", "high")})
     other.loc["joint", ["difference", "low", "high"]] = np.nan  # not run there
-    axes = experiment_figures.agreement(ledger, other, ("long", "short"))
+    axes = figures.agreement(ledger, other, ("long", "short"))
     known = ledger.dropna(subset=["difference"]).drop("joint", errors="ignore")
     drawn = {container.get_label(): container for container in axes.containers}
     for verdict, rows in known.groupby("verdict"):
@@ -429,18 +409,15 @@ def test_training_draws_parts_weights_and_dev():
             "chosen": 4,
         },
     ]
-    parts, layers, dev = experiment_figures.training(log, {2: 30.0}, "LEAD", 8).figure.axes
+    parts, layers, dev = figures.training(log, {2: 30.0}, "LEAD", 8).figure.axes
     assert curves(parts) == {
         "layer": ([1, 2], [1.0, 0.5]),
         "student": ([1, 2], [2.0, 1.5]),
     }  # no part that is always zero
     assert curves(layers) == {"w1": ([1, 2], [0.25, 0.375]), "w2": ([1, 2], [0.75, 0.625])}
     assert curves(dev) == {"MRR@10": ([2], [30.0])} and dev.get_xlim() == (0, 9)
-    assert (
-        len(experiment_figures.training([{"step": 0, "total": 1.0, "student": 1.0}]).figure.axes)
-        == 1
-    )
-    experiment_figures.training([])
+    assert len(figures.training([{"step": 0, "total": 1.0, "student": 1.0}]).figure.axes) == 1
+    figures.training([])
 
 
 def test_gaps_are_means_and_queries():
@@ -456,7 +433,7 @@ def test_gaps_are_means_and_queries():
             "stage 2": np.array([1.0, 1.0]),
         },
     }
-    left, right = experiment_figures.gaps(
+    left, right = figures.gaps(
         table, {"stage 1": "12DE", "stage 2": "12CE"}, "12CE", "stage 2"
     ).figure.axes
     means = {
@@ -477,9 +454,7 @@ def test_gaps_are_means_and_queries():
 
 def test_choices_mark_the_step_and_its_distances():
     far = np.array([[1.0, 4.0, 2.0], [3.0, 2.0, 2.5]])
-    left, right = experiment_figures.choices(
-        far, far.argmin(0), ["A", "A + B"], 2, "iteration 1"
-    ).figure.axes
+    left, right = figures.choices(far, far.argmin(0), ["A", "A + B"], 2, "iteration 1").figure.axes
     dots, marked, line = left.get_lines()
     assert (dots.get_xdata().tolist(), dots.get_ydata().tolist()) == ([1, 2, 3], [0, 1, 0])
     assert (marked.get_xdata(), marked.get_ydata(), line.get_xdata()) == ([2], [1], [2, 2])
@@ -496,7 +471,7 @@ def test_every_move_of_the_slider_draws_another_picture(monkeypatch):
     root, picture, _ = shown(
         monkeypatch,
         lambda: widgets.explore(
-            lambda step: experiment_figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""),
+            lambda step: figures.choices(far, far.argmin(0), ["A", "A + B"], step, ""),
             "words",
             step=ipywidgets.IntSlider(1, 1, 3),
         ),

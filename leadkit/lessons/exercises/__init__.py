@@ -1,4 +1,7 @@
-"""Checks of the notebooks' exercises, a module per lesson: each says what is wrong with an answer, never what is right."""
+"""Checks of the exercises, a module per lesson.
+
+Each says what is wrong with an answer, never what is right.
+"""
 
 from leadkit.lessons.exercises.ablations import equal_things, queries_needed, released_parts
 from leadkit.lessons.exercises.assistants import farther_together, share_lost, weighted_fusion

@@ -14,7 +14,10 @@ from leadkit.lessons.exercises.full_training import points
 
 
 def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
-    """Notebook 07, exercise 1: tau_d, 1 and 2 -> the parts of LEAD's loss whose values change with variant="released"."""
+    """Notebook 07, exercise 1: which parts of LEAD's loss change with variant="released".
+
+    answer: tau_d, 1 and 2 -> the names of the parts whose values change.
+    """
     draw, parts = torch.Generator().manual_seed(7), ("layer", "response", "teacher", "student")
     scores = [
         torch.randn(shape, generator=draw).double()
@@ -45,18 +48,30 @@ def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
             if sentence := no_names(found, parts):
                 return f"at tau_d = {tau_d}: {sentence}"
             if hard := sorted({"teacher", "student"} & set(found)):
-                return f"at tau_d = {tau_d} you name {hard[0]!r}: no temperature and no layer weight enters a hard loss"
+                return (
+                    f"at tau_d = {tau_d} you name {hard[0]!r}: no temperature and no layer "
+                    "weight enters a hard loss"
+                )
             if more := sorted(set(found) - changed(tau_d)):
-                return f"at tau_d = {tau_d} you name {more[0]!r}: what does it change to divide scores by this temperature?"
+                return (
+                    f"at tau_d = {tau_d} you name {more[0]!r}: what does it change to divide "
+                    "scores by this temperature?"
+                )
             if changed(tau_d) - set(found):
-                return f"at tau_d = {tau_d} a part is missing: besides the temperature, the weights of the layers are others"
+                return (
+                    f"at tau_d = {tau_d} a part is missing: besides the temperature, the weights "
+                    "of the layers are others"
+                )
         return None
 
     say(1, wrong())
 
 
 def equal_things(answer: Sequence[float] | None) -> None:
-    """Notebook 07, exercise 2: the largest difference between seeds of the student, in points; how many pairs have p <= 0.05."""
+    """Notebook 07, exercise 2: how much seeds of the same student differ.
+
+    answer: the largest difference in points, and the number of pairs of seeds with p <= 0.05.
+    """
     values = points("student")
     means, pairs = values.mean(1), list(combinations(values, 2))
 
@@ -64,46 +79,55 @@ def equal_things(answer: Sequence[float] | None) -> None:
         return sum(test(a, b).pvalue <= 0.05 for a, b in pairs)
 
     apart, count = np.ptp(means), counted(ttest_rel)
+    mistakes = {
+        "the difference is wanted in points, not as a fraction": lambda: (
+            apart / 100,
+            count,
+        ),
+        "you have each pair twice: the order of two seeds does not matter": lambda: (
+            apart,
+            2 * count,
+        ),
+        "you count with an unpaired test: the seeds answer the same queries": lambda: (
+            apart,
+            counted(ttest_ind),
+        ),
+        "you count the pairs that do not differ": lambda: (apart, len(pairs) - count),
+        (
+            "the first number is a difference of two queries: take the mean over the queries first"
+        ): lambda: (
+            max(np.abs(a - b).max() for a, b in pairs),
+            count,
+        ),
+        "the largest difference is right, the number of pairs is not": lambda: (
+            apart,
+            np.nan,
+        ),
+        "the number of pairs is right, the largest difference is not": lambda: (
+            np.nan,
+            count,
+        ),
+    }
     say(
         2,
         judge(
             answer,
             lambda: (apart, count),
-            {
-                "the difference is wanted in points, not as a fraction": lambda: (
-                    apart / 100,
-                    count,
-                ),
-                "you have each pair twice: the order of two seeds does not matter": lambda: (
-                    apart,
-                    2 * count,
-                ),
-                "you count with an unpaired test: the seeds answer the same queries": lambda: (
-                    apart,
-                    counted(ttest_ind),
-                ),
-                "you count the pairs that do not differ": lambda: (apart, len(pairs) - count),
-                "the first number is a difference of two queries: take the mean over the queries first": lambda: (
-                    max(np.abs(a - b).max() for a, b in pairs),
-                    count,
-                ),
-                "the largest difference is right, the number of pairs is not": lambda: (
-                    apart,
-                    np.nan,
-                ),
-                "the number of pairs is right, the largest difference is not": lambda: (
-                    np.nan,
-                    count,
-                ),
-            },
-            "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test over the queries",
+            mistakes,
+            (
+                "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test "
+                "over the queries"
+            ),
             rtol=0.01,
         ),
     )
 
 
 def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
-    """Notebook 07, exercise 3: differences (Q,), an effect -> queries for a two-sided test at 0.05 to find it in 80% of cases."""
+    """Notebook 07, exercise 3: how many queries find an effect in 80% of all experiments.
+
+    answer: differences (Q,) and an effect -> queries of a two-sided test at 0.05.
+    """
     draw, both, found = np.random.default_rng(7), norm.ppf(0.975), norm.ppf(0.8)
     cases = [
         (draw.normal(mean, sd, 500), effect)
@@ -113,30 +137,35 @@ def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
     def right(d: np.ndarray, effect: float, errors: float = both + found) -> float:
         return (errors * d.std(ddof=1) / effect) ** 2
 
+    mistakes = {
+        "that is section 8's number: it misses an effect of this size half of the time": partial(
+            right, errors=both
+        ),
+        "that is for a one-sided test": partial(right, errors=norm.ppf(0.95) + found),
+        (
+            "that is for two independent groups: the differences are paired already"
+        ): lambda d, effect: 2 * right(d, effect),
+        "the number of queries grows with the square of spread over effect": lambda d, effect: (
+            np.sqrt(right(d, effect))
+        ),
+        "the effect to be found is given: do not take the observed mean": lambda d, effect: right(
+            d, d.mean()
+        ),
+        (
+            "the spread is that of one difference: do not divide it by the root of the number of "
+            "queries"
+        ): lambda d, effect: right(d, effect) / len(d),
+    }
     say(
         3,
         judge(
             answer,
             right,
-            {
-                "that is section 8's number: it misses an effect of this size half of the time": partial(
-                    right, errors=both
-                ),
-                "that is for a one-sided test": partial(right, errors=norm.ppf(0.95) + found),
-                "that is for two independent groups: the differences are paired already": lambda d, effect: (
-                    2 * right(d, effect)
-                ),
-                "the number of queries grows with the square of spread over effect": lambda d, effect: (
-                    np.sqrt(right(d, effect))
-                ),
-                "the effect to be found is given: do not take the observed mean": lambda d, effect: (
-                    right(d, d.mean())
-                ),
-                "the spread is that of one difference: do not divide it by the root of the number of queries": lambda d, effect: (
-                    right(d, effect) / len(d)
-                ),
-            },
-            "not the number: how many standard errors must the effect be away from zero, and how large is one with n queries?",
+            mistakes,
+            (
+                "not the number: how many standard errors must the effect be away from zero, and "
+                "how large is one with n queries?"
+            ),
             cases,
             rtol=0.01,
         ),

@@ -1,4 +1,4 @@
-"""What the checks have in common: reading a learner's answer, and finding the mistake that leads to it."""
+"""Reading a learner's answer, and finding the mistake that leads to it."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
@@ -16,7 +16,7 @@ def say(number: int, wrong: str | None) -> None:
 
 
 def result(function: Callable, *inputs: object) -> object:
-    """What a learner's function returns, or the error that it raises; None as long as there is no function."""
+    """What a learner's function returns, or the error that it raises; None without a function."""
     try:
         return None if function is None or function is ... else function(*inputs)
     except Exception as error:  # whatever the learner wrote
@@ -24,7 +24,10 @@ def result(function: Callable, *inputs: object) -> object:
 
 
 def numbers(name: str, answer: object, shape: Sequence[int | None]) -> np.ndarray | str:
-    """The answer as finite numbers of this shape (None: any length but 0), or the sentence that says why it is not."""
+    """The answer as finite numbers of this shape, or a sentence that says why it is not.
+
+    shape: None stands for any length but 0.
+    """
     if answer is None or answer is ...:
         return NOT_YET
     if isinstance(answer, Exception):
@@ -54,7 +57,11 @@ def numbers(name: str, answer: object, shape: Sequence[int | None]) -> np.ndarra
 def compare(
     name: str, answer: object, right: object, mistakes: Mapping[str, object], otherwise: str
 ) -> str | None:
-    """None for the right numbers, else a sentence: that of the first mistake that leads to the answer, or `otherwise`."""
+    """None for the right numbers, else a sentence.
+
+    mistakes: sentence -> the numbers that the mistake leads to. The first that fits is said.
+    otherwise: the sentence where none fits.
+    """
     found = numbers(name, answer, np.shape(right))
     for sentence, value in ((None, right), *mistakes.items()):
         if not isinstance(shaped := numbers(name, answer, np.shape(value)), str) and np.allclose(
@@ -79,10 +86,14 @@ def judge(
     rtol: float = 1e-3,
     atol: float = 1e-6,
 ) -> str | None:
-    """What is wrong with an answer in numbers, or with a function of the learner's, asked at every case; None where it is right.
+    """What is wrong with a learner's numbers or function; None where nothing is.
 
-    right: what that function should be; without cases, what gives the numbers. mistakes: sentence -> the function that it is about;
-    the first that gives the learner's numbers is said (a NaN stands for any number). otherwise: said where none does.
+    right: the function that is wanted; without cases, it takes nothing and returns the numbers.
+    mistakes: sentence -> what a learner with this mistake would have written. The first that gives
+        the
+        learner's numbers is said. A NaN stands for any number.
+    otherwise: the sentence where no mistake fits.
+    cases: the arguments that functions are called with.
     """
     if answer is None or answer is ...:
         return NOT_YET

@@ -12,7 +12,10 @@ from leadkit.lessons.exercises.answers import NOT_YET, judge, say
 
 
 def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
-    """Notebook 09, exercise 1: a teacher and two assistants (3, 4) whose mean is farther from it, by the footrule, than either."""
+    """Notebook 09, exercise 1: two assistants whose mean is farther from the teacher than either.
+
+    answer: the distributions of the teacher and both assistants, (3, 4). Distance is the footrule.
+    """
 
     def wrong() -> str | None:
         if answer is None or answer is ...:
@@ -22,7 +25,10 @@ def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
         except Exception:
             rows = torch.empty(0)
         if rows.shape != (3, 4):
-            return "three rows of four numbers are wanted: the teacher, the first assistant, the second"
+            return (
+                "three rows of four numbers are wanted: the teacher, the first assistant, the "
+                "second"
+            )
         if not (rows >= 0).all() or not torch.allclose(
             rows.sum(1), torch.ones(3).double(), atol=1e-6
         ):
@@ -36,7 +42,10 @@ def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
             "the mean": fused,
         }.items():
             if len(row.round(decimals=9).unique()) < len(row):
-                return f"{name} gives two passages the same probability: section 7 shows what ties do to ranks"
+                return (
+                    f"{name} gives two passages the same probability: section 7 shows what ties "
+                    "do to ranks"
+                )
         together, first, second = (companion_losses.footrule(t, row) for row in (fused, a, b))
         if together <= min(first, second):
             return "the mean is no farther than either assistant"
@@ -63,7 +72,10 @@ def _assistants() -> list[tuple[Tensor, Tensor]]:
 
 
 def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
-    """Notebook 09, exercise 2: scores (A, C), weights (A,) -> logarithms (C,) of the weighted mean of the distributions."""
+    """Notebook 09, exercise 2: the logarithm of a weighted mean of distributions.
+
+    answer: scores (A, C) and weights (A,) -> logarithms (C,).
+    """
 
     def right(scores: Tensor, weights: Tensor) -> Tensor:
         return companion_losses.fuse(scores.repeat_interleave((10 * weights).round().long(), 0))
@@ -71,28 +83,31 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
     def over(scores: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * scores).sum(0)  # (C,)
 
+    mistakes = {
+        "you take the mean of scores and not of distributions": over,
+        (
+            "you take the mean of scores, then a softmax: whoever has large scores outvotes the "
+            "others, take the mean of distributions"
+        ): lambda scores, weights: over(scores, weights).log_softmax(-1),
+        (
+            "you take the mean of log-probabilities: that is a product of distributions, not "
+            "their mean"
+        ): lambda scores, weights: over(scores.log_softmax(-1), weights),
+        "the weights are not used": lambda scores, weights: companion_losses.fuse(scores),
+        "probabilities come out, and their logarithms are wanted": lambda scores, weights: right(
+            scores, weights
+        ).exp(),
+        (
+            "the weights multiply logarithms: weighting a probability adds the weight's logarithm"
+        ): lambda scores, weights: (weights[:, None] * scores.log_softmax(-1)).logsumexp(0),
+        (
+            "the scores are not normalised: each assistant needs its own softmax"
+        ): lambda scores, weights: (scores + weights[:, None].log()).logsumexp(0),
+    }
     wrong = judge(
         answer,
         right,
-        {
-            "you take the mean of scores and not of distributions": over,
-            "you take the mean of scores, then a softmax: whoever has large scores outvotes the others, take the mean of distributions": lambda scores, weights: (
-                over(scores, weights).log_softmax(-1)
-            ),
-            "you take the mean of log-probabilities: that is a product of distributions, not their mean": lambda scores, weights: (
-                over(scores.log_softmax(-1), weights)
-            ),
-            "the weights are not used": lambda scores, weights: companion_losses.fuse(scores),
-            "probabilities come out, and their logarithms are wanted": lambda scores, weights: (
-                right(scores, weights).exp()
-            ),
-            "the weights multiply logarithms: weighting a probability adds the weight's logarithm": lambda scores, weights: (
-                (weights[:, None] * scores.log_softmax(-1)).logsumexp(0)
-            ),
-            "the scores are not normalised: each assistant needs its own softmax": lambda scores, weights: (
-                (scores + weights[:, None].log()).logsumexp(0)
-            ),
-        },
+        mistakes,
         "not the logarithms of the weighted mean: do their exponentials sum to 1?",
         _assistants(),
     )
@@ -118,7 +133,10 @@ def _distances() -> list[tuple[np.ndarray]]:
 
 
 def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
-    """Notebook 09, exercise 3: distances (7, steps) -> the share of what choosing wins that is lost by always fusing all three."""
+    """Notebook 09, exercise 3: what always fusing all three loses of the gain of choosing.
+
+    answer: distances (7, steps) -> the share of the gain.
+    """
 
     def right(
         far: np.ndarray,
@@ -127,33 +145,39 @@ def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
     ) -> float:
         return (far[-1].mean() - near(far)) / (usual(far) - near(far))
 
+    mistakes = {
+        (
+            "your nearest is one assistant for all batches: take the minimum in each batch, then "
+            "the mean"
+        ): partial(right, near=lambda far: far.mean(1).min()),
+        (
+            "your nearest is the smallest distance of all: take the minimum in each batch, then "
+            "the mean"
+        ): partial(right, near=np.min),
+        "compare with a plain assistant at random: the fused ones are in your mean too": partial(
+            right, usual=np.mean
+        ),
+        (
+            "compare with a plain assistant at random: you take the best plain one for all batches"
+        ): partial(right, usual=lambda far: far[:3].mean(1).min()),
+        "that is the share that is kept": lambda far: 1 - right(far),
+        "that is how much farther all three are: divide by what choosing wins": lambda far: (
+            far[-1].mean() - far.min(0).mean()
+        ),
+        "the mean is over shares of single batches: take the mean distances first": lambda far: (
+            np.mean((far[-1] - far.min(0)) / (far[:3].mean(0) - far.min(0)))
+        ),
+    }
     say(
         3,
         judge(
             answer,
             right,
-            {
-                "your nearest is one assistant for all batches: take the minimum in each batch, then the mean": partial(
-                    right, near=lambda far: far.mean(1).min()
-                ),
-                "your nearest is the smallest distance of all: take the minimum in each batch, then the mean": partial(
-                    right, near=np.min
-                ),
-                "compare with a plain assistant at random: the fused ones are in your mean too": partial(
-                    right, usual=np.mean
-                ),
-                "compare with a plain assistant at random: you take the best plain one for all batches": partial(
-                    right, usual=lambda far: far[:3].mean(1).min()
-                ),
-                "that is the share that is kept": lambda far: 1 - right(far),
-                "that is how much farther all three are: divide by what choosing wins": lambda far: (
-                    far[-1].mean() - far.min(0).mean()
-                ),
-                "the mean is over shares of single batches: take the mean distances first": lambda far: (
-                    np.mean((far[-1] - far.min(0)) / (far[:3].mean(0) - far.min(0)))
-                ),
-            },
-            "not the share: (always three - nearest) over (random plain one - nearest), each a mean over the batches",
+            mistakes,
+            (
+                "not the share: (always three - nearest) over (random plain one - nearest), each "
+                "a mean over the batches"
+            ),
             _distances(),
         ),
     )

@@ -11,31 +11,41 @@ from leadkit.lessons.exercises.answers import compare, normal, result, say
 
 
 def kl_gradients(gradients: Callable, bounded: object) -> None:
-    """Notebook 05, exercise 1: gradients(t, s) of scores (C,), those of KL(t, s) and KL(s, t) by s; 1 or 2, the bounded one."""
+    """Notebook 05, exercise 1: the gradients of KL(t, s) and KL(s, t) by the student's scores.
+
+    gradients: scores t (C,) and s (C,) -> both gradients, (C,) each.
+    bounded: the number of the gradient that is bounded, 1 or 2.
+    """
     t, s = normal((5,), (5,))
     right = _autograd(t, s, by_teacher=False)  # (2, C)
     log_t, log_s = t.log_softmax(0), s.log_softmax(0)
     by_probability = torch.stack([-(log_t - log_s).exp(), log_s - log_t + 1])
+    mistakes = {
+        "the two are swapped: KL(t, s) comes first": right.flip(0),
+        "both have the wrong sign": -right,
+        "the first one has the wrong sign": right * torch.tensor([[-1], [1]]),
+        "the second one has the wrong sign": right * torch.tensor([[1], [-1]]),
+        "these are the gradients with respect to the teacher's scores": _autograd(
+            t, s, by_teacher=True
+        ),
+        (
+            "these are the gradients by the student's probabilities: its scores lie behind a "
+            "softmax"
+        ): by_probability,
+        (
+            "the second one does not add up to 0 over the candidates: a constant added to all "
+            "scores must change nothing"
+        ): torch.stack([right[0], log_s.exp() * (log_s - log_t)]),
+        (
+            "the second one does not add up to 0: a constant added to all scores must change "
+            "nothing"
+        ): torch.stack([right[0], log_s.exp() * (log_s - log_t + 1)]),
+    }
     wrong = compare(
         "kl_gradients(t, s)",
         result(gradients, t.clone(), s.clone()),
         right,
-        {
-            "the two are swapped: KL(t, s) comes first": right.flip(0),
-            "both have the wrong sign": -right,
-            "the first one has the wrong sign": right * torch.tensor([[-1], [1]]),
-            "the second one has the wrong sign": right * torch.tensor([[1], [-1]]),
-            "these are the gradients with respect to the teacher's scores": _autograd(
-                t, s, by_teacher=True
-            ),
-            "these are the gradients by the student's probabilities: its scores lie behind a softmax": by_probability,
-            "the second one does not add up to 0 over the candidates: a constant added to all scores must change nothing": torch.stack(
-                [right[0], log_s.exp() * (log_s - log_t)]
-            ),
-            "the second one does not add up to 0: a constant added to all scores must change nothing": torch.stack(
-                [right[0], log_s.exp() * (log_s - log_t + 1)]
-            ),
-        },
+        mistakes,
         "autograd gives something else",
     )
     extreme = (
@@ -49,8 +59,10 @@ def kl_gradients(gradients: Callable, bounded: object) -> None:
             bounded,
             1 + extreme.argmin().item(),
             {
-                "that gradient is not bounded: let the teacher's probability of one candidate go to 0": 1
-                + extreme.argmax().item(),
+                (
+                    "that gradient is not bounded: let the teacher's probability of one "
+                    "candidate go to 0"
+                ): 1 + extreme.argmax().item(),
             },
             "bounded must be 1, for KL(t, s), or 2, for KL(s, t)",
         ),
@@ -68,28 +80,31 @@ def _autograd(t: Tensor, s: Tensor, by_teacher: bool) -> Tensor:
 
 
 def without_teacher_loss(history: object) -> None:
-    """Notebook 05, exercise 2: the toy of section 7 with both KLs, no hard loss: the teacher's 60 probabilities of the positive."""
+    """Notebook 05, exercise 2: the toy of section 7 with both KLs and without a hard loss.
+
+    history: the teacher's probability of the positive before each of 60 steps.
+    """
     right = _toy()
+    mistakes = {
+        "this begins after the first step: note the probability before each step": right[1:],
+        "this teacher learns from the first KL only: the second is to stay": _toy(second=0)[:60],
+        "this teacher learns from the second KL only: the first is not detached": _toy(detach=True)[
+            :60
+        ],
+        "this teacher still has its hard loss: take it away": _toy(hard=1)[:60],
+        "this teacher is frozen: both KLs are to move it": right[:1] * 60,
+    }
     say(
         2,
         compare(
             "history",
             history,
             right[:60],
-            {
-                "this begins after the first step: note the probability before each step": right[
-                    1:
-                ],
-                "this teacher learns from the first KL only: the second is to stay": _toy(second=0)[
-                    :60
-                ],
-                "this teacher learns from the second KL only: the first is not detached": _toy(
-                    detach=True
-                )[:60],
-                "this teacher still has its hard loss: take it away": _toy(hard=1)[:60],
-                "this teacher is frozen: both KLs are to move it": right[:1] * 60,
-            },
-            "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached gives another curve",
+            mistakes,
+            (
+                "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached "
+                "gives another curve"
+            ),
         ),
     )
 
@@ -115,9 +130,11 @@ def _toy(detach: bool = False, second: float = 1, hard: float = 0) -> list[float
 
 
 def lead_total(total: Callable) -> None:
-    """Notebook 05, exercise 3: total(student, teacher, student_final, teacher_final, positive) is the joint loss of LEAD.
+    """Notebook 05, exercise 3: the joint loss of LEAD.
 
-    Checked at tau_d = tau_l = 1 on random scores (K, B, C) and (B, C): its value, then its gradients.
+    total: student, teacher (K, B, C), student_final, teacher_final (B, C), positive (B,) -> the
+        loss.
+    Its value and its gradients are checked on random scores, at tau_d = tau_l = 1.
     """
     inputs = [x.requires_grad_() for x in normal((3, 4, 8), (3, 4, 8), (4, 8), (4, 8))]
     student, teacher, student_final, teacher_final = inputs
@@ -162,7 +179,10 @@ def _lead_gradients(
 ) -> str | None:
     found = result(lambda: torch.autograd.grad(answer, inputs, allow_unused=True))
     if isinstance(found, Exception):
-        return "the value is right, but no gradient can be taken of it: return the tensor, and leave backward to the caller"
+        return (
+            "the value is right, but no gradient can be taken of it: return the tensor, and "
+            "leave backward to the caller"
+        )
     reasons = (
         "the student's layers do not get the gradient of the layer loss",
         "the layer loss moves the teacher too: its layers must be detached",

@@ -14,7 +14,10 @@ from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
 
 
 def stops_at(answer: Sequence[float] | None) -> None:
-    """Notebook 08, exercise 1: where section 5's total is lowest, from copy (0) to teacher (1), with keep at 0 and at 10."""
+    """Notebook 08, exercise 1: where section 5's total is lowest, with keep at 0 and at 10.
+
+    answer: both places, from the copy (0) to the teacher (1).
+    """
     t, before = (
         torch.tensor([[4.0, 1, 0], [3, 2, 0]]),
         torch.tensor([[1.0, 2, 0], [2, 1, 0]]),
@@ -31,32 +34,41 @@ def stops_at(answer: Sequence[float] | None) -> None:
         return way[(of_hard * hard + terms.soft * soft + weight * keep).argmin()].item()
 
     free, held = lowest(0), lowest(10)
+    mistakes = {
+        "the two are the wrong way round: which weight holds the student back?": lambda: (
+            held,
+            free,
+        ),
+        (
+            "with keep 10 it does not stay at the copy: there keep pushes nothing, and the "
+            "teacher does"
+        ): lambda: (
+            free,
+            0,
+        ),
+        "the hard loss is left out: it pulls a little further than the teacher": lambda: (
+            lowest(0, 0),
+            lowest(10, 0),
+        ),
+        "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
+        "with keep 0 it is right, with keep 10 not": lambda: (free, np.nan),
+        (
+            "with keep 10 it is right, with keep 0 not: what still pulls, and what holds back?"
+        ): lambda: (
+            np.nan,
+            held,
+        ),
+    }
     say(
         1,
         judge(
             answer,
             lambda: (free, held),
-            {
-                "the two are the wrong way round: which weight holds the student back?": lambda: (
-                    held,
-                    free,
-                ),
-                "with keep 10 it does not stay at the copy: there keep pushes nothing, and the teacher does": lambda: (
-                    free,
-                    0,
-                ),
-                "the hard loss is left out: it pulls a little further than the teacher": lambda: (
-                    lowest(0, 0),
-                    lowest(10, 0),
-                ),
-                "that is where it stops with the weight 1": lambda: (lowest(1), lowest(1)),
-                "with keep 0 it is right, with keep 10 not": lambda: (free, np.nan),
-                "with keep 10 it is right, with keep 0 not: what still pulls, and what holds back?": lambda: (
-                    np.nan,
-                    held,
-                ),
-            },
-            "neither is where the total is lowest: add the three terms with their weights, point by point",
+            mistakes,
+            (
+                "neither is where the total is lowest: add the three terms with their weights, "
+                "point by point"
+            ),
             rtol=0,
             atol=0.006,
         ),
@@ -76,12 +88,15 @@ def _trainings(keep: float) -> dict[str, Trained]:
 
 
 def trained_anew(answer: Collection[str] | None) -> None:
-    """Notebook 08, exercise 2: which trainings of the chain are not read from runs/ once the weight of keep is 10."""
+    """Notebook 08, exercise 2: which stages are trained anew once the weight of keep is 10.
+
+    answer: the names of the trainings that are not read from runs/.
+    """
 
     def wrong() -> str | None:
         if answer is None or answer is ...:
             return NOT_YET
-        usual, other = _trainings(Terms.keep), _trainings(10.0)
+        usual, other = _trainings(Progressive.keep), _trainings(10.0)
         changed = {name for name in usual if usual[name] != other[name]}
         if sentence := no_names(answer, tuple(usual)):
             return sentence
@@ -91,7 +106,10 @@ def trained_anew(answer: Collection[str] | None) -> None:
         if more:
             return f"{sorted(more)[0]} is trained before anything that has a copy"
         if any(name.startswith("stage") for name in less):
-            return "a stage is missing: what has a copy is changed, and so is what starts from a changed student"
+            return (
+                "a stage is missing: what has a copy is changed, and so is what starts from a "
+                "changed student"
+            )
         if any(name.endswith("teacher") for name in less):
             return "a teacher is missing: who mined the negatives that it is trained on?"
         return (
@@ -104,7 +122,10 @@ def trained_anew(answer: Collection[str] | None) -> None:
 
 
 def _ranks() -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Ranks (Q,) of the first relevant passage by student and teacher, 0 where there is none, and the last rank that counts."""
+    """Ranks (Q,) of the first relevant passage by student and teacher; the last that counts.
+
+    A rank of 0: the passage is not in the ranking.
+    """
     draw = np.random.default_rng(8)
     return [
         (draw.integers(0, top, 200), draw.integers(0, top, 200), last)
@@ -113,7 +134,10 @@ def _ranks() -> list[tuple[np.ndarray, np.ndarray, int]]:
 
 
 def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | None) -> None:
-    """Notebook 08, exercise 3: ranks (Q,) by student and teacher, the last rank -> the queries that the teacher ranks higher."""
+    """Notebook 08, exercise 3: the queries that the teacher ranks higher than the student.
+
+    answer: ranks (Q,) by student and teacher, the last rank that counts -> queries, from 0.
+    """
 
     def of(mask: Callable) -> Callable:
         return lambda s, t, last: np.flatnonzero(mask(s, t, last))
@@ -121,33 +145,35 @@ def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | Non
     def right(s: np.ndarray, t: np.ndarray, last: int) -> np.ndarray:
         return (t > 0) & (t < s) & (s <= last)
 
+    mistakes = {
+        (
+            "a rank of 0 is no rank: where the teacher has not found the passage it does not "
+            "rank it higher"
+        ): of(lambda s, t, last: (t < s) & (s <= last)),
+        (
+            "equal ranks are included, and with them queries that the student answers already, "
+            "at rank 1"
+        ): of(lambda s, t, last: (t > 0) & (t <= s) & (s <= last)),
+        "equal ranks are included, and with them rank 1 and what neither has found": of(
+            lambda s, t, last: (t <= s) & (s <= last)
+        ),
+        "the last rank counts too": of(lambda s, t, last: (t > 0) & (t < s) & (s < last)),
+        "teacher and student are the wrong way round": of(lambda s, t, last: right(t, s, last)),
+        "that is PROD's own filter: the teacher need not be first, only higher": of(
+            lambda s, t, last: (t == 1) & (s >= 2) & (s <= last)
+        ),
+        (
+            "queries come in whose passage the student has not found: its rank, 0, is not from 2 "
+            "to the last"
+        ): of(lambda s, t, last: right(s, t, last) | (t > 0) & (s == 0)),
+        "that is true or false for each query, and the numbers of the queries are wanted": right,
+    }
     say(
         3,
         judge(
             answer,
             of(right),
-            {
-                "a rank of 0 is no rank: where the teacher has not found the passage it does not rank it higher": of(
-                    lambda s, t, last: (t < s) & (s <= last)
-                ),
-                "equal ranks are included, and with them queries that the student answers already, at rank 1": of(
-                    lambda s, t, last: (t > 0) & (t <= s) & (s <= last)
-                ),
-                "equal ranks are included, and with them rank 1 and what neither has found": of(
-                    lambda s, t, last: (t <= s) & (s <= last)
-                ),
-                "the last rank counts too": of(lambda s, t, last: (t > 0) & (t < s) & (s < last)),
-                "teacher and student are the wrong way round": of(
-                    lambda s, t, last: right(t, s, last)
-                ),
-                "that is PROD's own filter: the teacher need not be first, only higher": of(
-                    lambda s, t, last: (t == 1) & (s >= 2) & (s <= last)
-                ),
-                "queries come in whose passage the student has not found: its rank, 0, is not from 2 to the last": of(
-                    lambda s, t, last: right(s, t, last) | (t > 0) & (s == 0)
-                ),
-                "that is true or false for each query, and the numbers of the queries are wanted": right,
-            },
+            mistakes,
             "not these queries: take the table of section 5 and go through it line by line",
             _ranks(),
         ),

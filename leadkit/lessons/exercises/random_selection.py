@@ -10,39 +10,48 @@ from leadkit.lessons.exercises.answers import compare, normal, numbers, result, 
 
 
 def mean_teacher(means: object) -> None:
-    """Notebook 03, exercise 1: K = M = 6, N = 12: the mean of the teacher's layer for student layers 1 to 6."""
+    """Notebook 03, exercise 1: the mean teacher layer of student layers 1 to 6.
+
+    K = M = 6, N = 12.
+    """
     right = np.mean(list(combinations(range(1, 13), 6)), 0)  # (6,): all sets are equally likely
+    mistakes = {
+        "these are layers counted from 0: the first layer is 1": right - 1,
+        (
+            "these fall with depth: the i-th of the sorted teacher layers teaches student layer i"
+        ): right[::-1],
+        (
+            "this is every second layer: the mean of random draws ends before the tower does"
+        ): np.arange(2, 13, 2),
+        "this is the middle of the layers that b can meet: they are not equally likely": np.arange(
+            1, 7
+        )
+        + 3,
+        (
+            "this is the mean of all layers: order is kept, so deeper student layers have deeper "
+            "teachers"
+        ): np.full(6, 6.5),
+    }
     say(
         1,
         compare(
             "means",
             means,
             right,
-            {
-                "these are layers counted from 0: the first layer is 1": right - 1,
-                "these fall with depth: the i-th of the sorted teacher layers teaches student layer i": right[
-                    ::-1
-                ],
-                "this is every second layer: the mean of random draws ends before the tower does": np.arange(
-                    2, 13, 2
-                ),
-                "this is the middle of the layers that b can meet: they are not equally likely": np.arange(
-                    1, 7
-                )
-                + 3,
-                "this is the mean of all layers: order is kept, so deeper student layers have deeper teachers": np.full(
-                    6, 6.5
-                ),
-            },
-            "these are not the means over all draws: which layers can teach layer 1, and in how many of the draws does each?",
+            mistakes,
+            (
+                "these are not the means over all draws: which layers can teach layer 1, and in "
+                "how many of the draws does each?"
+            ),
         ),
     )
 
 
 def steps_to_cover(every_step: object, every_tenth: object) -> None:
-    """Notebook 03, exercise 2: for K = 1, 3, 5 the median number of steps until 90 % of the possible pairs were used.
+    """Notebook 03, exercise 2: the median number of steps until 90% of the pairs were used.
 
-    M = 6, N = 12, layers drawn anew at every step, and at every tenth. Accepted: where 25 to 75 % of trainings get there.
+    every_step, every_tenth: for K = 1, 3, 5; layers are drawn at every step, or at every tenth.
+    M = 6, N = 12. An answer is accepted where 25% to 75% of the trainings are done.
     """
     draws = np.array([np.quantile(_draws_to_cover(k), (0.25, 0.75)) for k in (1, 3, 5)])  # (3, 2)
     say(
@@ -58,9 +67,15 @@ def _between(name: str, answer: object, ends: np.ndarray, hint: str) -> str | No
         return found
     for k, steps, (low, high) in zip((1, 3, 5), found, ends, strict=True):
         if steps < low:
-            return f"{name}, K = {k}: after {steps:g} steps most trainings have used less than 90 % of the possible pairs{hint}"
+            return (
+                f"{name}, K = {k}: after {steps:g} steps most trainings have used less than 90 % "
+                f"of the possible pairs{hint}"
+            )
         if steps > high:
-            return f"{name}, K = {k}: {steps:g} steps are too many, 90 % are of the pairs that can meet at this K"
+            return (
+                f"{name}, K = {k}: {steps:g} steps are too many, 90 % are of the pairs that can "
+                "meet at this K"
+            )
     return None
 
 
@@ -82,7 +97,10 @@ def _draws_to_cover(k: int, trainings: int = 400) -> np.ndarray:
 
 
 def nearest_pairs(strategy: Callable) -> None:
-    """Notebook 03, exercise 3: strategy(distance, k), (M, N) -> k student and k teacher layers in order with the least total."""
+    """Notebook 03, exercise 3: the k pairs of layers in order whose distances have the least sum.
+
+    strategy: distances (M, N), k -> k student layers and k teacher layers.
+    """
     distance, k = normal((4, 7))[0].abs(), 3
     found = numbers(f"strategy(distance, {k})", result(strategy, distance.clone(), k), (2, k))
     say(3, found if isinstance(found, str) else _nearest_pairs(found, distance.numpy()))
@@ -94,7 +112,10 @@ def _nearest_pairs(found: np.ndarray, distance: np.ndarray) -> str | None:
             return f"{name} layer 0 does not exist: layers are counted from 1"
         for layer in layers:
             if layer not in range(1, count + 1):
-                return f"{name} layer {layer:g} does not exist: that tower has layers 1 to {count} (the student's come first)"
+                return (
+                    f"{name} layer {layer:g} does not exist: that tower has layers 1 to {count} "
+                    "(the student's come first)"
+                )
         if len(set(layers)) < len(layers):
             return f"a {name} layer stands in two pairs: each is drawn at most once"
     student, teacher = found.astype(int) - 1
@@ -111,5 +132,8 @@ def _nearest_pairs(found: np.ndarray, distance: np.ndarray) -> str | None:
     return (
         "these pairs are the farthest, not the nearest"
         if np.isclose(total, max(totals))
-        else "other pairs in order have a smaller total: a near pair that is taken early can block the way for the others"
+        else (
+            "other pairs in order have a smaller total: a near pair that is taken early can "
+            "block the way for the others"
+        )
     )

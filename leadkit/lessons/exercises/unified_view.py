@@ -9,7 +9,10 @@ from leadkit.lessons.exercises.answers import compare, numbers, say
 
 
 def not_symmetric(query_states: object, passage_states: object) -> None:
-    """Notebook 01, exercise 1: token states (X, H) and (Y, H) whose MaxSim changes when query and passage change places."""
+    """Notebook 01, exercise 1: a query and a passage whose MaxSim changes when they change places.
+
+    query_states, passage_states: token states (X, H) and (Y, H).
+    """
     say(
         1,
         _not_symmetric(
@@ -23,7 +26,10 @@ def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
     if isinstance(q, str) or isinstance(p, str):
         return q if isinstance(q, str) else p
     if q.shape[1] != p.shape[1]:
-        return f"a query token has {q.shape[1]} numbers and a passage token {p.shape[1]}: no dot product joins them"
+        return (
+            f"a query token has {q.shape[1]} numbers and a passage token {p.shape[1]}: no dot "
+            "product joins them"
+        )
     if len(q) == len(p) == 1:
         return (
             "with one token on each side MaxSim is the dot product, and a dot product is symmetric"
@@ -42,9 +48,10 @@ def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
 def query_padding(
     q: Tensor, p: Tensor, p_mask: Tensor, same_order: object, other_order: object
 ) -> None:
-    """Notebook 01, exercise 2: a state (H,) of one padded position, counted after the query tokens q (X, H), for each effect.
+    """Notebook 01, exercise 2: what a padded query position does to the scores if it counts.
 
-    The passages are p (N, Y, H) with p_mask (N, Y), none of them tied for q.
+    same_order, other_order: its state (H,); one must keep the ranking, the other change it.
+    q: query tokens (X, H). p: passages (N, Y, H) with p_mask (N, Y), none of them tied for q.
     """
     say(
         2,
@@ -78,28 +85,36 @@ def _query_padding(
 
 
 def index_bytes(de: object, cb: object) -> None:
-    """Notebook 01, exercise 3: bytes of an index of 26,089 passages, H = 128, float16, 60 tokens each, of a DE and of a CB."""
+    """Notebook 01, exercise 3: bytes of the index of a DE and of a CB.
+
+    26,089 passages of 60 tokens, H = 128, float16.
+    """
     vectors = {"de": 26_089, "cb": 26_089 * 60}
     right = {
         name: 128 * count * torch.finfo(torch.float16).bits // 8 for name, count in vectors.items()
     }
     wrong = None
     for name, answer, other in (("de", de, "cb"), ("cb", cb, "de")):
+        mistakes = {
+            (
+                f"{name} is the size of the other retriever's index: which of the two keeps a "
+                "vector per token?"
+            ): right[other],
+            f"{name} is in bits: a byte has eight": 8 * right[name],
+            f"{name} is the size in float32: a float16 takes half of that": 2 * right[name],
+            f"{name} counts numbers: a float16 takes more than one byte": right[name] / 2,
+            f"{name} is in megabytes: give bytes": right[name] / 1e6,
+            f"{name} is in mebibytes: give bytes": right[name] / 2**20,
+            f"{name} counts vectors: each has H numbers": vectors[name],
+        }
         wrong = wrong or compare(
             name,
             answer,
             right[name],
-            {
-                f"{name} is the size of the other retriever's index: which of the two keeps a vector per token?": right[
-                    other
-                ],
-                f"{name} is in bits: a byte has eight": 8 * right[name],
-                f"{name} is the size in float32: a float16 takes half of that": 2 * right[name],
-                f"{name} counts numbers: a float16 takes more than one byte": right[name] / 2,
-                f"{name} is in megabytes: give bytes": right[name] / 1e6,
-                f"{name} is in mebibytes: give bytes": right[name] / 2**20,
-                f"{name} counts vectors: each has H numbers": vectors[name],
-            },
-            f"{name} is not passages times vectors of a passage times numbers of a vector times bytes of a number",
+            mistakes,
+            (
+                f"{name} is not passages times vectors of a passage times numbers of a vector "
+                "times bytes of a number"
+            ),
         )
     say(3, wrong)

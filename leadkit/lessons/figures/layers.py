@@ -18,14 +18,17 @@ def towers(
     before: Iterable[tuple[int, int]] = (),
     axes: Axes | None = None,
 ) -> Axes:
-    """A selection: both towers, layer 1 at the bottom, the selected layers filled, a line from each to the one that it teaches.
+    """A selection of layers: both towers, with a line between layers that are aligned.
 
-    before: pairs (student's layer, teacher's layer) of earlier selections, as thin lines. ValueError for another number of
-    student layers than of teacher layers, or a layer that a tower does not have.
+    Layer 1 is at the bottom; selected layers are filled.
+    before: pairs (student's layer, teacher's layer) of earlier selections, drawn as thin lines.
+    ValueError for more layers of one tower than of the other, or a layer that a tower does not
+    have.
     """
     if len(student) != len(teacher):
         raise ValueError(
-            f"student is {tuple(student)}, teacher {tuple(teacher)}: the i-th teaches the i-th, give as many of both"
+            f"student is {tuple(student)}, teacher {tuple(teacher)}: the i-th teaches the "
+            "i-th, give as many of both"
         )
     axes = axes_or_new(axes)
     for name, x, side, depth, drawn, colour in (
@@ -75,8 +78,9 @@ def layer_bars(
     colour: tuple[float, ...] = TEACHER,
     axes: Axes | None = None,
 ) -> Axes:
-    """A value per layer, from layer 1: bars, the one of layer `marked` hatched, a black dash at each value of `before`.
+    """A bar per layer, from layer 1.
 
+    before: earlier values, drawn as black dashes. marked: the layer whose bar is hatched.
     ValueError for a `before` of another length or a `marked` that is no layer.
     """
     if before is not None and len(before) != len(values):

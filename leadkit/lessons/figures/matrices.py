@@ -48,9 +48,12 @@ def heat(
     axes: Axes | None = None,
     top: float | None = None,
 ) -> Axes:
-    """A matrix as colours, lighter is larger; `digits` of each value are printed in its cell (None: no numbers).
+    """A matrix as colours, lighter is larger.
 
-    top: the value of the lightest colour, where the darkest is to be 0; None: from the smallest value to the largest.
+    digits: decimals of the value that is printed in each cell; None: no values.
+    top: the value of the lightest colour, the darkest is then 0; None: from the smallest value to
+        the
+        largest.
     """
     axes = axes_or_new(axes)
     mesh = _cells(matrix, x, y, xticks, yticks, top, axes)

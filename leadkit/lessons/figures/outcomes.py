@@ -10,7 +10,7 @@ from leadkit.lessons.figures.plots import PALETTE, TEACHER, axes_or_new, bars, p
 
 
 def main_table(table: pd.DataFrame) -> Axes:
-    """MRR@10 of every row of `recipes.summarise`, with the standard deviation over seeds and the paper's values."""
+    """MRR@10 of each row of `tables.summarise`, its standard deviation over seeds, the paper's."""
     values = table["MRR@10"].to_dict()
     spread = table["sd"].fillna(0).to_dict()
     axes = bars(
@@ -29,10 +29,13 @@ def main_table(table: pd.DataFrame) -> Axes:
 def against_cost(
     table: pd.DataFrame, title: str, x: str, y: str = "MRR@10, percent", axes: Axes | None = None
 ) -> Axes:
-    """A value with its interval against the cost of training: a labelled point per row of a table with cost, value, low, high.
+    """A value with its interval against the cost of training: a labelled point per row.
 
-    The labels stand right of the axes in the order of the values, a thin line from each to its point, so none hides another.
-    ValueError where a column or a number is missing, or an interval leaves its value out.
+    table: with the columns cost, value, low, high.
+    The labels stand right of the axes in the order of the values, each with a line to its point, so
+    no
+    label hides another. ValueError where a column or a number is missing, or a value is outside its
+    interval.
     """
     columns = ["cost", "value", "low", "high"]
     if missing := [column for column in columns if column not in table]:
@@ -42,7 +45,8 @@ def against_cost(
     for name, row in table[columns].iterrows():
         if not (np.isfinite(row["cost"]) and row["low"] <= row["value"] <= row["high"]):
             raise ValueError(
-                f"the row of {name} is {row.to_dict()}: its cost must be a number, its value one from low to high"
+                f"the row of {name} is {row.to_dict()}: its cost must be a number, its value "
+                "one from low to high"
             )
     axes = axes_or_new(axes)
     table = table.sort_values("value", kind="stable")
@@ -81,7 +85,10 @@ VERDICTS = {
 
 
 def verdicts(ledger: pd.DataFrame) -> Axes:
-    """The claims of a `claims.ledger` that were run, one row each: our difference with its interval, the paper's as a diamond."""
+    """The claims of a `claims.ledger` that were run, a row each.
+
+    Points are our differences with their intervals, diamonds the paper's.
+    """
     run = ledger[ledger["difference"].notna()]
     rows = max(2, len(run))
     height = 1.6 + 0.3 * rows  # inches
@@ -127,8 +134,11 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
 
 
 def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """The claims that were run for both ledgers: our differences with their intervals in the one and in the other, in the colours
-    of the first one's verdicts. Dotted: where both say the same. names: of the two ledgers."""
+    """The differences of two ledgers against each other, with their intervals.
+
+    Colours are the first ledger's verdicts. On the dotted line both ledgers agree.
+    names: of the two ledgers. Only claims that were run for both are drawn.
+    """
     axes = plt.subplots(figsize=(7, 6), layout="constrained")[1]
     both = ledger.merge(other, left_index=True, right_index=True, suffixes=("", " other"))
     both = both.dropna(subset=["difference", "difference other"])

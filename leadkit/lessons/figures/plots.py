@@ -37,7 +37,7 @@ def axes_or_new(axes: Axes | None) -> Axes:
 
 
 def plain_titles(*panels: Axes) -> None:
-    """Titles of panels side by side, at a fixed height: the search for a free one takes a third of the drawing."""
+    """Give the titles a fixed height: the search for a free one takes a third of the drawing."""
     for axes in panels:
         axes.set_title(axes.get_title(), fontsize="medium", y=1.01)
 
@@ -109,7 +109,11 @@ def bars(
     paper: Mapping[str, float] | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """One horizontal bar per row, first on top; `errors` are (low, high) ends of intervals, `paper` marks the paper's value."""
+    """One horizontal bar per row, the first on top.
+
+    errors: row -> (low, high), the ends of its interval. paper: row -> the paper's value, a
+        diamond.
+    """
     axes = axes_or_new(axes)
     names, y = list(values), np.arange(len(values))
     ends = errors and [

@@ -15,9 +15,11 @@ def rank_lines(
     chosen: str | None = None,
     axes: Axes | None = None,
 ) -> Axes:
-    """Rankings of one query side by side, best on top; a line joins the places of the same passage in neighbouring columns.
+    """Rankings of one query side by side, best on top.
 
-    rankings: retriever -> passage ids, best first. Relevant passages are coloured and have a star, the chosen one is bold.
+    A line joins the ranks of the same passage in neighbouring columns.
+    rankings: retriever -> passage ids, best first.
+    relevant: passages with a colour and a star. chosen: the passage in bold.
     """
     axes = axes_or_new(axes)
     columns, joined, styles = list(rankings.values()), [], []

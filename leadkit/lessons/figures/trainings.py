@@ -27,9 +27,10 @@ def training(
     title: str = "",
     steps: int | None = None,
 ) -> Axes:
-    """The log of a training, one row per step: the parts of its loss and, where there are any, the layer weights w1 .. wK.
+    """The log of a training: the parts of its loss, and its layer weights w1 .. wK if it has any.
 
-    dev: step -> MRR@10 in percent, where it was measured. steps: of the whole training, the width of the panels.
+    log: one row per step. dev: step -> MRR@10 in percent, where it was measured.
+    steps: of the whole training, the width of the panels.
     """
     frame = pd.DataFrame(log)
     # Not parts of a loss: the step, weights, and what MTA4DPR logs of its assistants.
@@ -79,9 +80,11 @@ def gaps(
     teacher: str,
     stage: str,
 ) -> Axes:
-    """How far every student of a chain is from its teachers, and what one stage changed for one teacher, query by query.
+    """How far each student of a chain is from its teachers, and what one stage changed.
 
-    table: teacher -> student, in the order of the chain -> the gap on each query (Q,), nats. taught: stage -> its teacher.
+    table: teacher -> student, in the order of the chain -> the gap on each query (Q,), nats.
+    taught: stage -> its teacher.
+    teacher, stage: the right panel shows this stage's change of the gap to this teacher.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2))
     students = list(table[teacher])
@@ -130,7 +133,10 @@ def gaps(
 def choices(
     far: np.ndarray, chosen: np.ndarray, names: Sequence[str], step: int, title: str
 ) -> Axes:
-    """Which assistant is chosen in every step, and at one of them, from 1, how far each is: far (F, steps), chosen (steps,)."""
+    """Which assistant is chosen at each step, and the distances of all at one step.
+
+    far: (F, steps). chosen: (steps,). step: from 1.
+    """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), sharey=True)
     nearest, at = chosen[step - 1], np.arange(1, len(chosen) + 1)
     left.plot(at, chosen, "o", color=STUDENT)

@@ -12,7 +12,10 @@ from leadkit.lessons.widgets.toolkit import Picture, png, show
 def matching(
     ledger: pd.DataFrame, table: int | str | None = None, verdict: str | None = None, text: str = ""
 ) -> pd.DataFrame:
-    """The lines of a `claims.ledger` of this table and verdict whose id or sentence has the text, in capitals or not."""
+    """The claims of a `claims.ledger` with this table and verdict and this text.
+
+    text: part of the id or the sentence, in upper or lower case.
+    """
     words = ledger.index + " " + ledger["claim"]
     keep = words.str.contains(text.strip(), case=False, regex=False)
     for column, value in {"table": table, "verdict": verdict}.items():
@@ -21,7 +24,10 @@ def matching(
 
 
 def claims_ledger(ledger: pd.DataFrame) -> None:
-    """Show a `claims.ledger` under filters: by table, by verdict, by words. Without a kernel: the figure, or the plain table."""
+    """Show a `claims.ledger` with filters for table, verdict and words.
+
+    Without a kernel it is a figure, or a plain table.
+    """
     options = {
         column: [("all", None), *((str(v), v) for v in ledger[column].unique())]
         for column in ("table", "verdict")

@@ -18,7 +18,10 @@ from traitlets import Unicode
 
 
 class Picture(ipywidgets.Image):
-    """A picture with words, its tooltip. With ipywidgets' own it is an error in JupyterLab, which looks for a description."""
+    """A picture with a tooltip.
+
+    ipywidgets' own tooltip is an error in JupyterLab, which looks for a description.
+    """
 
     description = Unicode("").tag(sync=True)
 
@@ -53,9 +56,10 @@ def _look(panel: Axes) -> tuple:
 
 
 def png(axes: Axes) -> bytes:
-    """The figure of these axes as a picture, as large as the figure; the figure is closed.
+    """The figure of these axes as a picture of its size; the figure is closed.
 
-    Ticks, their words and the grid take most of the time: figures whose axes look the same draw them once.
+    Ticks, their labels and the grid take most of the time, so they are drawn once for figures whose
+    axes look the same.
     """
     figure, file = axes.figure, io.BytesIO()
     canvas, panels = FigureCanvasAgg(figure), figure.axes
@@ -104,14 +108,15 @@ def _hidden(artists: Sequence[Artist]) -> Iterator[None]:
 
 
 def _frames(draw: Callable[..., Axes]) -> Callable[..., bytes]:
-    """The pictures that `draw` makes; the last few hundred are kept, so that going back costs nothing."""
+    """The pictures that `draw` makes. The last 256 are kept, so going back costs nothing."""
     return lru_cache(256)(lambda **values: png(draw(**values)))
 
 
 def explore(draw: Callable[..., Axes], alt: str, **controls: ipywidgets.ValueWidget) -> None:
-    """Show draw(name=value of its control, ...) under the controls, and draw again whenever one of them is moved.
+    """Show draw(name=value of its control, ...) under the controls; draw again when one is moved.
 
-    draw: what is slow (a model, a search) is computed before. alt: what is to be seen, in words, at the controls' first values.
+    draw: slow parts (a model, a search) must be computed before.
+    alt: what the picture shows at first, in words.
     """
     frame = _frames(draw)
 
@@ -137,10 +142,12 @@ def search_box(
     texts: Mapping[str, str],
     alt: str,
 ) -> None:
-    """A query, typed or one of `queries`, and a passage of those found for it: draw(query=..., passage=...) and the passage's text.
+    """Show what is found for a query: draw(query=..., passage=...) and the text of the passage.
 
-    found: query -> passage ids, at least one; the first is chosen at first. texts: passage id -> text. alt: as in `explore`.
-    A query of nothing but blanks changes nothing.
+    queries: suggestions; the first is shown at first. A reader may type another.
+    found: query -> passage ids, at least one; the first is shown at first.
+    texts: passage id -> text. alt: as in `explore`.
+    A blank query changes nothing.
     """
     frame = _frames(draw)
     query = ipywidgets.Combobox(
@@ -177,7 +184,7 @@ def show(widget: ipywidgets.Widget, picture: bytes, alt: str) -> None:
         {**widget._repr_mimebundle_(), "image/png": b64encode(picture).decode(), "text/plain": alt},
         raw=True,
     )
-    # Garbage collections pass over what the lesson holds by now: one in forty pictures would wait 0.3 s for it.
+    # Garbage collections skip what the lesson holds by now; one in forty pictures would wait 0.3 s.
     gc.unfreeze()
     gc.collect()
     gc.freeze()

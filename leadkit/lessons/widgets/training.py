@@ -25,10 +25,15 @@ from leadkit.training.loop import WATCH
 def dev_sample(
     data: Data, queries: int = 50, others: int = 200, seed: int = 0
 ) -> Callable[[nn.Module], float | None]:
-    """model -> its MRR@10 in percent on so many dev queries, among their relevant passages and `others` of the collection.
+    """A function from a model to its MRR@10 in percent on a sample of dev.
 
-    The pool is small, so the values are higher than those of a search: compare them with each other only. model: a dual encoder or
-    an nn.ModuleDict whose "student" is one; another cannot search, its value is None. The model's mode stays as it was.
+    queries: dev queries of the sample. others: passages beside the relevant ones.
+    The pool is small, so values are higher than those of a search: compare them with each other
+    only.
+
+    The function takes a dual encoder, or an nn.ModuleDict whose "student" is one. It returns None
+    for a
+    model that cannot search. The model's mode stays as it was.
     """
     texts, draw = collection(data.collection), np.random.default_rng(seed)
     every = groups(texts, "dev")
@@ -73,11 +78,14 @@ def dev_sample(
 
 
 class Training:
-    """A look at whatever is trained inside `with Training() as view:`, at intervals: a picture of the log and a printed line.
+    """Watches trainings inside `with Training() as view:`. Prints a line and draws the log.
 
-    Where no front end listens, under papermill for one, the lines are the log and the last picture stays. A finished stage is not
-    trained: show its log with `view.draw(stage.log())`. every: steps between two looks, by default a tenth of the training.
+    Without a front end, e.g. under papermill, the lines and the last picture stay. A finished stage
+    is
+    not trained again: show its log with `view.draw(stage.log())`.
+
     measure: model -> MRR@10 in percent or None, asked at every look.
+    every: steps between two looks, by default a tenth of the training.
     """
 
     def __init__(
@@ -148,4 +156,7 @@ class Training:
     ) -> None:
         """Show this log instead, at once: that of a finished stage."""
         self.picture.value = png(figures.training(log, dev, title, steps))
-        self.picture.tooltip = f"Curves of the loss's parts, of the layer weights and of MRR@10 on dev over the steps. {title}"
+        self.picture.tooltip = (
+            "Curves of the loss's parts, of the layer weights and of MRR@10 on dev over the "
+            f"steps. {title}"
+        )
