@@ -3,7 +3,11 @@
 import json
 import random
 from functools import partial
+from math import log
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from leadkit import paths
 from leadkit.config import Data, Lead, Scale, Schedule
@@ -13,12 +17,29 @@ from leadkit.experiments.store import Stage
 from leadkit.training.loop import Operation
 
 WORDS = (
-    "array axis batch cache class color column count data date default dict edge element error event "
-    "exception field file float format frame function graph group handler image index input integer "
-    "iterator key label layer length line list matrix message method mode model module name node "
-    "number object option order output path pattern point position process query random range result "
-    "row sample scale sequence server set shape signal size sort source state string tensor text"
+    "array axis batch cache class color column count data date default dict edge element "
+    "error event exception field file float format frame function graph group handler image "
+    "index input integer iterator key label layer length line list matrix message method mode "
+    "model module name node number object option order output path pattern point position "
+    "process query random range result row sample scale sequence server set shape signal size "
+    "sort source state string tensor text"
 ).split()
+
+
+def logits(*probabilities: float) -> Tensor:
+    """Scores (B, 2) whose softmax has these first probabilities of two: log-odds."""
+    return torch.tensor([[log(p), log(1 - p)] for p in probabilities], dtype=torch.float64)
+
+
+def gradients(loss: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True)
+
+
+def score_batch() -> tuple[Tensor, ...]:
+    """Student, teacher (3, 4, 5) and their final scores (4, 5) with gradients; positive (4,)."""
+    shapes = ((3, 4, 5), (3, 4, 5), (4, 5), (4, 5))
+    scores = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
+    return *scores, torch.tensor([0, 2, 4, 1])
 
 
 def write_beir(
@@ -29,8 +50,8 @@ def write_beir(
 ) -> str:
     """Write a folder in BEIR layout; return its name for `load`."""
     (folder / "qrels").mkdir(parents=True)
-    for stem, texts in (("corpus", passages), ("queries", queries)):
-        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+    for stem, rows in (("corpus", passages), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in rows.items()]
         (folder / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
     for split, judged in qrels.items():
         lines = [
