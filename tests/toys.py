@@ -7,7 +7,19 @@ from math import log
 from pathlib import Path
 
 import torch
+from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    DistilBertTokenizer,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
 from leadkit import paths
 from leadkit.config import Data, Lead, Scale, Schedule
@@ -115,3 +127,54 @@ def scale(name: str, **changes: object) -> Scale:
         "depth": 20,
     }
     return Scale("toy", **values | changes)
+
+
+def encoder(
+    folder: Path,
+    kind: str,
+    layers: int = 3,
+    hidden: int = 32,
+    positions: int = 96,
+    **changes: object,
+) -> str:
+    """An untrained encoder and its tokeniser, as a folder: bert, distilbert or roberta.
+
+    WordPiece, whose [PAD] is no. 3, or RoBERTa's byte-level BPE. The blocks change their input
+    much more than at usual initialisation.
+    """
+    tokenizer = _byte_level(folder) if kind == "roberta" else _word_pieces(kind)
+    configuration, model = {
+        "bert": (BertConfig, BertModel),
+        "distilbert": (DistilBertConfig, DistilBertModel),
+        "roberta": (RobertaConfig, RobertaModel),
+    }[kind]
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": positions,
+        "initializer_range": 0.2,
+    } | ({} if kind == "roberta" else {"pad_token_id": 3})
+    torch.manual_seed(0)
+    model(configuration(**sizes | changes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def _byte_level(folder: Path) -> RobertaTokenizer:
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(WORDS, 400, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder.parent), folder.name)
+    parts = (folder.parent / f"{folder.name}-{part}" for part in ("vocab.json", "merges.txt"))
+    return RobertaTokenizer(*map(str, parts))
+
+
+def _word_pieces(kind: str) -> BertTokenizer:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *WORDS[::2]]
+    special = ["[UNK]", "[MASK]", "[SEP]", "[PAD]", "[CLS]"]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *pieces])}
+    return {"bert": BertTokenizer, "distilbert": DistilBertTokenizer}[kind](vocabulary)
