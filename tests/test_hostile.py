@@ -30,9 +30,8 @@ from ir_datasets.formats import TsvDocs
 from ir_datasets.indices import lz4_pickle
 from ir_datasets.util import Download, RelativePath, TarExtractAll
 from markdown_it import MarkdownIt
-from test_encoders import encoder
 from test_irds import collection, home, register  # noqa: F401 (fixtures)
-from toys import data, isolate, scale, toy, write_beir
+from toys import data, encoder, isolate, scale, toy, write_beir
 from transformers import BertModel
 
 from leadkit import cards, export, paths
