@@ -1,99 +1,123 @@
-"""Encoding passages with the 6DE on a CPU, text to vector: leadkit, sentence-transformers and a plain reference, the same weights.
+"""Encoding passages with the 6DE on a CPU, from text to vector, by three versions.
 
-Reference: Hugging Face's BERT in float32, texts padded to one length as they come. All three tokenise the texts anew.
+Leadkit, sentence-transformers, and a plain reference: Hugging Face's BERT in float32, texts padded
+to one length as they come. All have the same weights and tokenise the texts anew.
 """
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lead_step
 import numpy as np
 import records
 import torch
+from measuring import seconds
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 
-from leadkit.data.sampling import tokenise
 from leadkit.config import scale
-from leadkit.models.encoders import MODELS, load_tokenizer
-from leadkit.export import save_student
+from leadkit.data.tokens import tokenise
 from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.texts import collection
+from leadkit.export import save_student
+from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import build
+from leadkit.models.tokenizers import load_tokenizer
 from leadkit.retrieval.dense import encode
-from leadkit.experiments.store import collection
 
-CHOSEN, TEXTS, BATCH = scale("classroom"), 1000, 32
+CHOSEN = scale("classroom")
+LONGEST = CHOSEN.data.passage_tokens
+TEXTS = 1000
+BATCH = 32
+
+Encode = Callable[[], np.ndarray]  # -> (P, H)
 
 
-def reference(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]
-) -> np.ndarray:
+def some_passages() -> dict[str, str]:
+    """TEXTS passages, evenly spread over the collection."""
+    passages = list(collection(CHOSEN.data.collection).passages.items())
+    return dict(passages[:: len(passages) // TEXTS][:TEXTS])
+
+
+def reference(texts: dict[str, str]) -> Encode:
     """The obvious way."""
-    vectors = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), BATCH):
-            tokens = tokenizer(
-                texts[start : start + BATCH],
-                padding="max_length",
-                truncation=True,
-                max_length=CHOSEN.data.passage_tokens,
-                return_tensors="pt",
-            )
-            vectors.append(model(**tokens).last_hidden_state[:, 0])
-    return torch.cat(vectors).numpy()
-
-
-def main() -> dict:
-    """Seconds of each, the best of three after one that is not counted, and how far its vectors are from the reference's."""
-    passages = collection(CHOSEN.data.collection).passages
-    chosen = dict(list(passages.items())[:: len(passages) // TEXTS][:TEXTS])
-    model, texts = build(Pipeline(CHOSEN).student.tower).eval(), list(chosen.values())
+    model = lead_step.load_plain(CHOSEN.student_encoder).eval()
     tokenizer = load_tokenizer(CHOSEN.student_encoder)
-    plain = AutoModel.from_pretrained(
-        MODELS / CHOSEN.student_encoder, dtype=torch.float32, add_pooling_layer=False
-    )
+    lines = list(texts.values())
+
+    def encode_batch(batch: list[str]) -> torch.Tensor:
+        tokens = tokenizer(
+            batch,
+            padding="max_length",
+            truncation=True,
+            max_length=LONGEST,
+            return_tensors="pt",
+        )
+        return model(**tokens).last_hidden_state[:, 0]  # (BATCH, H)
+
+    @torch.inference_mode()
+    def run() -> np.ndarray:
+        starts = range(0, len(lines), BATCH)
+        return torch.cat([encode_batch(lines[i : i + BATCH]) for i in starts]).numpy()
+
+    return run
+
+
+def leadkit(model: Retriever, texts: dict[str, str]) -> Encode:
+    tokenizer = load_tokenizer(CHOSEN.student_encoder)
+
+    def run() -> np.ndarray:
+        with tempfile.TemporaryDirectory() as cache:
+            return encode(model, tokenise(texts, tokenizer, LONGEST, Path(cache)))
+
+    return run
+
+
+def sentence_transformers(model: Retriever, texts: dict[str, str], folder: Path) -> Encode:
+    save_student(model, CHOSEN.data, "", folder)
+    exported = SentenceTransformer(str(folder), device="cpu")
+    lines = list(texts.values())
+    return lambda: exported.encode_document(lines, batch_size=BATCH)
+
+
+def measure() -> dict:
+    """Seconds of each, best of three after one that is not counted, and how far its vectors are."""
+    texts = some_passages()
+    model = build(Pipeline(CHOSEN).student.tower).eval()
     with tempfile.TemporaryDirectory() as folder:
-        save_student(model, CHOSEN.data, "", Path(folder) / "exported")
-        peer = SentenceTransformer(f"{folder}/exported", device="cpu")
-
-        def leadkit() -> np.ndarray:
-            with tempfile.TemporaryDirectory() as cache:
-                return encode(
-                    model, tokenise(chosen, tokenizer, CHOSEN.data.passage_tokens, Path(cache))
-                )
-
-        versions: dict[str, Callable[[], np.ndarray]] = {
-            "reference": lambda: reference(plain, tokenizer, texts),
-            "leadkit": leadkit,
-            "sentence-transformers": lambda: peer.encode_document(texts, batch_size=BATCH),
+        versions = {
+            "reference": reference(texts),
+            "leadkit": leadkit(model, texts),
+            "sentence-transformers": sentence_transformers(model, texts, Path(folder) / "student"),
         }
-        found, vectors = {}, {name: version() for name, version in versions.items()}
-        for name, version in versions.items():
-            seconds = []
-            for _ in range(3):
-                started = time.perf_counter()
-                version()
-                seconds.append(time.perf_counter() - started)
-            apart = (
-                np.abs(vectors[name] - vectors["reference"]).max()
-                / np.abs(vectors["reference"]).max()
-            )
-            found[name] = {"seconds": min(seconds), "apart": float(apart)}
+        vectors = {name: version() for name, version in versions.items()}
+        spent = {name: min(seconds(version, 3)) for name, version in versions.items()}
+    expected = vectors["reference"]
+    largest = np.abs(expected).max()
     return {
-        name: row | {"ratio": row["seconds"] / found["reference"]["seconds"]}
-        for name, row in found.items()
+        name: {
+            "seconds": spent[name],
+            "apart": float(np.abs(vectors[name] - expected).max() / largest),
+            "ratio": spent[name] / spent["reference"],
+        }
+        for name in versions
     }
 
 
-if __name__ == "__main__":
-    measured = main()
+def main() -> None:
+    measured = measure()
     print(
-        f"encoding {TEXTS} passages, 6DE; leadkit in bf16 {CHOSEN.bf16}; threads {torch.get_num_threads()}"
+        f"encoding {TEXTS} passages, 6DE; leadkit in bf16 {CHOSEN.bf16}; "
+        f"threads {torch.get_num_threads()}"
     )
     for name, row in measured.items():
+        rate = TEXTS / row["seconds"]
         print(
-            f"{name:22} {row['seconds']:6.2f} s  {TEXTS / row['seconds']:6.0f} passages a second  ratio {row['ratio']:.3f}  "
-            f"largest difference {row['apart']:.1e}"
+            f"{name:22} {row['seconds']:6.2f} s  {rate:6.0f} passages a second  "
+            f"ratio {row['ratio']:.3f}  largest difference {row['apart']:.1e}"
         )
     records.write(measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What a benchmark measured, with the machine it ran on: data/results/bench/{name}.json, an entry per kind of processor."""
+"""The record of a benchmark: data/results/bench/NAME.json, one entry per kind of processor."""
 
 import json
 import sys
@@ -7,19 +7,18 @@ from pathlib import Path
 
 import torch
 
+from leadkit import paths
 from leadkit.files import write_json
-from leadkit.experiments.store import device_name, processor, versions
-
-FOLDER = Path(__file__).parent.parent / "data" / "results" / "bench"
+from leadkit.hardware import device_name, processor, versions
 
 
 def path() -> Path:
-    """Where the record of the benchmark that runs stands."""
-    return FOLDER / f"{Path(sys.argv[0]).stem}.json"
+    """The record of the benchmark that runs."""
+    return paths.RESULTS / "bench" / f"{Path(sys.argv[0]).stem}.json"
 
 
-def write(found: dict) -> None:
-    """The record of the benchmark that runs, in the place of the one before on such a processor."""
+def write(measured: dict) -> None:
+    """Write what was measured and on which machine. It replaces the entry of such a processor."""
     machine = {
         "device": device_name(),
         "threads": torch.get_num_threads(),
@@ -27,5 +26,5 @@ def write(found: dict) -> None:
         "versions": versions(),
     }
     others = json.loads(path().read_text()) if path().exists() else {}
-    write_json(path(), others | {processor(): found | machine})
+    write_json(path(), others | {processor(): measured | machine})
     print(f"record: {path()}, {processor()}")

@@ -1,4 +1,4 @@
-"""The GPU's benchmark, tried at a size of nothing: what it compares computes the same, and its counts are right."""
+"""The GPU's benchmark at a tiny size: its versions compute the same, and its counts are right."""
 
 import sys
 from dataclasses import replace
@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 sys.path.append(str(Path(__file__).parent.parent / "bench"))
-import gpu  # noqa: E402
+import gpu
+import gpu_measures
 
 
 def test_operations_by_hand():
     # Per layer: 24 h^2 for each of 4 tokens; 4 h for the 9 and the 1 that attend to one another.
-    assert gpu.operations(np.array([3, 1]), layers=2, hidden=8) == 2 * (24 * 64 * 4 + 4 * 8 * 10)
+    by_hand = 2 * (24 * 64 * 4 + 4 * 8 * 10)
+    assert gpu_measures.operations(np.array([3, 1]), layers=2, hidden=8) == by_hand
 
 
 def test_hours_of_the_recipe_by_hand():
     size = gpu.Size(layers=(6, 12), vectors=1000, asked=10, trained=90)
-    # 50,000 steps of 18 layers, 20,000 of 6, twice 20,000 of 12; the miner's passages take twice as long as the student's.
+    # 50,000 steps of 18 layers, 20,000 of 6, twice 20,000 of 12.
+    # The miner's passages take twice as long as the student's.
     want = {
         "training": 0.18 * (50_000 + 20_000 / 3 + 40_000 * 2 / 3),
         "encoding": 0.3 * 1000 * 3,

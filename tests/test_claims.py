@@ -1,18 +1,18 @@
 """The paper's numbers, and verdicts on records whose truth is known."""
 
-import json
+import re
 import runpy
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from scipy.stats import t as student_t
-from scipy.stats import ttest_1samp
 
-from leadkit.results import claims
-from leadkit.results.claims import CLAIMS, Claim, crossed_t_test, holm, ledger, resample_queries
+from leadkit import paths
+from leadkit.results.claims import CLAIMS, Claim, ledger
 from leadkit.results.paper import TABLES, numbers
+from leadkit.results.records import merge
+from leadkit.results.statistics import crossed_t_test, holm
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 NAMES = sorted({name for claim in CLAIMS for name in claim.experiments})
@@ -20,7 +20,7 @@ A_OVER_B = Claim("a-b", 3, "A > B", ((("CB LEAD", "CB RD"),),))
 
 
 def records(values):
-    """{experiment: (S, Q) in points} -> records as `claims.read_records` gives them."""
+    """{experiment: (S, Q) in points} -> records as `records.read` gives them."""
     what = {"collection": "toy", "fingerprint": "f", "split": "test"}
     return {
         name: [
@@ -32,7 +32,10 @@ def records(values):
 
 
 def simulate(rng, means, S=5, Q=200, seed_sd=0.3, query_sd=10.0, noise=10.0):
-    """Points (S, Q) of each experiment: its mean, a difficulty that all share, and effects of seeds, of queries and of both."""
+    """Points (S, Q) of each experiment.
+
+    Its mean, a difficulty that all share, and effects of seeds, of queries and of both.
+    """
     shared = rng.normal(40, 20, Q)
     return {
         name: mean
@@ -48,7 +51,7 @@ def simulate(rng, means, S=5, Q=200, seed_sd=0.3, query_sd=10.0, noise=10.0):
 
 
 def test_numbers_of_the_paper():
-    """Typed from the paper once more: one or two of each table, at corners where a shifted row or column would show."""
+    """Typed from the paper once more, at corners where a shifted row or column would show."""
     assert {number: table.shape for number, table in TABLES.items()} == {
         1: (19, 7),
         2: (8, 7),
@@ -101,7 +104,10 @@ def test_numbers_of_the_paper():
 
 
 def test_rows_that_two_tables_report_agree():
-    """Tables 4 to 10 repeat rows of Table 3. PROD*'s first step is RD with the DE teacher, its MAP .01 off in the paper."""
+    """Tables 4 to 10 repeat rows of Table 3.
+
+    PROD*'s first step is RD with the DE teacher, its MAP .01 off in the paper.
+    """
     for number in (4, 5, 6, 7, 9, 10):
         for row in TABLES[number].index.intersection(TABLES[3].index):
             assert (
@@ -146,7 +152,7 @@ def test_every_claim_holds_on_the_papers_own_mrr():
 
 
 def test_where_the_papers_other_numbers_contradict_its_sentences():
-    """ "RD is better than FD in all the comparisons", PROD* + LEAD's "gain in each step is better": the tables say otherwise."""
+    """It says: RD beats FD "in all the comparisons"; PROD* + LEAD gains more in each step."""
     against = {
         (c.id, *column)
         for c in CLAIMS
@@ -214,66 +220,8 @@ def test_strongest_teacher_is_the_one_that_is_strongest_here():
         assert (claim.statistic(means) > 0) == (strongest != best)
 
 
-def test_holm_by_hand():
-    np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
-    np.testing.assert_allclose(holm(np.array([0.6, 0.5])), [1, 1])
-    assert holm(np.array([])).size == 0
-
-
-def test_crossed_t_test_by_hand_and_its_two_limits():
-    # mean squares 6 (seeds), 6 (queries), 2 (residual); mean 3
-    t, df = 3 / np.sqrt((6 + 6 - 2) / 6), 10**2 / (6**2 / 1 + 6**2 / 2 + 2**2 / 2)
-    assert crossed_t_test(np.array([[1.0, 2, 3], [3, 2, 7]])) == pytest.approx(
-        (student_t.sf(t, df), student_t.cdf(t, df))
-    )
-    # .25, .25, 2.25: queries differ less than their noise, so only the seeds' mean square and its one degree of freedom count
-    assert crossed_t_test(np.array([[1.0, 0], [0, 2]])) == pytest.approx(
-        (student_t.sf(3, 1), student_t.cdf(3, 1))
-    )
-    queries, seeds = (
-        np.random.default_rng(0).normal(0.3, 1, (1, 40)),
-        np.random.default_rng(1).normal(0.5, 1, (5, 1)),
-    )
-    over_queries, over_seeds = (
-        crossed_t_test(np.repeat(queries, 5, axis=0)),
-        crossed_t_test(np.repeat(seeds, 40, axis=1)),
-    )
-    assert over_queries[0] == pytest.approx(
-        ttest_1samp(queries[0], 0, alternative="greater").pvalue
-    )
-    assert over_seeds[0] == pytest.approx(ttest_1samp(seeds[:, 0], 0, alternative="greater").pvalue)
-    agreeing = (
-        np.tile([[1.0, 1, 4], [0, 3, 3]], 20) - 1.8
-    )  # 0, 3.05, 1.02: seeds that agree add no certainty
-    assert crossed_t_test(agreeing)[0] == pytest.approx(
-        ttest_1samp(agreeing.mean(0), 0, alternative="greater").pvalue
-    )
-    assert crossed_t_test(np.zeros((5, 4))) == (0.5, 0.5)
-    assert crossed_t_test(np.ones((5, 4))) == (0, 1) and crossed_t_test(-np.ones((5, 4))) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    "seed_sd, query_sd, noise", [(1.0, 0.3, 0.3), (0.1, 0.5, 0.9), (0.0, 0.3, 1.0)]
-)
-def test_crossed_t_test_rejects_a_true_null_as_often_as_it_says(seed_sd, query_sd, noise):
-    rng = np.random.default_rng(0)
-    p = []
-    for _ in range(1500):
-        x = (
-            rng.normal(0, seed_sd, (5, 1))
-            + rng.normal(0, query_sd, (1, 60))
-            + rng.normal(0, noise, (5, 60))
-        )
-        p.append((2 * min(crossed_t_test(x)), ttest_1samp(x.mean(0), 0).pvalue))
-    assert all(crossed >= over_queries - 1e-12 for crossed, over_queries in p)
-    ours, of_seed_means = (np.array(p) < 0.05).mean(0)
-    assert 0.025 < ours < 0.075
-    if seed_sd == 1:
-        assert of_seed_means > 0.4  # what a test of five checkpoints would call significant
-
-
 def test_p_of_several_pairs():
-    """A way needs its weakest pair; one lost pair refutes it, corrected for looking at several; ways are corrected as well."""
+    """A way needs its weakest pair, one lost pair refutes it; pairs and ways are corrected for."""
     rng = np.random.default_rng(0)
     x = simulate(rng, dict.fromkeys(("A", "B", "C", "D"), 0.0) | {"A": 3.0, "D": 6.0}, Q=400)
     pair = {name: crossed_t_test(x["A"] - x[name]) for name in "BCD"}
@@ -310,7 +258,7 @@ def test_interval_is_that_of_a_slow_loop():
 
 @pytest.mark.parametrize("axis, count", [(0, 5), (1, 300)], ids=["seeds", "queries"])
 def test_interval_where_only_one_thing_varies(axis, count):
-    """Normal theory: mean -/+ 1.96 standard errors of the resampled mean; the other axis repeats itself and adds nothing."""
+    """Normal theory: mean -/+ 1.96 standard errors over the axis that varies."""
     effect = np.random.default_rng(2).normal(1, 2, 5 if axis == 0 else 300)
     difference = np.broadcast_to(effect[:, None] if axis == 0 else effect, (5, 300))
     got = ledger(
@@ -323,23 +271,11 @@ def test_interval_where_only_one_thing_varies(axis, count):
     )  # five seeds are not quite normal
 
 
-def test_the_same_queries_are_drawn_for_all_records_whatever_the_chunks():
-    x = np.random.default_rng(0).random((2, 30))
-    means = resample_queries(np.stack([x[0], x[0] + 5, x[1]]), 1000, seed=3)
-    np.testing.assert_allclose(means[:, 1] - means[:, 0], 5)
-    assert 0.5 < means[:, 0].std() / (x[0].std() / np.sqrt(30)) < 1.1
-    assert np.array_equal(means, resample_queries(np.stack([x[0], x[0] + 5, x[1]]), 1000, seed=3))
-    assert not np.array_equal(
-        means, resample_queries(np.stack([x[0], x[0] + 5, x[1]]), 1000, seed=4)
-    )
-    assert resample_queries(x, 7, chunk=3).shape == (7, 2)
-
-
 # --- the ledger
 
 
 def test_verdicts_on_known_effects():
-    """Claims hold where the truth is the paper's ten times over, fail where its sign is turned, and ties stay undecided."""
+    """The paper's effects ten times over hold, turned round they are contradicted, ties open."""
     truth = {
         name: 10 * (TABLES[c.table]["MS-Pas", "MRR@10"][name] - 30)
         for c in reversed(CLAIMS)
@@ -447,7 +383,7 @@ def test_nothing_is_decided_while_zero_is_in_the_interval(monkeypatch):
 
 
 def test_true_nulls_are_seldom_decided():
-    """All experiments alike: any verdict in the whole ledger is an error, which Holm's correction keeps to one ledger in twenty."""
+    """All experiments alike: any verdict is an error; Holm allows it in one ledger of twenty."""
     rng, wrong = np.random.default_rng(0), 0
     for _ in range(40):
         table = ledger(
@@ -471,110 +407,100 @@ def test_same_seed_same_ledger():
 # --- bad input
 
 
-def change(found, **changes):
-    found[1] = {key: value for key, value in (found[1] | changes).items() if value is not None}
+def change(rows, **changes):
+    rows[1] = {key: value for key, value in (rows[1] | changes).items() if value is not None}
 
 
 def tower(**fields):
     return {"student": {"tower": fields, "seed": 0}}
 
 
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        (
-            lambda r: change(r["CB RD"], fingerprint="g"),
-            r"together: toy, fingerprint f, .* \(CB LEAD, seed 0\); toy, fingerprint g, split test, 9 queries \(CB RD, seed 1\)",
-        ),
-        (lambda r: change(r["CB RD"], split="dev"), r"cannot be judged together: .*split dev"),
-        (lambda r: change(r["CB RD"], collection="squad"), r"cannot be judged together: .*squad"),
-        (
-            lambda r: change(r["CB RD"], per_query={"RR@10": [0.5]}),
-            r"cannot be judged together: .*1 queries \(CB RD, seed 1\)",
-        ),
-        (
-            lambda r: change(r["CB RD"], per_query={"AP@1000": [0.5]}),
-            "the record of 'CB RD', seed 1, lacks RR@10",
-        ),
-        (
-            lambda r: change(r["CB RD"], fingerprint=None),
-            "the record of 'CB RD', seed 1, lacks fingerprint",
-        ),
-        (
-            lambda r: change(r["CB RD"], seed=None),
-            "the record of 'CB RD', seed unknown, lacks seed",
-        ),
-        (lambda r: change(r["CB RD"], seed=0), "the record of 'CB RD', seed 0, is there twice"),
-        (
-            lambda r: change(r["CB RD"], per_query={"RR@10": [float("nan")] * 9}),
-            "seed 1, has a RR@10 that is no number",
-        ),
-        (
-            lambda r: [
-                record.update(stage=tower(bf16=name == "CB RD"))
-                for name, found in r.items()
-                for record in found
-            ],
-            r"different precision cannot be judged together: float32 \(CB LEAD, seed 0\); bfloat16 \(CB RD, seed 0\)",
-        ),
-        (
-            lambda r: [record.update(stage=tower(scale=record["seed"])) for record in r["CB RD"]],
-            "records of 'CB RD' differ in more than their seeds: student.tower.scale is 0 with seed 0, 1 with seed 1",
-        ),
-        (
-            lambda r: change(r["CB RD"], stage={"kind": "evaluate"}),
-            "'CB RD' .* seeds: kind is None with seed 0, 'evaluate' with",
-        ),
-        (
-            lambda r: [found.pop() for found in r.values()],
-            r"the records are of 1 seed\(s\): a ledger needs at least two",
-        ),
-        (lambda r: r.clear(), r"the records are of 0 seed\(s\)"),
+def two_precisions(found):
+    for name, rows in found.items():
+        for row in rows:
+            row["stage"] = tower(bf16=name == "CB RD")
+
+
+def other_settings(found):
+    for row in found["CB RD"]:
+        row["stage"] = tower(scale=row["seed"])
+
+
+DAMAGES = {
+    "together: toy, fingerprint f, split test, 9 queries ('CB LEAD', seed 0); toy, fingerprint g, "
+    "split test, 9 queries ('CB RD', seed 1)": lambda r: change(r["CB RD"], fingerprint="g"),
+    "cannot be judged together: toy, fingerprint f, split test": lambda r: change(
+        r["CB RD"], split="dev"
+    ),
+    "squad, fingerprint f": lambda r: change(r["CB RD"], collection="squad"),
+    "1 queries ('CB RD', seed 1)": lambda r: change(r["CB RD"], per_query={"RR@10": [0.5]}),
+    "the record of 'CB RD', seed 1, lacks RR@10": lambda r: change(
+        r["CB RD"], per_query={"AP@1000": [0.5]}
+    ),
+    "the record of 'CB RD', seed 1, lacks fingerprint": lambda r: change(
+        r["CB RD"], fingerprint=None
+    ),
+    "the record of 'CB RD', seed unknown, lacks seed": lambda r: change(r["CB RD"], seed=None),
+    "the record of 'CB RD', seed 0, is there twice": lambda r: change(r["CB RD"], seed=0),
+    "seed 1, has a RR@10 that is no number": lambda r: change(
+        r["CB RD"], per_query={"RR@10": [float("nan")] * 9}
+    ),
+    "records of different precision cannot be judged together: float32 ('CB LEAD', seed 0); "
+    "bfloat16 ('CB RD', seed 0)": two_precisions,
+    "records of 'CB RD' differ in more than their seeds: student.tower.scale is 0 with seed 0, "
+    "1 with seed 1": other_settings,
+    "'CB RD' differ in more than their seeds: kind is None with seed 0, 'evaluate' with": (
+        lambda r: change(r["CB RD"], stage={"kind": "evaluate"})
+    ),
+    "the records are of 1 seed(s): a ledger needs at least two": lambda r: [
+        rows.pop() for rows in r.values()
     ],
-)
-def test_records_that_cannot_be_judged(damage, message):
+    "the records are of 0 seed(s)": lambda r: r.clear(),
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_records_that_cannot_be_judged(message):
     broken = records({name: np.zeros((2, 9)) for name in ("CB LEAD", "CB RD")})
-    damage(broken)
-    with pytest.raises(ValueError, match=message):
+    DAMAGES[message](broken)
+    with pytest.raises(ValueError, match=re.escape(message)):
         ledger(broken, draws=10)
+
+
+# --- the command
+
+
+def call(monkeypatch, capsys, scale):
+    monkeypatch.setattr(sys, "argv", ["leadkit", "claims", "--scale", scale])
+    with pytest.raises(SystemExit) as caught:
+        runpy.run_module("leadkit", run_name="__main__")
+        raise SystemExit(0)
+    return caught.value.code, capsys.readouterr().out
+
+
+def test_command(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(paths, "RESULTS", tmp_path)
+    found = records(simulate(np.random.default_rng(0), {"CB LEAD": 30.0, "CB RD": 15.0}))
+    merge([row for rows in found.values() for row in rows], tmp_path / "toy")
+    code, out = call(monkeypatch, capsys, "toy")
+    lines = out.splitlines()
+    assert code in (None, 0)
+    assert len(lines) == 1 + len(CLAIMS) + 2
+    assert lines[-1] == "not run: 36, holds: 1"
+    row = next(line for line in lines if line.startswith("cb-lead-rd"))
+    assert "CB teacher: LEAD > RD" in row and "<0.0001" in row
+    assert row.split()[-2:] == ["1.78", "5"]
+    nothing = f"leadkit: folder {tmp_path / 'none'} holds no result records (records.jsonl)"
+    assert call(monkeypatch, capsys, "none") == (nothing, "")
 
 
 def test_the_command_does_not_load_torch():
     """Which takes longer than all else that it does."""
-    command = "sys.argv = ['leadkit', 'claims']; runpy.run_module('leadkit', run_name='__main__'); sys.exit('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import runpy, sys; {command}"], capture_output=True, text=True
-    )
+    code = """
+import runpy, sys
+sys.argv = ["leadkit", "claims"]
+runpy.run_module("leadkit", run_name="__main__")
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0 and "cb-lead-rd " in done.stdout, done.stderr
-
-
-def test_command_line(monkeypatch, capsys, tmp_path):
-    def call(scale):
-        monkeypatch.setattr(sys, "argv", ["leadkit", "claims", "--scale", scale])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_module("leadkit", run_name="__main__")
-            raise SystemExit(0)
-        return caught.value.code, capsys.readouterr().out
-
-    monkeypatch.setattr(claims, "RESULTS", tmp_path)
-    (tmp_path / "toy").mkdir()
-    for found in records(
-        simulate(np.random.default_rng(0), {"CB LEAD": 30.0, "CB RD": 15.0})
-    ).values():
-        for record in found:
-            (tmp_path / "toy" / f"{record['seed']}-{record['experiment']}.json").write_text(
-                json.dumps(record)
-            )
-    code, out = call("toy")
-    lines = out.splitlines()
-    assert (
-        code in (None, 0)
-        and len(lines) == 1 + len(CLAIMS) + 2
-        and lines[-1] == "not run: 36, holds: 1"
-    )
-    row = next(line for line in lines if line.startswith("cb-lead-rd"))
-    assert "CB teacher: LEAD > RD" in row and "<0.0001" in row and row.split()[-2:] == ["1.78", "5"]
-    assert call("none") == (
-        f"leadkit: folder {tmp_path / 'none'} holds no result records (*.json)",
-        "",
-    )

@@ -13,8 +13,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import SentenceTransformer
-from test_encoders import encoder
-from toys import isolate, scale
+from toys import encoder, isolate, scale
 
 from leadkit import export, files, paths
 from leadkit.data.tokens import tokenise

@@ -32,16 +32,18 @@ import pytest
 import torch
 import tqdm.std
 from test_stages import Count
-from toys import data, isolate, scale, toy
+from toys import data, isolate, save_each_step, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
-from leadkit.data import python_docs, sampling
-from leadkit.experiments import store, sweep
+from leadkit.data import python_docs, tokens
+from leadkit.experiments import sweep, workers
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.files import digest, write_json
 from leadkit.models.tokenizers import load_tokenizer
+from leadkit.results import records
 from leadkit.training import loop, pretraining
+from leadkit.training.loop import Operation
 
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
 TESTS = Path(__file__).parent
@@ -60,7 +62,7 @@ PROCESSES.set_forkserver_preload(
 
 
 def toy_scale(name):
-    often = Schedule(12, 1e-3, save_seconds=0.0)  # a checkpoint after each step
+    often = Schedule(12, 1e-3)
     return scale(name, warm_up=often, teacher=often, student=often, distil=often, dropout=0.1)
 
 
@@ -68,8 +70,7 @@ def chain(name):
     return Pipeline(toy_scale(name))
 
 
-def pretraining(name, folder):
-    pretraining.Schedule = lambda *a, **k: Schedule(*a, **k, save_seconds=0.0)
+def growing(name, folder):
     small = pretraining.Pretraining(
         "bottlenecked",
         name,
@@ -81,7 +82,7 @@ def pretraining(name, folder):
         tokens=24,
         learning_rate=(1e-3, 1e-3),
     )
-    pretraining.pretrain(small, folder / "models")
+    pretraining.pretrain(small, folder / "models", Operation(checkpoint_seconds=0.0))
 
 
 def collecting(name, folder):
@@ -95,17 +96,19 @@ def collecting(name, folder):
 
 def sweeping(name, folder):
     def experiments(scale, seed, split):
-        stages = Pipeline(scale, seed)
+        made = Pipeline(scale, seed)
         return {
-            "teacher": store.evaluate(store.teacher, split, rerank=True),
-            "student": store.evaluate(store.student, split),
+            "teacher": made.evaluate(made.teacher, split, rerank=True),
+            "student": made.evaluate(made.student, split),
         }
 
-    sweep.PROCESSES = multiprocessing.get_context("fork")
-    sweep.METHODS = (
+    workers.PROCESSES = multiprocessing.get_context("fork")
+    sweep.SOURCES = (
         SimpleNamespace(TABLES={"1": ("teacher", "student")}, experiments=experiments),
     )
-    sys.exit(sweep.sweep(("1",), toy_scale(name), 1, 2, out=folder / "results"))
+    finished, whole = sweep.sweep("table 1", sweep.plan(("1",), toy_scale(name), 1), 2)
+    records.save(finished, folder / "results")
+    sys.exit(not whole)
 
 
 CELL = f"""import os, sys, pathlib, pytest, torch
@@ -114,7 +117,8 @@ import toys
 from leadkit.experiments.pipeline import Pipeline
 toys.isolate(pytest.MonkeyPatch(), pathlib.Path(os.environ["TOYS"]))
 torch.set_num_threads(1)
-often = toys.Schedule(12, 1e-3, save_seconds=0.0)
+toys.save_each_step(pytest.MonkeyPatch())
+often = toys.Schedule(12, 1e-3)
 name = os.environ["TOY"]
 SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often)).miner.log())"""
 
@@ -133,12 +137,12 @@ def executing(name, folder):
     ]
     nbformat.write(made, folder / "01_toy.ipynb")
     os.environ |= {"TOYS": str(folder), "TOY": name}
-    reproduce.NOTEBOOKS, reproduce.Lesson.inputs = folder, lambda self: []
+    paths.NOTEBOOKS, reproduce.Lesson.inputs = folder, lambda self: []
     reproduce.lessons(toy_scale(name), 0)[0].done()
 
 
 def commanding(name, folder):
-    config.SCALES["toy"] = replace(toy_scale(name), distil=Schedule(3, 1e-3, save_seconds=0.0))
+    config.SCALES["toy"] = replace(toy_scale(name), distil=Schedule(3, 1e-3))
     sys.argv = ["leadkit", "table", "--scale", "toy", "--out", str(folder / "results")]
     runpy.run_module("leadkit", run_name="__main__")
 
@@ -161,7 +165,7 @@ def _finish(wanted, name, folder):
 # kind -> what must be there before, what is done
 WORK = {
     "collection": (finish(), collecting),
-    "pre-training": (finish(), pretraining),
+    "pre-training": (finish(), growing),
     "warm-up": (finish("negatives"), finish("teacher")),
     "mining": (finish("miner"), finish("negatives")),
     "distillation": (finish("teacher", "student"), finish("LEAD")),
@@ -179,6 +183,7 @@ def begin(folder):
     """What a process does first: its files go to `folder`."""
     torch.set_num_threads(1)
     isolate(pytest.MonkeyPatch(), Path(folder))
+    save_each_step(pytest.MonkeyPatch())
 
 
 def _process(ready, work, name, folder, said):
@@ -251,11 +256,14 @@ def results(folder: Path) -> dict[str, object]:
     def content(path):
         if path.is_dir():
             return "folder"
-        return (
-            plain(json.loads(path.read_text()))
-            if path.suffix in (".json", ".ipynb")
-            else path.read_bytes()
-        )
+        if path.suffix in (".json", ".ipynb"):
+            return plain(json.loads(path.read_text()))
+        if path.suffix == ".jsonl" and path.parent.name == "results":
+            return [plain(json.loads(line)) for line in path.read_text().splitlines()]
+        if path.suffix == ".npz":  # a zip file has the time of its writing
+            with np.load(path) as arrays:
+                return {key: values.tolist() for key, values in arrays.items()}
+        return path.read_bytes()
 
     return {
         str(path.relative_to(folder)): content(path)
@@ -399,6 +407,7 @@ def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
 
 
 def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
+    save_each_step(monkeypatch)
     stage, seed_step = chain(name).miner, loop.seed_step
 
     def ctrl_c_at_five(seed, step):
@@ -433,14 +442,14 @@ def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
 class Slow(Count):
     """Goes on when another process has said that it waits, or a minute after."""
 
-    def run(self) -> None:
+    def run(self, operation) -> None:
         until = time.monotonic() + 60
         while (
             "waiting" not in Path(f"{paths.RUNS.parent}.txt").read_text()
             and time.monotonic() < until
         ):
             time.sleep(0.1)
-        super().run()
+        super().run(operation)
 
 
 def slow(name, folder):
@@ -623,33 +632,35 @@ def test_checkpoint_of_another_model_is_not_used(older, tmp_path, capsys):
             "total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()
         }
 
-    often, steps = Schedule(3, 0.1, save_seconds=0.0), []
-    loop.fit(older, loss(older), often, 0, tmp_path, "toy")
+    often, steps = Operation(checkpoint_seconds=0.0), []
+    three = Schedule(3, 0.1)
+    loop.fit(older, loss(older), three, 0, tmp_path, "toy", operation=often)
     torch.manual_seed(0)
     net = torch.nn.Linear(2, 2)
     want = copy.deepcopy(net)
-    loop.fit(want, loss(want), often, 0, tmp_path / "new", "toy")
-    loop.fit(net, lambda step: steps.append(step) or loss(net)(step), often, 0, tmp_path, "toy")
+    loop.fit(want, loss(want), three, 0, tmp_path / "new", "toy", operation=often)
+    watched = lambda step: steps.append(step) or loss(net)(step)  # noqa: E731
+    loop.fit(net, watched, three, 0, tmp_path, "toy", operation=often)
     assert steps == [0, 1, 2] and torch.equal(net.weight, want.weight)
     assert "is not what was written there" in capsys.readouterr().out
 
 
 def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
     texts, tokenizer = {"a": "one list", "b": "two sorted lists"}, load_tokenizer("random:1x32")
-    monkeypatch.setattr(sampling, "LAYOUT", sampling.LAYOUT - 1)
-    sampling.tokenise(texts, tokenizer, 16, tmp_path)
+    monkeypatch.setattr(tokens, "LAYOUT", tokens.LAYOUT - 1)
+    tokens.tokenise(texts, tokenizer, 16, tmp_path)
     (path,) = (tmp_path / "tokens").glob("*.tokens")
     path.write_bytes(np.arange(40, dtype=np.int32).tobytes())
     path.with_suffix(".sha256").write_text(digest(path))
     monkeypatch.undo()
     assert (
-        sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
+        tokens.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
         == tokenizer("two sorted lists")["input_ids"]
     )
     path.with_suffix(".sha256").write_bytes(b"\xff")  # nor where its digest is damaged
-    monkeypatch.setattr(sampling, "LAYOUT", sampling.LAYOUT - 1)
+    monkeypatch.setattr(tokens, "LAYOUT", tokens.LAYOUT - 1)
     assert (
-        sampling.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
+        tokens.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
         == tokenizer("two sorted lists")["input_ids"]
     )
 

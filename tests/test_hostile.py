@@ -30,20 +30,21 @@ from ir_datasets.formats import TsvDocs
 from ir_datasets.indices import lz4_pickle
 from ir_datasets.util import Download, RelativePath, TarExtractAll
 from markdown_it import MarkdownIt
-from test_encoders import encoder
 from test_irds import collection, home, register  # noqa: F401 (fixtures)
-from toys import data, isolate, scale, toy, write_beir
+from toys import data, encoder, isolate, scale, toy, write_beir
 from transformers import BertModel
 
 from leadkit import cards, export, paths
 from leadkit.data import beir, irds
 from leadkit.data.collections import load
 from leadkit.data.passages import Passages, write_passages
-from leadkit.experiments import evaluation, pipeline, store, sweep, texts
+from leadkit.experiments import evaluation, store, sweep, texts, workers
 from leadkit.lessons import reproduce
 from leadkit.models import encoders
 from leadkit.models.retrievers import build
-from leadkit.results import claims, records
+from leadkit.models.tower import Tower
+from leadkit.results import records
+from leadkit.results.tables import main_rows
 from leadkit.retrieval.measures import per_query
 from leadkit.retrieval.runs import Run
 
@@ -343,18 +344,18 @@ def test_texts_of_all_kinds_stay_as_they_are(tmp_path, kind, escaped):
 
 def test_hostile_texts_go_through_a_whole_evaluation(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
-    texts = {f"p{i}": text[:5000] for i, text in enumerate(TEXTS.values())}
+    passages = {f"p{i}": text[:5000] for i, text in enumerate(TEXTS.values())}
     name = write_beir(
         tmp_path / "toy",
-        texts,
-        {f"q{i}": text for i, text in enumerate(texts.values())},
-        {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(texts))}},
+        passages,
+        {f"q{i}": text for i, text in enumerate(passages.values())},
+        {"test": {f"q{i}": {f"p{i}": 1} for i in range(len(passages))}},
     )
     texts.collection.cache_clear()
     record = evaluation.Evaluate(data(name), None, "test", 5).record()
     assert record["measures"]["R@100"] == 1
-    tokens = store.passages_of(store.Tower("DE", "random:1x32"), data(name))
-    assert len(tokens) == len(texts) and min(tokens.lengths) > 2
+    tokens = texts.passages_of(Tower("DE", "random:1x32"), data(name))
+    assert len(tokens) == len(passages) and min(tokens.lengths) > 2
 
 
 def test_ids_like_paths_are_ids(tmp_path, monkeypatch):
@@ -695,35 +696,37 @@ def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, m
 
 
 def test_records_are_written_in_their_folder(tmp_path):
-    stage = SimpleNamespace(cost=dict, record=lambda: {"experiment": "x"})
+    record = {
+        "collection": "x",
+        "fingerprint": "0",
+        "split": "test",
+        "measures": {"RR@10": 0.5},
+        "per_query": {"RR@10": [0.5]},
+        "stage": {},
+    }
+    stage = SimpleNamespace(cost=dict, record=lambda: record, describe=dict)
     names = [*TRAVERSAL, "a\0b", "a\nb", SCRIPT]
-    records.save_records(dict.fromkeys(names, stage), 0, tmp_path / "a" / "b" / "records")
-    assert [path.name for path in tmp_path.iterdir()] == ["a"] and [
-        path.name for path in (tmp_path / "a").iterdir()
-    ] == ["b"]
-    assert all(
-        re.fullmatch(r"0-[\w-]*\.json", path.name)
-        for path in (tmp_path / "a" / "b" / "records").iterdir()
-    )
+    folder = tmp_path / "a" / "b" / "records"
+    records.save({0: dict.fromkeys(names, stage)}, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
+    written = {path.name for path in folder.iterdir()} - {".lock"}
+    assert written == {"records.jsonl", "per-query.npz"}
+    assert set(records.read(folder)) == set(names)
 
 
-@pytest.mark.parametrize("name", ["..", ".", "/", "x/..", "../..", "~", "x/../.."])
-def test_records_of_a_sweep_stay_in_results(name, tmp_path, monkeypatch):
+def test_records_of_a_sweep_stay_in_results(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
-    found, saved = load(toy(tmp_path / "toy")), []
+    found = load(toy(tmp_path / "toy"))
+    monkeypatch.setattr(paths, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(store, "collection", lambda _: found)
-    monkeypatch.setattr(
-        sweep, "METHODS", [SimpleNamespace(TABLES={"main": ()}, experiments=lambda *_: {})]
-    )
-    monkeypatch.setattr(sweep, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(pipeline, "save_records", lambda evaluations, seed, out: saved.append(out))
-    small = scale(f"beir:{name}")
-    assert sweep.sweep(("main",), small, 1, 1) == 0
-    assert saved[0].resolve().parent == tmp_path / "results"
-    log = sweep.log_of(evaluation.Evaluate(small.data, None, "test", 5))
-    assert log.parent == tmp_path / "runs" / "sweep-logs" and re.fullmatch(
-        r"evaluate-[0-9a-f]{12}\.log", log.name
-    )
+    for name in ("..", ".", "/", "x/..", "../..", "~", "x/../.."):
+        small = scale(f"beir:{name}")
+        folder = records.default_folder(small, "test")
+        assert folder.resolve().parent == tmp_path / "results", name
+        log = workers.log_of(evaluation.Evaluate(small.data, None, "test", 5))
+        assert log.parent == tmp_path / "runs" / "sweep-logs", name
+        assert re.fullmatch(r"evaluate-[0-9a-f]{12}\.log", log.name), name
 
 
 # --- Markdown and HTML
@@ -811,14 +814,13 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
 
 
 def test_a_card_of_a_folder_whose_name_is_no_unicode(tmp_path):
-    student = build(store.Tower("DE", "random:1x16"))
+    student = build(Tower("DE", "random:1x16"))
     export.save_student(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# ?"
 
 
-def test_records_of_a_hostile_experiment_are_no_row(tmp_path):
-    (tmp_path / "0-x.json").write_text(json.dumps({"experiment": f"{SCRIPT} | LEAD", "seed": 0}))
-    assert pipeline.main_rows(claims.read_records(tmp_path)) == {}
+def test_records_of_a_hostile_experiment_are_no_row():
+    assert main_rows({f"{SCRIPT} | LEAD": [{"seed": 0}]}) == {}
 
 
 def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
@@ -857,11 +859,11 @@ def test_passages_are_texts_in_the_report(tmp_path, monkeypatch):
     nbformat.write(made, tmp_path / "01_hostile.ipynb")
     lesson = SimpleNamespace(notebook="01_hostile.ipynb", done=lambda: tmp_path)
     monkeypatch.setattr(reproduce, "lessons", lambda *_: [lesson])
-    monkeypatch.setattr(reproduce, "RUNS", tmp_path)
     monkeypatch.setattr(sweep, "finish", lambda *_: set())
     isolate(monkeypatch, tmp_path)
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
     small = scale(toy(tmp_path / "toy"))
-    monkeypatch.setattr(reproduce, "main_table", lambda pipelines: pd.DataFrame({"x": [1.0]}))
+    monkeypatch.setattr(reproduce, "run_main_table", lambda pipelines: pd.DataFrame({"x": [1.0]}))
     reproduce.reproduce(small)
     report = (tmp_path / "notebooks-toy" / "01_hostile.html").read_text(encoding="utf-8")
     assert (

@@ -101,6 +101,7 @@ def run(folder: Path, count: int) -> dict:
     return json.loads((folder / "found.json").read_text())
 
 
+@pytest.mark.slow
 def test_processes_together_do_what_one_does(tmp_path):
     toy(tmp_path / "toy")
     alone = run(tmp_path / "1", 1)
@@ -120,8 +121,9 @@ def test_processes_together_do_what_one_does(tmp_path):
             )
             assert difference <= 1e-6 * max(1, largest), (count, name)  # those of FD reach 17
         for label, log in alone["logs"].items():
+            near = 3e-6 if "margin-MSE" in label else 1e-6  # squares of margins
             for step, own in zip(log, together["logs"][label], strict=True):
-                assert own == pytest.approx(step, abs=1e-6), label
+                assert own == pytest.approx(step, abs=near), label
 
 
 def test_processes_must_be_asked_for_the_same(monkeypatch):

@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 import torch
@@ -13,15 +13,13 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize("strategy", selection.STRATEGIES)
-@pytest.mark.parametrize("k", [1, 3, 6])
-def test_k_layers_of_each_sorted_and_in_range(strategy, k):
-    for seed in range(20):
-        for layers, count in zip(
-            selection.select(strategy, k, 6, 12, seeded(seed)), (6, 12), strict=True
-        ):
-            assert isinstance(layers, tuple) and len(layers) == k
-            assert list(layers) == sorted(set(layers)) and 1 <= layers[0] and layers[-1] <= count
+def test_k_layers_of_each_sorted_and_in_range():
+    for strategy, k, seed in product(selection.STRATEGIES, (1, 3, 6), range(20)):
+        both = selection.select(strategy, k, 6, 12, seeded(seed))
+        for layers, count in zip(both, (6, 12), strict=True):
+            assert isinstance(layers, tuple) and len(layers) == k, strategy
+            assert list(layers) == sorted(set(layers)), strategy
+            assert layers[0] >= 1 and layers[-1] <= count, strategy
 
 
 def test_last_and_skip_are_the_papers_sets():
@@ -74,26 +72,20 @@ def test_weights_that_underflowed_still_give_k_layers():
         assert len(set(teacher)) == 5 and 9 in teacher
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("random", 7, 6, 12), "k is 7: it must be from 1 to the student's number of layers, 6"),
-        (("weighted", 0, 6, 12), "k is 0"),
-        (("last", -1, 6, 12), "k is -1"),
-        (("skip", 5, 6, 8), "step is 2"),
-        (("random", 2, 6, 4), "teacher_layers is 4: it must be at least student_layers, 6"),
-        (
-            ("first", 2, 6, 12),
-            "strategy 'first' is unknown: use one of random, weighted, last, skip",
-        ),
-    ],
-)
-def test_bad_choices(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        selection.select(*arguments, seeded())
+BAD = {
+    ("random", 7, 6, 12): "k is 7: it must be from 1 to the student's number of layers, 6",
+    ("weighted", 0, 6, 12): "k is 0",
+    ("last", -1, 6, 12): "k is -1",
+    ("skip", 5, 6, 8): "step is 2",
+    ("random", 2, 6, 4): "teacher_layers is 4: it must be at least student_layers, 6",
+    ("first", 2, 6, 12): "strategy 'first' is unknown: use one of random, weighted, last, skip",
+}
 
 
-@pytest.mark.parametrize("weights", [EQUAL[:6], -EQUAL, EQUAL * torch.nan])
-def test_bad_weights(weights):
-    with pytest.raises(ValueError, match="weights"):
-        selection.weighted_layers(2, 6, 12, seeded(), weights)
+def test_bad_choices(subtests):
+    for arguments, message in BAD.items():
+        with subtests.test(arguments), pytest.raises(ValueError, match=message):
+            selection.select(*arguments, seeded())
+    for weights in (EQUAL[:6], -EQUAL, EQUAL * torch.nan):
+        with subtests.test(weights), pytest.raises(ValueError, match="weights"):
+            selection.weighted_layers(2, 6, 12, seeded(), weights)

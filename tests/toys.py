@@ -3,7 +3,23 @@
 import json
 import random
 from functools import partial
+from math import log
 from pathlib import Path
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    DistilBertTokenizer,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizer,
+)
 
 from leadkit import paths
 from leadkit.config import Data, Lead, Scale, Schedule
@@ -13,12 +29,29 @@ from leadkit.experiments.store import Stage
 from leadkit.training.loop import Operation
 
 WORDS = (
-    "array axis batch cache class color column count data date default dict edge element error event "
-    "exception field file float format frame function graph group handler image index input integer "
-    "iterator key label layer length line list matrix message method mode model module name node "
-    "number object option order output path pattern point position process query random range result "
-    "row sample scale sequence server set shape signal size sort source state string tensor text"
+    "array axis batch cache class color column count data date default dict edge element "
+    "error event exception field file float format frame function graph group handler image "
+    "index input integer iterator key label layer length line list matrix message method mode "
+    "model module name node number object option order output path pattern point position "
+    "process query random range result row sample scale sequence server set shape signal size "
+    "sort source state string tensor text"
 ).split()
+
+
+def logits(*probabilities: float) -> Tensor:
+    """Scores (B, 2) whose softmax has these first probabilities of two: log-odds."""
+    return torch.tensor([[log(p), log(1 - p)] for p in probabilities], dtype=torch.float64)
+
+
+def gradients(loss: Tensor, inputs: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+    return torch.autograd.grad(loss, inputs, allow_unused=True, retain_graph=True)
+
+
+def score_batch() -> tuple[Tensor, ...]:
+    """Student, teacher (3, 4, 5) and their final scores (4, 5) with gradients; positive (4,)."""
+    shapes = ((3, 4, 5), (3, 4, 5), (4, 5), (4, 5))
+    scores = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
+    return *scores, torch.tensor([0, 2, 4, 1])
 
 
 def write_beir(
@@ -29,8 +62,8 @@ def write_beir(
 ) -> str:
     """Write a folder in BEIR layout; return its name for `load`."""
     (folder / "qrels").mkdir(parents=True)
-    for stem, texts in (("corpus", passages), ("queries", queries)):
-        lines = [json.dumps({"_id": key, "text": text}) for key, text in texts.items()]
+    for stem, rows in (("corpus", passages), ("queries", queries)):
+        lines = [json.dumps({"_id": key, "text": text}) for key, text in rows.items()]
         (folder / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
     for split, judged in qrels.items():
         lines = [
@@ -94,3 +127,54 @@ def scale(name: str, **changes: object) -> Scale:
         "depth": 20,
     }
     return Scale("toy", **values | changes)
+
+
+def encoder(
+    folder: Path,
+    kind: str,
+    layers: int = 3,
+    hidden: int = 32,
+    positions: int = 96,
+    **changes: object,
+) -> str:
+    """An untrained encoder and its tokeniser, as a folder: bert, distilbert or roberta.
+
+    WordPiece, whose [PAD] is no. 3, or RoBERTa's byte-level BPE. The blocks change their input
+    much more than at usual initialisation.
+    """
+    tokenizer = _byte_level(folder) if kind == "roberta" else _word_pieces(kind)
+    configuration, model = {
+        "bert": (BertConfig, BertModel),
+        "distilbert": (DistilBertConfig, DistilBertModel),
+        "roberta": (RobertaConfig, RobertaModel),
+    }[kind]
+    sizes = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": positions,
+        "initializer_range": 0.2,
+    } | ({} if kind == "roberta" else {"pad_token_id": 3})
+    torch.manual_seed(0)
+    model(configuration(**sizes | changes)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def _byte_level(folder: Path) -> RobertaTokenizer:
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(WORDS, 400, special_tokens=special, show_progress=False)
+    trained.save_model(str(folder.parent), folder.name)
+    parts = (folder.parent / f"{folder.name}-{part}" for part in ("vocab.json", "merges.txt"))
+    return RobertaTokenizer(*map(str, parts))
+
+
+def _word_pieces(kind: str) -> BertTokenizer:
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = [*letters, *(f"##{letter}" for letter in letters), *WORDS[::2]]
+    special = ["[UNK]", "[MASK]", "[SEP]", "[PAD]", "[CLS]"]
+    vocabulary = {piece: i for i, piece in enumerate([*special, *pieces])}
+    return {"bert": BertTokenizer, "distilbert": DistilBertTokenizer}[kind](vocabulary)

@@ -65,7 +65,7 @@ def read(folder: Path) -> Records:
 
     FileNotFoundError where there is no table, ValueError where an array is not what a line names.
     """
-    rows = sorted(lines(folder), key=lambda row: row["seed"])
+    rows = sorted(lines(folder), key=_order)
     names = {name for row in rows for name in row["per_query"].values()}
     arrays = _arrays(folder / ARRAYS, names)
     records: Records = {}
@@ -85,6 +85,10 @@ def _arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
         if _name(values) != name:
             raise ValueError(f"{path}: array {name} holds other values than {LINES} was written of")
     return arrays
+
+
+def _order(row: dict) -> tuple[str, int]:
+    return row["experiment"], row["seed"]
 
 
 def _name(values: np.ndarray) -> str:
@@ -110,7 +114,7 @@ def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path
     check_place(folder)
     if not (folder / LINES).exists():
         return
-    table = {(row["experiment"], row["seed"]): row for row in lines(folder)}
+    table = {_order(row): row for row in lines(folder)}
     for seed, experiments in evaluations.items():
         for name, evaluation in experiments.items():
             row = {"experiment": name, "seed": seed, "stage": evaluation.describe()}
@@ -135,7 +139,7 @@ def merge(new: Iterable[dict], folder: Path) -> None:
         return
     with files.alone(folder / ".lock", folder):
         old = _flat(read(folder)) if (folder / LINES).exists() else []
-        table = {(row["experiment"], row["seed"]): row for row in [*old, *new]}
+        table = {_order(row): row for row in [*old, *new]}
         rows = [table[key] for key in sorted(table)]
         check(rows)
         _write_arrays(folder, [*old, *rows])

@@ -15,7 +15,7 @@ from torch import nn
 from leadkit.config import Schedule
 from leadkit.models.retrievers import build
 from leadkit.models.tower import Tower
-from leadkit.training import checkpoints, loop
+from leadkit.training import checkpoints
 from leadkit.training.loop import NotFinite, Operation, OutOfMemory, fit
 
 ROOT = Path(__file__).parent.parent

@@ -1,7 +1,6 @@
 """Retrievers against slow loops over the blocks of a BERT, one text at a time."""
 
 import json
-import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 
 from leadkit import losses, paths
-from leadkit.data.tokens import pair, tokenise
 from leadkit.models import names
 from leadkit.models.batch import Batch, Tokens
 from leadkit.models.encoders import load_encoder
@@ -63,7 +61,7 @@ def batch(tokenizer, own=False, queries=QUERIES, passages=PASSAGES):
 
 @torch.no_grad()
 def by_hand(model, tokenizer, *text):
-    """[embeddings, layer 1, layer 2, ...] of one text or pair, unpadded, block by block: each (T, H)."""
+    """[embeddings, layer 1, ...] of a text or pair, unpadded, block by block: each (T, H)."""
     got = tokenizer(*text, return_tensors="pt")
     states = [
         model.encoder.embeddings(input_ids=got["input_ids"], token_type_ids=got["token_type_ids"])
@@ -85,40 +83,6 @@ def slow_score(model, tokenizer, layer, query, passage):
     if model.architecture == "DE":
         return model.tower.scale * float(q[0] @ p[0])
     return model.tower.scale * sum(max(float(x @ y) for y in p) for x in q)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer, monkeypatch):
-    student, teacher, made, widths = (
-        retriever("DE", 1),
-        retriever(architecture),
-        batch(tokenizer, architecture == "CE"),
-        [],
-    )
-
-    def gradients(at_once):
-        for model in (student, teacher):
-            model.at_once = at_once
-        widths.clear()
-        (layers, final), (taught, taught_final) = student(made, (1, 3)), teacher(made, (2, 3))
-        loss = losses.lead_loss(layers, taught, final, taught_final, made.positive)
-        found = torch.autograd.grad(
-            loss.total, [p for m in (student, teacher) for p in m.parameters()], allow_unused=True
-        )
-        return loss.total.item(), [g for g in found if g is not None]
-
-    for model in (student, teacher):
-        model.encoder.register_forward_pre_hook(lambda module, args: widths.append(len(args[0])))
-    total, expected = gradients(None)
-    assert max(widths) == len(PASSAGES)
-    few, found = gradients(2)
-    assert (
-        max(widths) == 2
-        and few == pytest.approx(total, abs=1e-6)
-        and len(found) == len(expected) > 50
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 # --- layers
@@ -178,49 +142,53 @@ def test_depth_is_known_without_the_weights(tmp_path):
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("layer", [1, 2, 3])
-def test_layer_scores_are_those_of_a_slow_loop(architecture, layer, tokenizer):
-    model, made = retriever(architecture), batch(tokenizer, own=architecture == "CE")
+def test_layer_scores_are_those_of_a_slow_loop_whatever_the_padding(architecture, tokenizer):
+    model, layers = retriever(architecture), (1, 2, 3)
     with torch.no_grad():
-        got = model.layer_scores(made, (layer,))[0]
+        own = model.layer_scores(batch(tokenizer, own=True), layers)  # (K, B, n)
+        every = own if architecture == "CE" else model.layer_scores(batch(tokenizer), layers)
+        double, _ = retriever(architecture, scale=1.0)(batch(tokenizer, own=True), layers)
+    torch.testing.assert_close(double, 2 * own)
+    assert own.shape == (3, 3, 2) and every.shape == (3, 3, 2 if architecture == "CE" else 6)
     for b, query in enumerate(QUERIES):
-        mine = PASSAGES[2 * b : 2 * b + 2] if architecture == "CE" else PASSAGES
-        want = [slow_score(model, tokenizer, layer, query, passage) for passage in mine]
-        np.testing.assert_allclose(got[b], want, rtol=1e-4, atol=1e-4)
+        mine = slice(2 * b, 2 * b + 2)
+        if architecture != "CE":
+            torch.testing.assert_close(own[:, b], every[:, b, mine])
+        passages = PASSAGES[mine] if architecture == "CE" else PASSAGES
+        for k, layer in enumerate(layers):
+            want = [slow_score(model, tokenizer, layer, query, passage) for passage in passages]
+            np.testing.assert_allclose(every[k, b], want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_padding_never_changes_a_score(architecture, tokenizer):
-    model = retriever(architecture)
-    with torch.no_grad():
-        together = model(batch(tokenizer, own=True), (1, 2, 3))[0]
-        for b, query in enumerate(QUERIES):
-            for c, passage in enumerate(PASSAGES[2 * b : 2 * b + 2]):
-                alone = model(batch(tokenizer, True, [query], [passage]), (1, 2, 3))[0]
-                torch.testing.assert_close(together[:, b, c], alone[:, 0, 0], atol=1e-5, rtol=1e-5)
+def test_few_texts_at_once_give_the_gradients_of_all(architecture, tokenizer):
+    student, teacher = retriever("DE", 1), retriever(architecture)
+    made, widths = batch(tokenizer, architecture == "CE"), []
 
+    def gradients(at_once):
+        for model in (student, teacher):
+            model.at_once = at_once
+        widths.clear()
+        (layers, final), (taught, taught_final) = student(made, (1, 3)), teacher(made, (2, 3))
+        loss = losses.lead_loss(layers, taught, final, taught_final, made.positive)
+        weights = [*student.parameters(), *teacher.parameters()]
+        moved = torch.autograd.grad(loss.total, weights, allow_unused=True)
+        return loss.total.item(), [g for g in moved if g is not None]
 
-@pytest.mark.parametrize("architecture", ["DE", "CB"])
-def test_own_candidates_are_the_blocks_of_the_full_matrix(architecture, tokenizer):
-    model = retriever(architecture)
-    with torch.no_grad():
-        full, own = model(batch(tokenizer), (1, 3))[0], model(batch(tokenizer, own=True), (1, 3))[0]
-    assert full.shape == (2, 3, 6) and own.shape == (2, 3, 2)
-    for b in range(3):
-        torch.testing.assert_close(own[:, b], full[:, b, 2 * b : 2 * b + 2])
-
-
-def test_scale_multiplies_every_score(tokenizer):
-    made = batch(tokenizer, own=True)
-    for architecture in ARCHITECTURES:
-        with torch.no_grad():
-            one, half = (retriever(architecture, scale=s)(made, (1, 2))[0] for s in (1.0, 0.5))
-        torch.testing.assert_close(one / 2, half)
+    for model in (student, teacher):
+        model.encoder.register_forward_pre_hook(lambda module, args: widths.append(len(args[0])))
+    total, expected = gradients(None)
+    assert max(widths) == len(PASSAGES)
+    few, found = gradients(2)
+    assert max(widths) == 2 and few == pytest.approx(total, abs=1e-6)
+    assert len(found) == len(expected) > 50
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_is_the_encoders_alone(architecture, tokenizer):
-    """The encoder rounds; what follows it, gradients of its weights included, is float32 and close to the float32 tower's."""
+    """The encoder rounds. What follows it and the gradients are float32, near a float32 tower's."""
     made = batch(tokenizer, own=True)
     half, full = (retriever(architecture, bf16=bf16, linear=32) for bf16 in (True, False))
     every, final = half(made, (1, 3, 4))
@@ -294,22 +262,20 @@ def test_cross_encoder_maps_are_its_attention_from_query_to_passage(tokenizer):
                 torch.testing.assert_close(maps[0, b, c, :x, 1 : y + 1], want, atol=1e-5, rtol=1e-5)
 
 
-def test_appended_layer_of_a_cross_encoder_attends_as_its_last_block(tokenizer):
-    model, made = retriever("CE", linear=32), batch(tokenizer, own=True)
-    with torch.no_grad():
-        maps, _ = model.interactions(made, (3, 4))
-    torch.testing.assert_close(maps[0], maps[1], rtol=0, atol=0)
-
-
-def test_interactions_leave_the_attention_as_it_was(tokenizer):
-    for bf16, usual in ((False, "sdpa"), (True, "sdpa" if torch.cuda.is_available() else "lean")):
-        model = retriever("CE", bf16=bf16)
-        model.interactions(batch(tokenizer, own=True), (1,))
+def test_maps_of_a_cross_encoder_leave_it_as_it_was(tokenizer):
+    made, fused = batch(tokenizer, own=True), "sdpa" if torch.cuda.is_available() else "lean"
+    for bf16, usual in ((False, "sdpa"), (True, fused)):
+        model = retriever("CE", linear=32, bf16=bf16)
+        with torch.no_grad():
+            before, _ = model(made, (1,))
+            maps, _ = model.interactions(made, (3, 4))
+            assert torch.equal(model(made, (1,))[0], before)
         assert model.encoder.config._attn_implementation == usual
+        assert torch.equal(maps[0], maps[1])  # an appended layer attends as the last block
 
 
 def test_every_block_of_a_stacked_cross_encoder_says_how_it_attends(tokenizer):
-    """Blocks that were copied with a configuration of their own would go on with the fused attention, which returns no weights."""
+    """Blocks with a configuration of their own would keep the fused attention, without weights."""
     model = build(Tower("CE", "stacked:8:bert-6x128", dropout=0.0)).eval()
     with torch.no_grad():
         maps, final = model.interactions(made := batch(tokenizer, own=True), (1, 7, 8))
@@ -317,32 +283,24 @@ def test_every_block_of_a_stacked_cross_encoder_says_how_it_attends(tokenizer):
     assert (maps.sum(-1) > 0.99).any() and not torch.equal(maps[1], maps[2])
 
 
-def test_interactions_do_not_change_later_scores(tokenizer):
-    model, made = retriever("CE"), batch(tokenizer, own=True)
-    with torch.no_grad():
-        before = model(made, (1,))[0]
-        model.interactions(made, (1,))
-        torch.testing.assert_close(model(made, (1,))[0], before, rtol=0, atol=0)
-
-
 # --- saved and loaded
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("linear", [0, 32])
-def test_saved_and_loaded_gives_identical_scores(architecture, linear, tokenizer, tmp_path):
-    model, made = retriever(architecture, linear=linear), batch(tokenizer, own=architecture == "CE")
-    model.save(tmp_path / "saved", tokenizer)
-    again = load(str(tmp_path / "saved"))
-    assert not again.training
-    with torch.no_grad():
-        for a, b in zip(model(made, (1, 3)), again(made, (1, 3)), strict=True):
-            assert torch.equal(a, b)
-    assert {p.suffix for p in (tmp_path / "saved").rglob("*") if p.is_file()} == {
-        ".json",
-        ".safetensors",
-    }  # nothing pickled
-    load_tokenizer(str(tmp_path / "saved"))
+def test_saved_and_loaded_gives_identical_scores(architecture, tokenizer, tmp_path):
+    made = batch(tokenizer, own=architecture == "CE")
+    for linear in (0, 32):
+        folder = tmp_path / str(linear)
+        model = retriever(architecture, linear=linear)
+        model.save(folder, tokenizer)
+        again = load(str(folder))
+        assert not again.training
+        with torch.no_grad():
+            for a, b in zip(model(made, (1, 3)), again(made, (1, 3)), strict=True):
+                assert torch.equal(a, b)
+        suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+        assert suffixes == {".json", ".safetensors"}  # nothing pickled
+        load_tokenizer(str(folder))
 
 
 def test_a_head_that_is_lost_or_damaged_is_not_replaced_by_a_random_one(tokenizer, tmp_path):
@@ -357,115 +315,62 @@ def test_a_head_that_is_lost_or_damaged_is_not_replaced_by_a_random_one(tokenize
         load(tmp_path)
 
 
-def test_pairs_of_the_retriever_are_those_of_the_tokeniser(tokenizer, tmp_path):
-    q = tokenise(dict(enumerate(QUERIES)), tokenizer, 32, tmp_path)
-    p = tokenise(dict(enumerate(PASSAGES)), tokenizer, 32, tmp_path)
-    got = pair(q, p, np.array([0, 1, 2]), np.array([4, 0, 5]))
-    want = tokens(tokenizer, QUERIES, [PASSAGES[i] for i in (4, 0, 5)])
-    for name in ("ids", "mask", "kinds"):
-        assert torch.equal(getattr(got, name), getattr(want, name))
-
-
 # --- bad input
 
 
+def test_towers_and_layers_that_cannot_be(tokenizer, subtests):
+    for tower, message in {
+        ("XE", 0): "architecture 'XE' is unknown: use one of DE, CB, CE",
+        ("CE", 16): "linear 16 differs from the hidden size 32",
+    }.items():
+        with subtests.test(tower), pytest.raises(ValueError, match=message):
+            build(Tower(tower[0], "random:2x32", linear=tower[1]))
+    for layer in (0, -1, 4):
+        message = f"layer {layer} does not exist: this DE has layers 1 to 3"
+        with subtests.test(layer), pytest.raises(ValueError, match=message):
+            retriever("DE")(batch(tokenizer), (1, layer))
+
+
 def copied(folder: Path) -> Path:
-    return Path(shutil.copytree(MINIATURE, folder / "model"))
+    return Path(shutil.copytree(MINIATURE, folder / "model", dirs_exist_ok=True))
 
 
-def test_unknown_architecture():
-    with pytest.raises(
-        ValueError, match=re.escape("architecture 'XE' is unknown: use one of DE, CB, CE")
-    ):
-        build(Tower("XE", "random:2x32"))
-
-
-@pytest.mark.parametrize("layer", [0, -1, 4])
-def test_layer_out_of_range(layer, tokenizer):
-    with pytest.raises(
-        ValueError, match=f"layer {layer} does not exist: this DE has layers 1 to 3"
-    ):
-        retriever("DE")(batch(tokenizer), (1, layer))
-
-
-def test_cross_encoder_shares_one_projection_so_its_layers_have_one_width():
-    with pytest.raises(ValueError, match="linear 16 differs from the hidden size 32"):
-        build(Tower("CE", "random:2x32", linear=16))
-
-
-def test_folder_without_weights(tmp_path):
-    folder = copied(tmp_path)
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=rf"{re.escape(str(folder))}.*holds no weights \(\*\.safetensors\)"
-    ):
-        load_encoder(str(folder), 0.0)
-
-
-def test_folder_that_does_not_exist(tmp_path):
-    with pytest.raises(
-        OSError, match=rf"encoder '{re.escape(str(tmp_path / 'nowhere'))}'.*neither a folder"
-    ):
-        load_encoder(str(tmp_path / "nowhere"), 0.0)
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * 100]
-)
-def test_damaged_weights(damage, tmp_path):
-    weights = copied(tmp_path) / "model.safetensors"
-    weights.write_bytes(damage(weights.read_bytes()))
-    with pytest.raises(ValueError, match=r"encoder .* damaged"):
-        load_encoder(str(weights.parent), 0.0)
-
-
-def test_stacked_encoder_repeats_the_pile(tokenizer, tmp_path):
-    tower = Tower("DE", "stacked:14:bert-6x128", dropout=0.0)
-    model, plain = build(tower).eval(), build(Tower("DE", "bert-6x128", dropout=0.0)).eval()
-    assert model.layers == depth(tower) == model.encoder.config.num_hidden_layers == 14
-    pile = plain.encoder.encoder.layer
-    for i, layer in enumerate(model.encoder.encoder.layer):
-        assert all(
-            torch.equal(a, b)
-            for a, b in zip(layer.parameters(), pile[i % 6].parameters(), strict=True)
-        )
-    made = batch(tokenizer)
-    with torch.no_grad():  # the first six layers see what they saw
-        torch.testing.assert_close(model.layer_scores(made, (6,)), plain.layer_scores(made, (6,)))
-        model.save(tmp_path / "saved", tokenizer)
-        assert torch.equal(load(tmp_path / "saved")(made)[1], model(made)[1])
-    with pytest.raises(
-        ValueError,
-        match="'stacked:5:bert-6x128': it has 6 layers already, stacking takes none away",
-    ):
-        build(Tower("DE", "stacked:5:bert-6x128"))
-
-
-@pytest.mark.parametrize("field, value", [("hidden_size", 64), ("num_hidden_layers", 8)])
-def test_weights_of_another_model(field, value, tmp_path):
-    config = copied(tmp_path) / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {field: value}))
-    with pytest.raises(ValueError, match=r"encoder .* (another shape|lack)"):
-        load_encoder(str(config.parent), 0.0)
-
-
-def test_tokeniser_with_more_words_than_the_embedding_table(tmp_path):
-    folder = copied(tmp_path)
+def more_words(folder: Path) -> None:
     tokenizer = load_tokenizer(str(folder))
     tokenizer.add_tokens(["brandnewword"])
     tokenizer.save_pretrained(folder)
-    with pytest.raises(
-        ValueError,
-        match="tokeniser has 8193 words, its embedding table 8192 rows; they do not belong together",
-    ):
-        load_encoder(str(folder), 0.0)
 
 
-def test_folder_without_a_tokeniser(tmp_path):
-    folder = copied(tmp_path)
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(ValueError, match="tokeniser"):
-        load_encoder(str(folder), 0.0)
+def test_folders_that_are_no_encoder(tmp_path, subtests):
+    whole = (MINIATURE / "model.safetensors").read_bytes()
+    config = json.loads((MINIATURE / "config.json").read_text())
+
+    def weights(content):
+        return lambda folder: (folder / "model.safetensors").write_bytes(content)
+
+    def another(**fields):
+        return lambda folder: (folder / "config.json").write_text(json.dumps(config | fields))
+
+    for case, (damage, message) in {
+        "no folder": (shutil.rmtree, "neither a folder"),
+        "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no weights (*.safe"),
+        "half": (weights(whole[: len(whole) // 2]), "damaged"),
+        "empty": (weights(b""), "damaged"),
+        "noise": (weights(b"\xff" * 100), "damaged"),
+        "wider": (another(hidden_size=64), "another shape"),
+        "deeper": (another(num_hidden_layers=8), "lack"),
+        "no tokeniser": (lambda f: (f / "tokenizer.json").unlink(), "tokeniser"),
+        "more words": (
+            more_words,
+            "tokeniser has 8193 words, its embedding table 8192 rows; they do not belong together",
+        ),
+    }.items():
+        folder = copied(tmp_path)
+        damage(folder)
+        with subtests.test(case), pytest.raises((ValueError, OSError)) as error:
+            load_encoder(str(folder), 0.0)
+        assert f"encoder {str(folder)!r}" in str(error.value), case
+        assert message in str(error.value), case
 
 
 def test_encoder_is_known_by_its_weights(tmp_path):

@@ -1,11 +1,13 @@
-"""Batches: what a step sees is a pure function of (seed, step), and in-batch negatives are never false."""
+"""Batches: what a step sees follows from seed and step; in-batch negatives are never false."""
+
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import WORDS, data, isolate, toy
+from toys import WORDS, data, isolate, toy, write_beir
 
 from leadkit.config import Schedule
 from leadkit.data import tokens
@@ -15,6 +17,7 @@ from leadkit.data.tokens import pad, pair, tokenise
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.paper_methods import RD
 from leadkit.experiments.texts import passages_of, queries_of
+from leadkit.models.batch import Batch
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 
@@ -25,7 +28,7 @@ def tokenizer():
 
 
 def crowded(passages=120, queries=40, seed=0):
-    """Groups that share relevant passages, with hard negatives that are relevant to other queries."""
+    """Groups that share relevant passages; their hard negatives are relevant to other queries."""
     draw = np.random.default_rng(seed)
     relevant = [
         set(draw.choice(60, draw.integers(1, 4), replace=False).tolist()) for _ in range(queries)
@@ -141,8 +144,6 @@ def test_groups_hold_the_relevant_passages_and_no_other(tmp_path):
 
 
 def test_grade_zero_is_not_relevant(tmp_path):
-    from toys import write_beir
-
     name = write_beir(
         tmp_path / "c",
         {"a": "x", "b": "y"},
@@ -191,6 +192,16 @@ def test_some_texts_alone(tokenizer, tmp_path):
         )
 
 
+def test_pad_and_own_candidates():
+    two = pad([np.array([1, 2, 3]), np.array([4])], 9)
+    assert two.ids.tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert two.mask.tolist() == [[True, True, True], [True, False, False]]
+    scores = torch.arange(2 * 2 * 6).view(2, 2, 6)  # (K, B, B * n)
+    assert torch.equal(Batch(two, two, torch.zeros(2)).candidates(scores), scores)
+    own = Batch(two, two, torch.zeros(2), own=True).candidates(scores)
+    assert own.tolist() == [[[0, 1, 2], [9, 10, 11]], [[12, 13, 14], [21, 22, 23]]]
+
+
 def test_pair_is_the_tokenisers_pair(tokenizer, tmp_path):
     made, texts = tokenise(TEXTS, tokenizer, 512, tmp_path), list(TEXTS.values())
     q, p = np.array([0, 1, 2, 3]), np.array([3, 2, 1, 0])
@@ -202,14 +213,6 @@ def test_pair_is_the_tokenisers_pair(tokenizer, tmp_path):
     assert torch.equal(got.mask, want["attention_mask"].bool()) and torch.equal(
         got.kinds, want["token_type_ids"]
     )
-
-
-def test_pad():
-    got = pad([np.array([1, 2, 3]), np.array([4])], 9)
-    assert got.ids.tolist() == [[1, 2, 3], [4, 9, 9]] and got.mask.tolist() == [
-        [True] * 3,
-        [True, False, False],
-    ]
 
 
 def test_text_is_tokenised_once(tokenizer, tmp_path, monkeypatch):
@@ -258,19 +261,17 @@ def flipped(content: bytes) -> bytes:
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [flipped, lambda b: b[: len(b) // 2], lambda b: b""],
-    ids=["flipped", "truncated", "empty"],
-)
-@pytest.mark.parametrize("suffix", ["tokens", "sha256"])
-def test_damaged_token_file_is_rebuilt(damage, suffix, tokenizer, tmp_path):
-    want = tokenise(TEXTS, tokenizer, 16, tmp_path).flat.copy()
-    [file] = (tmp_path / "tokens").glob(f"*.{suffix}")
-    content = file.read_bytes()
-    file.write_bytes(damage(content))
-    np.testing.assert_array_equal(tokenise(TEXTS, tokenizer, 16, tmp_path).flat, want)
-    assert file.read_bytes() == content
+def test_damaged_token_file_is_rebuilt(tokenizer, tmp_path, subtests):
+    for suffix, damage in product(
+        ["tokens", "sha256"], [flipped, lambda b: b[: len(b) // 2], lambda b: b""]
+    ):
+        with subtests.test(suffix):
+            want = tokenise(TEXTS, tokenizer, 16, tmp_path).flat.copy()
+            [file] = (tmp_path / "tokens").glob(f"*.{suffix}")
+            content = file.read_bytes()
+            file.write_bytes(damage(content))
+            np.testing.assert_array_equal(tokenise(TEXTS, tokenizer, 16, tmp_path).flat, want)
+            assert file.read_bytes() == content
 
 
 # --- what training sees
@@ -291,39 +292,33 @@ def toy_stages(monkeypatch, tmp_path, teacher="CB"):
 def test_training_sees_training_queries_only(monkeypatch, tmp_path, tokenizer):
     collection, miner, student, distil = toy_stages(monkeypatch, tmp_path)
 
-    def tokens(texts):
-        return {tuple(row) for row in tokenizer(texts, truncation=True, max_length=8)["input_ids"]}
+    def tokenised(texts, longest):
+        cut = tokenizer(list(texts), truncation=True, max_length=longest)
+        return {tuple(row) for row in cut["input_ids"]}
 
-    train, held_out = (
-        tokens([q for s in splits for q in collection.split(s).values()])
-        for splits in (["train"], ["dev", "test"])
-    )
-    assert not train & held_out
-    relevant = {p for s in ("dev", "test") for row in collection.qrels[s].values() for p in row}
-    positives = tokenizer(
-        [collection.passages[p] for p in sorted(relevant)], truncation=True, max_length=16
-    )["input_ids"]
+    train = tokenised(collection.split("train").values(), 8)
+    relevant = set()
+    for split in ("dev", "test"):
+        assert not train & tokenised(collection.split(split).values(), 8)
+        relevant |= {pid for row in collection.qrels[split].values() for pid in row}
+    held_out = tokenised((collection.passages[pid] for pid in relevant), 16)
     for stage in (miner, student, distil):
-        at = stage.batches() if isinstance(stage, WarmUp) else stage.batches(stage.tower)
-        seen = set()
-        for step in range(2 * at.sampler.steps):
-            batch = at(step)
-            seen |= {
-                tuple(row[mask].tolist())
-                for row, mask in zip(batch.queries.ids, batch.queries.mask, strict=True)
-            }
-            for column in batch.positive:  # no relevant passage of a held-out query is a positive
-                assert (
-                    batch.passages.ids[column][batch.passages.mask[column]].tolist()
-                    not in positives
-                )
+        batches, seen = stage.batches(stage.tower) if stage is distil else stage.batches(), set()
+        for step in range(2 * batches.sampler.steps):
+            batch = batches(step)
+            for ids, mask in zip(batch.queries.ids, batch.queries.mask, strict=True):
+                seen.add(tuple(ids[mask].tolist()))
+            for column in batch.positive:
+                positive = batch.passages.ids[column][batch.passages.mask[column]]
+                assert tuple(positive.tolist()) not in held_out
         assert seen == train
 
 
 @pytest.mark.parametrize("teacher, own", [("DE", False), ("CB", False), ("CE", True)])
 def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, monkeypatch, tmp_path):
     _, _, student, distil = toy_stages(monkeypatch, tmp_path, teacher)
-    ours, theirs = distil.batches(distil.student.tower), distil.batches(distil.teacher.tower)
+    ours, theirs = (distil.batches(each.tower) for each in (distil.student, distil.teacher))
+    alone, others = student.batches(), 0
     for step in range(8):
         a, b = ours(step), theirs(step)
         for name in ("queries", "passages"):
@@ -332,15 +327,8 @@ def test_teacher_and_student_see_the_same_queries_and_passages(teacher, own, mon
         assert (b.pairs is not None) == own and a.pairs is None
         B, n = len(a.positive), len(a.passages.ids) // len(a.positive)
         assert a.positive.tolist() == ([0] * B if own else [i * n for i in range(B)])
-    alone = student.batches()
-    assert (
-        any(
-            not torch.equal(alone(step).queries.ids, ours(step).queries.ids)
-            for step in range(4)
-            if alone(step).queries.ids.shape == ours(step).queries.ids.shape
-        )
-        or not own
-    )
+        others += alone(step).queries.ids.tolist() != a.queries.ids.tolist()
+    assert others  # the warm-up saw other batches
 
 
 def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp_path, tokenizer):
@@ -362,13 +350,3 @@ def test_pairs_of_a_batch_are_its_queries_before_their_passages(monkeypatch, tmp
             q = tokenizer(texts[0][queries[b]], truncation=True, max_length=8)["input_ids"]
             p = tokenizer(texts[1][passages[b, c]], truncation=True, max_length=16)["input_ids"]
             assert pairs.ids[row][pairs.mask[row]].tolist() == q + p[1:]
-
-
-def test_candidates_cut_the_columns_to_a_querys_own():
-    from leadkit.models.batch import Batch
-
-    tokens = pad([np.array([1])] * 2, 0)
-    scores = torch.arange(2 * 2 * 6).view(2, 2, 6)
-    assert torch.equal(Batch(tokens, tokens, torch.zeros(2)).candidates(scores), scores)
-    own = Batch(tokens, tokens, torch.zeros(2), own=True).candidates(scores)
-    assert own.tolist() == [[[0, 1, 2], [9, 10, 11]], [[12, 13, 14], [21, 22, 23]]]
