@@ -3,8 +3,8 @@
 Each runs without an error, and each control changes the picture under it.
 
 `make test-browser` names this file; `make test` does not collect it. Screenshots and latencies,
-from the key press to the new picture in the page, stay in build/browser. Copies of the notebooks are
-run, with the stages that `make test` has left in runs/;
+from the key press to the new picture in the page, stay in build/browser. Copies of the notebooks
+are run, with the stages that `make test` has left in runs/;
 `make test-browser SCALE=classroom` runs them at another scale, with the stages of `make reproduce`.
 """
 
