@@ -340,8 +340,8 @@ def test_no_network_is_one_sentence(home, monkeypatch):
     with pytest.raises(
         ValueError,
         match=r"^collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or "
-        r"read \(ConnectionError: no route to host\); load it again, whole files stay; if that fails "
-        rf"too, delete what is damaged in {re.escape(str(home))}$",
+        r"read \(ConnectionError: no route to host\); load it again, whole files stay; if that "
+        rf"fails too, delete what is damaged in {re.escape(str(home))}$",
     ):
         load("irds:toy-irds")
 
