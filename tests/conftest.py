@@ -10,6 +10,8 @@ import pytest
 import torch
 from toys import isolate, toy
 
+from leadkit import paths
+
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("leadkit", deadline=None, derandomize=True)
 hypothesis.settings.register_profile(
@@ -55,3 +57,23 @@ def common(shared: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The shared collection, with the shared runs."""
     isolate(monkeypatch, shared[0])
     return shared[1]
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The files of a toy data set of ir_datasets, which `load("irds:toy-irds")` reads.
+
+    It is prepared in a cache of its own.
+    """
+    import toy_irds  # importing ir_datasets takes a second
+
+    from leadkit.data import catalogue
+
+    monkeypatch.setenv("IR_DATASETS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    source = catalogue.Source(toy_irds.SPLITS, {"dl19": 2}, download=1e-6, text=1e-6)
+    monkeypatch.setitem(catalogue.SOURCES, "toy-irds", source)
+    folder = tmp_path / "home" / "toy-irds"
+    toy_irds.write_toy(folder, toy_irds.PASSAGES)
+    toy_irds.register(monkeypatch, folder)
+    return folder

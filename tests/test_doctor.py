@@ -15,7 +15,7 @@ import psutil
 import pytest
 import torch
 from safetensors.numpy import save_file
-from test_collections import install
+from toys import install
 
 from leadkit import config, doctor, files, hardware, inventory, paths
 from leadkit.data import python_docs

@@ -30,7 +30,7 @@ from ir_datasets.formats import TsvDocs
 from ir_datasets.indices import lz4_pickle
 from ir_datasets.util import Download, RelativePath, TarExtractAll
 from markdown_it import MarkdownIt
-from test_irds import collection, home, register  # noqa: F401 (fixtures)
+from toy_irds import register
 from toys import data, encoder, isolate, scale, toy, write_beir
 from transformers import BertModel
 
@@ -594,7 +594,7 @@ def hostile_archive(path: Path, member: str, content: bytes, link: str | None) -
         ("link/escaped", "../.."),
     ],
 )
-def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, member, link):  # noqa: F811
+def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, member, link):
     archive, out = home / "docs.tar.gz", tmp_path / "outside"
     out.mkdir()
     hostile_archive(archive, member.format(out=out), b"hostile", link and link.format(out=out))
@@ -620,7 +620,7 @@ def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, m
     ]  # "/" in front is left out
 
 
-def test_a_pickled_index_runs_nothing(home, tmp_path):  # noqa: F811
+def test_a_pickled_index_runs_nothing(home, tmp_path):
     store = ir_datasets.load("toy-irds/train").docs_store()
     store.build()  # as another program left it
     assert len(load("irds:toy-irds").passages) == 4
@@ -677,7 +677,7 @@ def test_a_passage_id_that_cannot_be_one(tmp_path, pid):
     )
 
 
-def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, monkeypatch):  # noqa: F811
+def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, monkeypatch):
     sentence = refused(write_passages, tmp_path, [("a", "x\ud800")], "name")
     assert sentence == "name: the text of 'a' cannot be written in UTF-8 (surrogates not allowed)"
     real = irds._entries

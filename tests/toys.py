@@ -178,3 +178,56 @@ def _word_pieces(kind: str) -> BertTokenizer:
     special = ["[UNK]", "[MASK]", "[SEP]", "[PAD]", "[CLS]"]
     vocabulary = {piece: i for i, piece in enumerate([*special, *pieces])}
     return {"bert": BertTokenizer, "distilbert": DistilBertTokenizer}[kind](vocabulary)
+
+
+TOPICS = (
+    "array graph tensor file socket matrix string table thread image date path regular window "
+    "colour number symbol module packet signal frame event token layer index cache queue heap "
+    "stack node"
+).split()
+
+
+def body(word: str) -> str:
+    """The text of a docstring; another word, another text."""
+    return " ".join(f"{word}{i} {word[::-1]}{i * 7 % 11} about{i}" for i in range(8))
+
+
+def function(name: str, query: str, passage: str) -> str:
+    """The source of a function whose docstring has these two paragraphs."""
+    return f'def {name}():\n    """{query}\n\n    {passage}\n    """\n\n'
+
+
+def install(site: Path, extra: str = "", version: str = "1.0", parts: int = 3) -> None:
+    """A package `toypack` with metadata, as pip leaves it."""
+    (site / "toypack" / "tests").mkdir(parents=True, exist_ok=True)
+    sources = {}
+    for part in range(parts):
+        asked = {word: f"Say everything about a {word} here." for word in TOPICS[part::parts]}
+        functions = (function(f"f_{word}", query, body(word)) for word, query in asked.items())
+        sources[f"toypack/m{part}.py"] = "".join(functions)
+    twin, long = body("twin"), body("long")
+    sources |= {
+        "toypack/__init__.py": f'"""The toy package explains everything.\n\n{body("init")}\n"""\n',
+        "toypack/twins.py": function("near", "Do the first of two things.", twin)
+        + function("nearest", "Do the other of the two.", twin)
+        + function("nearer", "Do the first of two things.", body("other"))
+        + extra,
+        "toypack/filtered.py": function("short", "Too short.", long)
+        + function("few", "A query with five words.", "few words")
+        + function("trivial", "Long3 gnol10 about3 long4.", long)
+        + function(
+            "signed", "signed(a, b=None) -> int\n\n    One fine query to keep.", body("signed")
+        ),
+        "toypack/broken.py": "def (:\n",
+        "toypack/tests/test_it.py": function(
+            "hidden", "A query from the test folder.", body("hidden")
+        ),
+        "toypack/raises.py": 'raise RuntimeError("imported")\n'
+        + function("unseen", "Parsed but never imported here.", body("unseen")),
+    }
+    for name, text in sources.items():
+        (site / name).write_text(text)
+    info = site / "toypack.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: toypack\nVersion: {version}\n")
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in sources))
