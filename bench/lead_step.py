@@ -107,13 +107,11 @@ class Plain(nn.Module):
         weights = (-torch.stack(hard) / self.lead.tau_l).softmax(0)  # (K, B)
         pairs = zip(targets, student_layers, strict=True)
         each = torch.stack([kl(t, dot(layer)) for t, layer in pairs])  # (K, B)
-        return (
-            (weights * each).sum(0).mean()
-            + kl(teacher, student).mean()
-            + kl(student, teacher).mean()
-            + F.cross_entropy(student, batch.positive)
-            + F.cross_entropy(teacher, batch.positive)
-        )
+        layers = (weights * each).sum(0).mean()
+        response = kl(teacher, student).mean() + kl(student, teacher).mean()
+        student_hard = F.cross_entropy(student, batch.positive)
+        teacher_hard = F.cross_entropy(teacher, batch.positive)
+        return layers + response + student_hard + teacher_hard
 
 
 def plain(pipeline: Pipeline, bf16: bool = False) -> Run:
