@@ -1,7 +1,8 @@
 """LEAD, liberal feature-based distillation for dense retrieval, reproduced.
 
 `lead_loss` is the loss, `Pipeline` the paper's chain of trainings, `load` reads a saved retriever.
-Each is imported when it is first used: `import leadkit` loads no other package, `lead_loss` torch only.
+Each is imported when it is first used: `import leadkit` loads no other package, `lead_loss` torch
+only.
 """
 
 from importlib import import_module

@@ -297,7 +297,7 @@ def test_process_exits_with_one_line_and_not_zero():
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert (
-        done.stderr
-        == "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper\n"
+    assert done.stderr == (
+        "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, "
+        "paper\n"
     )

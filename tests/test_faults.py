@@ -1,7 +1,8 @@
-"""Nothing is lost: whatever is killed, stopped, full, read-only, old or done twice at once, the same files come of it.
+"""Nothing is lost: whatever is killed, stopped, full or done twice, the same files come of it.
 
-Work is done in processes of its own, in a folder of its own. Moments are drawn from the time that the work takes undisturbed.
-LEADKIT_KILLS=20 python -m pytest -q -rP tests/test_faults.py tries 20 moments of each kind instead of one, and prints how many hit.
+Work is done in processes of its own, in a folder of its own. Moments are drawn from the time that
+the work takes undisturbed. LEADKIT_KILLS=20 python -m pytest -q -rP tests/test_faults.py tries 20
+moments of each kind instead of one, and prints how many hit.
 """
 
 import concurrent.futures.process
@@ -191,14 +192,17 @@ def _process(ready, work, name, folder, said):
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job, and all that it starts, ignores it
-    sys.stdout = sys.stderr = open(said, "a", buffering=1)
+    sys.stdout = sys.stderr = Path(said).open("a", buffering=1)
     begin(folder)
     ready.set()
     work(name, folder)
 
 
 def start(work: Callable, name: str, folder: Path):
-    """Start work(name, folder) in a process that writes what it says to `folder`.txt; return it when it has loaded everything."""
+    """Start work(name, folder) in a process that writes what it says to `folder`.txt.
+
+    Return it when it has loaded everything.
+    """
     ready = PROCESSES.Event()
     process = PROCESSES.Process(target=_process, args=(ready, work, name, folder, f"{folder}.txt"))
     process.start()
@@ -237,7 +241,10 @@ MACHINE = {
 
 
 def plain(value):
-    """A JSON value without progress bars and what only the machine decides. Of a stage's files the names, not the digests."""
+    """A JSON value without progress bars and what only the machine decides.
+
+    Of a stage's files the names, not the digests.
+    """
     if isinstance(value, dict):
         names = {k: sorted(v) for k, v in value.items() if k == "files" and isinstance(v, dict)}
         return {k: plain(v) for k, v in value.items() if k not in MACHINE} | names
@@ -321,7 +328,8 @@ def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbe
         assert results(folder) == want
         shutil.rmtree(folder)
     print(
-        f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times: {sum(hits)} kills, {len(hits) - sum(hits)} that came too late"
+        f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times: {sum(hits)} kills, "
+        f"{len(hits) - sum(hits)} that came too late"
     )
 
 
@@ -339,7 +347,10 @@ def ended(group: int) -> None:
 # --- stopped
 
 
-STOPPED = "leadkit: stopped: the same command goes on from there, and in a training from its last checkpoint"
+STOPPED = (
+    "leadkit: stopped: the same command goes on from there, and in a training from its last "
+    "checkpoint"
+)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "ctrl-C"])
@@ -493,7 +504,10 @@ def mount(folder: Path, flags: int, options: str) -> None:
 
 
 def own_disk(before: Path, disk: Path) -> None:
-    """In a new name space: a disk with what stood before. Exit code 77 where this machine lets nobody do so."""
+    """In a new name space: a disk with what stood before.
+
+    Exit code 77 where this machine lets nobody do so.
+    """
     try:
         uid, gid = os.getuid(), os.getgid()
         if ctypes.CDLL(None).unshare(0x10020000):  # CLONE_NEWUSER, CLONE_NEWNS
@@ -514,7 +528,10 @@ def own_disk(before: Path, disk: Path) -> None:
 
 
 def failing(kind, before, room, name, folder):
-    """Work on a disk with so many bytes of room, or on a read-only one (None); then on one that is neither."""
+    """Work on a disk with so many bytes of room, or on a read-only one (None).
+
+    Then on one that is neither.
+    """
     disk = folder / "disk"
     own_disk(before, disk)
     if room is None:
@@ -564,7 +581,8 @@ def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed,
         lines = fails(kind, undisturbed, tmp_path / str(trial), int(draw.uniform(0, needed)))
         for line in lines:
             assert re.fullmatch(
-                r"/\S+/disk/\S+ could not be written \(No space left on device\) and is left as it was: "
+                r"/\S+/disk/\S+ could not be written \(No space left on device\) and is left as "
+                r"it was: "
                 "free some space there, then ask for the same again",
                 line,
             ), lines

@@ -1,6 +1,8 @@
-"""Nothing gets in: what is hostile is read right or refused in one sentence, nothing of it runs, and it writes nowhere.
+"""Nothing gets in: what is hostile is read right or refused in one sentence, nothing of it runs,
+and it writes nowhere.
 
-`make test` tries each property 100 times; `python -m pytest tests/test_hostile.py -k fuzz --hypothesis-profile fuzz` 2,000 times.
+`make test` tries each property 100 times; `python -m pytest tests/test_hostile.py -k fuzz
+--hypothesis-profile fuzz` 2,000 times.
 """
 
 import ast
@@ -63,7 +65,10 @@ TRAVERSAL = (
 
 
 def refused(load, *arguments) -> str:
-    """The sentence of the error; a fault of the program (KeyError, RecursionError, ...) fails the test."""
+    """The sentence of the error.
+
+    A fault of the program (KeyError, RecursionError, ...) fails the test.
+    """
     with pytest.raises((ValueError, OSError)) as caught:
         load(*arguments)
     sentence = " ".join(str(caught.value).split())
@@ -77,7 +82,10 @@ def refused(load, *arguments) -> str:
 
 
 def dangers(source: str) -> list[str]:
-    """What would run something from a file: unpickling, code from text, code from a model's folder."""
+    """What would run something from a file.
+
+    Unpickling, code from text, code from a model's folder.
+    """
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -634,7 +642,8 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):
         content = lz4.block.compress(pickle.dumps(hostile), store_size=True)
         index.write_bytes(len(content).to_bytes(4, "little") + content + index.read_bytes())
         assert re.search(
-            r"could not be downloaded or read \(UnpicklingError: an index of documents holds no \S+; this one is not ir_d",
+            r"could not be downloaded or read \(UnpicklingError: an index of documents holds no "
+            r"\S+; this one is not ir_d",
             refused(load, "irds:toy-irds"),
         )
     assert not (tmp_path / "exploded").exists()

@@ -1,4 +1,7 @@
-"""Two and four processes (gloo) are one process with the whole batch: losses, gradients, negatives and rankings."""
+"""Two and four processes (gloo) are one process with the whole batch.
+
+Losses, gradients, negatives and rankings.
+"""
 
 import json
 import shutil
@@ -25,7 +28,10 @@ def ordered(run) -> list[list[int]]:
 
 
 def work(folder: Path) -> None:
-    """What each process does: every stage of the pipeline, for every teacher. Written down: what came out of each."""
+    """What each process does: every stage of the pipeline, for every teacher.
+
+    Written down: what came out of each.
+    """
     from toys import scale
 
     from leadkit.config import Schedule
@@ -52,7 +58,8 @@ def work(folder: Path) -> None:
                 gradients[f"{label} {len(gradients)}"] = parameter.grad.clone()
         return clip(parameters, largest)
 
-    # One step, since AdamW turns a last digit of a small gradient into a step of full length; all passages: no cut among equals.
+    # One step, since AdamW turns a last digit of a small gradient into a step of full length; all
+    # passages: no cut among equals.
     tiny = scale(
         f"beir:{folder.parent / 'toy'}",
         depth=48,

@@ -47,12 +47,14 @@ def test_distances_are_means_over_the_batch_and_each_finds_its_own_nearest():
             and values[3].item() == pytest.approx(0, abs=1e-6)
             and values.argmax() == 2
         )
-    # The first has the teacher's ranking, not its distribution; of the second it is the other way round.
+    # The first has the teacher's ranking, not its distribution; of the second it is the other way
+    # round.
     assert far["kl"][1] < far["kl"][0] and far["footrule"][0] == 0 == far["rbo"][0]
     torch.testing.assert_close(
         far["kl"], torch.stack([losses.kl(teacher, a).mean() for a in assistants])
     )
-    # Query 0 swaps its first two, query 1 its second and third: 2 of 8 places; agreement 0, 1, 1, 1 and 1, 1/2, 1, 1.
+    # Query 0 swaps its first two, query 1 its second and third: 2 of 8 places; agreement 0, 1, 1, 1
+    # and 1, 1/2, 1, 1.
     assert far["footrule"][1].item() == pytest.approx((2 / 8 + 2 / 8) / 2)
     by_hand = [
         0.5 * sum(0.5 ** (d - 1) * a for d, a in enumerate(agreement, start=1)) + 0.5**4
@@ -80,7 +82,10 @@ def test_settings_that_cannot_be(settings, message):
 
 
 def pool_of(name, monkeypatch, values):
-    """Pools of 3 that these retrievers enter one after another, with these MRR@10 on dev; and the retrievers' evaluations."""
+    """Pools of 3 that these retrievers enter one after another, with these MRR@10 on dev.
+
+    And the retrievers' evaluations.
+    """
     entrants = [
         Evaluate(
             data(name), WarmUp(data(name), Tower("DE", f"random:{i}x8"), Schedule(1)), "dev", 5
@@ -162,7 +167,8 @@ def test_missed_queries_come_once_more_with_negatives_of_three_retrievers(common
 def test_an_iteration_without_a_harder_query_stops(common):
     with pytest.raises(
         ValueError,
-        match="the student has a relevant passage among its first 48 for each of the 24 training queries, so "
+        match="the student has a relevant passage among its first 48 for each of the 24 training "
+        "queries, so "
         "there is no harder data: stop here, or lower `missed`",
     ):
         harder(common, missed=48).done()
@@ -263,7 +269,10 @@ def test_without_assistants_it_is_response_based_distillation(common):
 
 
 def test_the_nearest_assistant_by_hand(common):
-    """Step 0, before anything was learned: recompute from the models what was chosen and what it asked of the student."""
+    """Step 0, before anything was learned.
+
+    Recompute from the models what was chosen and what it asked of the student.
+    """
     first = MTA4DPR(scale(common)).chain()[0]
     members = [each.retriever for each in first.method.pool.members()]
     batch = {
@@ -288,7 +297,10 @@ def test_the_nearest_assistant_by_hand(common):
 
 
 def test_layer_features_of_the_selected_assistant(common):
-    """One layer of one: every model shows its last layer, so the layer terms are the response terms once more."""
+    """One layer of one.
+
+    Every model shows its last layer, so the layer terms are the response terms once more.
+    """
     made = scale(common)
     stage = MTA4DPR(made).chain(layers=True)[0]
     stage = replace(
@@ -338,7 +350,8 @@ def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
         )
         == 5
     )
-    # 3 iterations with assistants, 3 without, 3 with LEAD; each but the last brings data, and with assistants a pool
+    # 3 iterations with assistants, 3 without, 3 with LEAD; each but the last brings data, and with
+    # assistants a pool
     made_kinds = [path.name.rsplit("-", 1)[0] for path in paths.RUNS.iterdir() if path.is_dir()]
     assert {kind: made_kinds.count(kind) for kind in set(made_kinds) - {"evaluate"}} == {
         "warm-up": 5,
@@ -430,7 +443,8 @@ def test_every_setting_changes_the_key(name):
         ({"iterations": 0}, "iterations is 0: at least one is needed"),
         (
             {"assistants": TOWERS[:2]},
-            "assistants are DE random:3x32, CB random:2x32: at least three are needed, all of different",
+            "assistants are DE random:3x32, CB random:2x32: at least three are needed, all of "
+            "different",
         ),
         (
             {"assistants": (*TOWERS[:2], TOWERS[0])},
@@ -443,7 +457,8 @@ def test_every_setting_changes_the_key(name):
         ),
         (
             {"assistants": TOWERS},
-            "the pool has a CE, which scores a query's own passages only: the teacher must be a CE too, not a CB",
+            "the pool has a CE, which scores a query's own passages only: the teacher must be a "
+            "CE too, not a CB",
         ),
     ],
 )

@@ -58,7 +58,8 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
         "teacher after LEAD": 40.49,
     }
     assert table["paper MRR@10"].dropna().to_dict() == paper
-    # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner once, 7 others per seed
+    # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner
+    # once, 7 others per seed
     made = sorted(path.name.split("-")[0] for path in paths.RUNS.iterdir() if path.is_dir())
     assert {kind: made.count(kind) for kind in set(made)} == {
         "warm": 5,
@@ -81,7 +82,8 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
     kept = records.read(tmp_path / "records")
     assert sum(map(len, kept.values())) == 2 * len(ROWS)
     assert summarise(main_rows(kept)).equals(table)
-    # What a row cost: every retriever it comes from, once, the miner included; a teacher, frozen or joint, answers each step.
+    # What a row cost: every retriever it comes from, once, the miner included; a teacher, frozen or
+    # joint, answers each step.
     for row, trained, passes in (
         ("BM25", (), 0),
         ("student", ("miner", "student"), 0),
@@ -282,7 +284,10 @@ def test_scales_are_possible(name):
 
 
 def test_paper_scale_is_the_papers():
-    """Section 4.2 and the released scripts; its encoders and passages are downloaded, so nothing more can be built here."""
+    """Section 4.2 and the released scripts.
+
+    Its encoders and passages are downloaded, so nothing more can be built here.
+    """
     one = config.scale("paper")
     assert [s.steps for s in (one.warm_up, one.teacher, one.student, one.distil)] == [
         20_000,

@@ -103,7 +103,10 @@ def test_keep_starts_at_zero_and_only_the_student_moves(teacher, common, models,
 
 
 def test_copy_is_not_disturbed_by_dropout(common):
-    """The student itself drops states, so it differs from the copy at once; the copy answers alike at every step."""
+    """The student itself drops states, so it differs from the copy at once.
+
+    The copy answers alike at every step.
+    """
     stage = progress(common)
     noisy = replace(
         stage, student=replace(stage.student, tower=replace(stage.student.tower, dropout=0.5))
@@ -186,7 +189,10 @@ class Answers(torch.nn.Module):
 
 
 def lagging(name, monkeypatch, own, taught, **changes):
-    """A stage whose two rankings are these: query -> rows; of every other query neither has a relevant passage."""
+    """A stage whose two rankings are these.
+
+    Query -> rows; of every other query neither has a relevant passage.
+    """
     made, unlike = (
         data(name, passages=3, **changes),
         np.arange(30, 48),
@@ -219,7 +225,10 @@ def lagging(name, monkeypatch, own, taught, **changes):
 
 
 def test_queries_that_the_teacher_answers_and_the_student_nearly(name, monkeypatch):
-    """Query i's relevant passage is i; queries 1 and 5 have also 0 and 4. The student's ranks may be 2 to 4."""
+    """Query i's relevant passage is i; queries 1 and 5 have also 0 and 4.
+
+    The student's ranks may be 2 to 4.
+    """
     own = {
         0: [40, 0],
         1: [40, 41, 42, 0, 1],
@@ -283,7 +292,8 @@ def test_only_near_queries_are_re_ranked_and_nothing_is_lost(last, common):
 
 def test_a_data_stage_without_queries_stops_with_one_sentence(name, monkeypatch):
     message = (
-        "0 of 24 training queries are answered first by the teacher and 2 to 4 by the student, fewer than a batch of 4: "
+        "0 of 24 training queries are answered first by the teacher and 2 to 4 by the student, "
+        "fewer than a batch of 4: "
         "stop before the data stage, or raise `last`"
     )
     stage = lagging(name, monkeypatch, {i: [i] for i in range(24)}, {i: [i] for i in range(24)})
@@ -409,7 +419,10 @@ def test_chain_is_as_published(name):
 
 
 def topics(folder):
-    """80 training queries and 80 passages on 10 topics: whatever is on a query's topic is relevant to it."""
+    """80 training queries and 80 passages on 10 topics.
+
+    Whatever is on a query's topic is relevant to it.
+    """
     draw, split = (
         random.Random(0),
         {"train": range(80), "dev": range(80, 84), "test": range(84, 88)},
@@ -445,7 +458,8 @@ def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
     assert 2 <= len(behind) < 80 and len(last.log()) == 3 * (len(behind) // 2)
     own = last.negatives.student.ranking()
     assert all(2 <= rank(own, g) <= 15 and len(g.negatives) == 3 for g in behind)
-    # per step one teacher answers, from the second stage on the frozen copy as well; the student of that stage mined for "direct"
+    # per step one teacher answers, from the second stage on the frozen copy as well; the student of
+    # that stage mined for "direct"
     passes = [
         stage.cost()["teacher_passes"] for stage in PROD(shapes, LARGE).experiments().values()
     ]

@@ -1,4 +1,7 @@
-"""Stages: computed once, identified by everything that they depend on, whole or not there at all."""
+"""Stages.
+
+Computed once, identified by everything that they depend on, whole or not there at all.
+"""
 
 import json
 import multiprocessing
@@ -70,7 +73,10 @@ OTHER = {
 
 
 def variants(value, path=""):
-    """(path, value with one field changed) of a dataclass, its fields' fields included; None stays."""
+    """(path, value with one field changed) of a dataclass, its fields' fields included.
+
+    None stays.
+    """
     for f in fields(value):
         old, where = getattr(value, f.name), f"{path}.{f.name}"
         if is_dataclass(old):
@@ -275,7 +281,8 @@ def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_fil
     if before:
         path.write_bytes(before)
     message = (
-        rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it was: see to that, "
+        rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it "
+        rf"was: see to that, "
         "then ask for the same again$"
     )
     with pytest.raises(OSError, match=message):
@@ -453,7 +460,10 @@ def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, mod
 
 
 def test_distillation_without_a_rate_changes_nothing(name):
-    """LEAD, RD, FD and the student alone start from the same checkpoint: at rate 0 they all end there."""
+    """LEAD, RD, FD and the student alone start from the same checkpoint.
+
+    At rate 0 they all end there.
+    """
     chain = Pipeline(scale(name, distil=Schedule(2, 0.0, weight_decay=0.0)))
     want = state(chain.student.model())
     for method in ("student", "RD", "FD", "LEAD"):
@@ -526,9 +536,11 @@ def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_process
 ):
     code = (
         f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
-        "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = lambda: False\n"
+        "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = "
+        "lambda: False\n"
         "from leadkit import config, hardware\n"
-        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, hardware.device_name(), sep='; ')"
+        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, "
+        "hardware.device_name(), sep='; ')"
     )
     said = subprocess.check_output(
         [sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}

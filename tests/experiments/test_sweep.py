@@ -1,4 +1,8 @@
-"""Sweeps: what is missing, in what order, for how long; and stages in processes that fail, die or are interrupted."""
+"""Sweeps.
+
+What is missing, in what order, for how long; and stages in processes that fail, die or are
+interrupted.
+"""
 
 import json
 import multiprocessing
@@ -32,7 +36,10 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Step(Stage):
-    """Notes its start and end in events.txt; fails or dies where a file of that name and its number says so."""
+    """Notes its start and end in events.txt.
+
+    Fails or dies where a file of that name and its number says so.
+    """
 
     kind = "step"
     number: int = 0
@@ -48,7 +55,8 @@ class Step(Stage):
 
     def run(self, operation) -> None:
         note(
-            f"start {self.count} {time.monotonic()} {torch.get_num_threads()} {os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
+            f"start {self.count} {time.monotonic()} {torch.get_num_threads()} "
+            f"{os.environ.get('OMP_NUM_THREADS')} {ctrl_c()}"
         )
         if (paths.RUNS.parent / f"fail-{self.count}").exists():
             raise ValueError(f"number is {self.count}:\n it must be another")
@@ -106,7 +114,10 @@ def started() -> list[int]:
 
 @pytest.fixture
 def name(monkeypatch, tmp_path):
-    """A toy collection; runs of the test go to its own folder; processes are forked, which is fast."""
+    """A toy collection.
+
+    Runs of the test go to its own folder; processes are forked, which is fast.
+    """
     isolate(monkeypatch, tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(workers, "PROCESSES", multiprocessing.get_context("fork"))
@@ -198,7 +209,10 @@ def test_estimate_prefers_the_same_inputs_to_the_same_settings(name):
 
 
 def test_estimate_knows_which_model_is_evaluated(name):
-    """Re-ranking takes as long as its model needs: with another teacher another time, before and after LEAD the same."""
+    """Re-ranking takes as long as its model needs.
+
+    With another teacher another time, before and after LEAD the same.
+    """
     cb, ce = pipeline.Pipeline(scale(name), 0, "CB"), pipeline.Pipeline(scale(name), 0, "CE")
     seal(cb.evaluate(cb.teacher, "test", rerank=True), 50.0)
     seal(ce.evaluate(ce.teacher, "test", rerank=True), 800.0)
@@ -285,7 +299,10 @@ def test_estimates_decide_which_chain_is_longest(name):
 
 @pytest.fixture
 def command(name, monkeypatch, tmp_path, capsys):
-    """`python -m leadkit sweep` on toy experiments; returns (exit code, standard output, standard error)."""
+    """`python -m leadkit sweep` on toy experiments.
+
+    Returns (exit code, standard output, standard error).
+    """
     monkeypatch.setitem(config.SCALES, "toy", scale(name))
     tables = {"1": ("one", "two"), "2": ("two", "three"), "8": ("one", "a start")}
     sources = (SimpleNamespace(TABLES=tables, experiments=experiments),)
@@ -326,9 +343,9 @@ def test_command_runs_what_is_missing_and_writes_the_records(command, tmp_path):
     code, out, _ = command("--table", 1, "--seeds", 2, "--jobs", 2)
     assert code == 0 and sorted(started()) == [10, 11, 20, 21, 100]
     first, *lines = out.splitlines()
-    assert (
-        first
-        == "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown time (5 step) with jobs = 2"
+    assert first == (
+        "table 1, scale toy, seeds 0 to 1, split test: 5 stages to run (5 step), an unknown "
+        "time (5 step) with jobs = 2"
     )
     assert [line.split("]")[0] for line in lines[:5]] == [f"[{n}/5" for n in range(1, 6)]
     assert any(re.search(r"\(two, seed 1\): \d+ s; about 0:00:\d\d left", line) for line in lines)
@@ -468,7 +485,10 @@ def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path)
     code, _, err = command("--table", "1", "--seeds", 1, "--jobs", 2)
     assert (
         code == 1
-        and "(two, seed 0) failed: its process died (Killed); the same command goes on with it; see "
+        and (
+            "(two, seed 0) failed: its process died (Killed); the same command goes on with it; "
+            "see "
+        )
         in err
     )
     assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "one")]
@@ -517,15 +537,20 @@ from leadkit.experiments import sweep
 patch = pytest.MonkeyPatch()
 toys.isolate(patch, Path({folder!r}))
 def experiments(scale, seed, split):
-    steps = [test_sweep.Step(scale.data, n, 60.0, first=test_sweep.Step(scale.data, 1)) for n in (2, 3)]
+    first = test_sweep.Step(scale.data, 1)
+    steps = [test_sweep.Step(scale.data, n, 60.0, first=first) for n in (2, 3)]
     return dict(zip(("one", "two"), steps))
-patch.setattr(sweep, "SOURCES", (SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments),))
+source = SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments)
+patch.setattr(sweep, "SOURCES", (source,))
 sweep.sweep("table 1", sweep.plan(("1",), toys.scale({name!r}), 1), 2)
 """
 
 
 def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
-    """With processes as the command has them, of one thread each. Ctrl-C reaches every process of the terminal."""
+    """With processes as the command has them, of one thread each.
+
+    Ctrl-C reaches every process of the terminal.
+    """
     script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path), name=name)
     environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
     process = subprocess.Popen(

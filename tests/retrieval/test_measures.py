@@ -24,7 +24,10 @@ QRELS = {
 def collection(tmp_path_factory):
     passages = {f"p{i}": f"text {i}" for i in range(20)}
     name = write_beir(
-        tmp_path_factory.mktemp("c") / "beir", passages, {q: "text" for q in QRELS}, {"test": QRELS}
+        tmp_path_factory.mktemp("c") / "beir",
+        passages,
+        dict.fromkeys(QRELS, "text"),
+        {"test": QRELS},
     )
     return load(name)
 

@@ -215,7 +215,10 @@ def test_ties_keep_their_order():
 
 
 def test_bm25_by_hand(tmp_path):
-    """Lucene's variant: idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / mean length))."""
+    """Lucene's variant.
+
+    Idf = ln(1 + (N - df + .5) / (df + .5)), tf / (tf + k1 (1 - b + b length / mean length)).
+    """
     passages = {
         "a": "graph node graph",
         "b": "node edge",

@@ -298,7 +298,10 @@ def test_loss_that_is_not_finite_stops_with_step_and_batch(value, part, tmp_path
 
     with pytest.raises(
         NotFinite,
-        match=rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* is kept",
+        match=(
+            rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* "
+            rf"is kept"
+        ),
     ):
         fit(
             net,

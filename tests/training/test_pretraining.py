@@ -72,7 +72,10 @@ def test_tokeniser_knows_the_words_of_its_text():
 
 
 def test_tokeniser_of_the_same_lines_is_the_same(collection):
-    """Also where pairs are equally frequent; or a pre-training that is continued would mean other words by its numbers."""
+    """Also where pairs are equally frequent.
+
+    Or a pre-training that is continued would mean other words by its numbers.
+    """
     made = [train_tokenizer(texts(collection), 120) for _ in range(3)]
     assert made[0].get_vocab() == made[1].get_vocab() == made[2].get_vocab() and len(made[0]) == 120
     assert made[0].backend_tokenizer.to_str() == made[1].backend_tokenizer.to_str()
