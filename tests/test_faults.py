@@ -192,7 +192,7 @@ def _process(ready, work, name, folder, said):
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # a shell's background job, and all that it starts, ignores it
-    sys.stdout = sys.stderr = Path(said).open("a", buffering=1)
+    sys.stdout = sys.stderr = Path(said).open("a", buffering=1)  # noqa: SIM115
     begin(folder)
     ready.set()
     work(name, folder)
