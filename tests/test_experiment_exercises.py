@@ -407,6 +407,7 @@ def test_every_check_is_tried():
 
 
 ODD = [
+    torch.tensor(7.5),
     "stage 2",
     "",
     b"x",

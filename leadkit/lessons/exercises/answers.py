@@ -137,7 +137,7 @@ def judge(
 def no_names(answer: object, names: Collection[str]) -> str | None:
     """What keeps an answer from being a set of some of these names."""
     if (
-        isinstance(answer, str)
+        isinstance(answer, str | Tensor)
         or not isinstance(answer, Collection)
         or not all(isinstance(name, str) for name in answer)
     ):

@@ -1,0 +1,199 @@
+"""The commands that train and evaluate: `python -m leadkit --help`."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tyro.extras import SubcommandApp
+
+app = SubcommandApp()
+
+
+@app.command
+def reproduce(scale: str = "classroom", seed: int = 0, only: str = "") -> None:
+    """Execute the notebooks, write the HTML report, print the main table.
+
+    Args:
+        scale: smoke, classroom or gpu.
+        seed: random seed of warm-ups and distillations.
+        only: run just the notebooks whose name contains this.
+    """
+    from leadkit import config
+    from leadkit.lessons import reproduce
+
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: it must not be negative")
+    reproduce.reproduce(config.scale(scale), seed, only)
+
+
+@app.command
+def table(
+    scale: str = "classroom",
+    seeds: int = 1,
+    teacher: str = "CB",
+    split: str = "test",
+    only: str = "",
+    at_once: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Run what is missing of the main table and print it.
+
+    Under torchrun several processes share every stage.
+
+    Args:
+        scale: smoke, classroom, classroom-short, gpu or paper.
+        seeds: number of seeds, 0 to seeds - 1.
+        teacher: DE, CB or CE.
+        split: the split of the collection to evaluate on.
+        only: one row, e.g. "12DE (mines)", teacher, student or LEAD, and what it needs.
+        at_once: texts that pass through an encoder at once in training, by default all; fewer take
+            less memory and more time.
+        out: folder for the result records.
+    """
+    from leadkit import config, processes
+    from leadkit.experiments.pipeline import Pipeline
+    from leadkit.experiments.rows import ROWS, experiment
+    from leadkit.experiments.store import tell_first_edition
+    from leadkit.experiments.texts import collection
+    from leadkit.results import records, tables
+    from leadkit.training.loop import Operation
+
+    for name, value in {"seeds": seeds, "at_once": at_once}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} is {value}: at least one is needed")
+    if only and only not in ROWS:
+        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(ROWS)}")
+    pipelines = [Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
+    collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists
+    if processes.main():
+        tell_first_edition()
+    rows = (only,) if only else ROWS
+    evaluations = {each.seed: each.rows(split) for each in pipelines}
+    for every in evaluations.values():
+        for row in rows:
+            every[row].done(Operation(at_once))
+    summary = tables.run_main_table(pipelines, split, rows)
+    if processes.main():
+        print(summary.round(2).to_string(na_rep=""))
+    if out:
+        named = {
+            seed: {experiment(row, teacher): every[row] for row in rows}
+            for seed, every in evaluations.items()
+        }
+        records.save(named, out)
+
+
+@app.command
+def sweep(
+    table: tuple[str, ...],
+    scale: str = "classroom",
+    seeds: int = 5,
+    first: int = 0,
+    jobs: int | None = None,
+    split: str = "test",
+    collection: str = "",
+    out: Path | None = None,
+) -> None:
+    """Run what is missing of the paper's tables, several stages at a time; write the records.
+
+    Ctrl-C loses nothing.
+
+    Args:
+        table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, prod,
+            mta4dpr, or all.
+        scale: smoke, classroom, classroom-short or gpu.
+        seeds: number of seeds.
+        first: the first of them; several machines can share a table by its seeds.
+        jobs: processes; by default one per core, or 4 on a GPU.
+        split: the split of the collection to evaluate on.
+        collection: another than the scale's: beir:PATH or irds:NAME.
+        out: folder for the result records; by default data/results/SCALE, behind it the other
+            collection's last part and any split but test.
+    """
+    from leadkit import config
+    from leadkit.experiments import sweep
+    from leadkit.results import records
+
+    chosen = config.scale(scale)
+    if collection:
+        chosen = replace(chosen, data=replace(chosen.data, collection=collection))
+    folder = out or records.default_folder(chosen, split)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}: at least one is needed")
+    planned = sweep.plan(table, chosen, seeds, split, first)
+    records.check_plan(planned, folder)
+    label = f"{'tables' if len(table) > 1 else 'table'} {', '.join(table)}"
+    ran = f"scale {chosen.name}, seeds {first} to {first + seeds - 1}, split {split}"
+    finished, whole = sweep.sweep(f"{label}, {ran}", planned, jobs)
+    records.save(finished, folder)
+    print(f"result records: {folder}")
+    sys.exit(not whole)
+
+
+@app.command
+def distil(
+    collection: str,
+    teacher: str,
+    student: str,
+    out: Path,
+    architecture: str = "CB",
+    method: str = "LEAD",
+    scale: str = "classroom",
+    split: str = "test",
+    k: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Distil a retriever for your own collection. Ctrl-C loses nothing.
+
+    The student loads in sentence-transformers.
+
+    Args:
+        collection: beir:PATH, a folder in BEIR layout with a train split.
+        teacher: encoder of the teacher: a folder, a name on the Hugging Face hub, or one of
+            data/models.
+        student: encoder of the student, with at most as many layers.
+        out: new folder that receives the student and its model card.
+        architecture: of the teacher: DE, CB or CE; the student is a DE.
+        method: LEAD, FD, RD, another distillation method, or student for no teacher.
+        scale: smoke, classroom or gpu: steps, batches and lengths.
+        split: the split that is measured.
+        k: selected layers of LEAD and FD; by default the scale's.
+        seed: random seed of warm-ups and distillation.
+    """
+    from leadkit import config, export
+
+    if seed < 0:
+        raise ValueError(f"seed is {seed}: it must not be negative")
+    chosen = config.scale(scale, teacher_encoder=teacher, student_encoder=student)
+    chosen = replace(chosen, data=replace(chosen.data, collection=collection))
+    if k is not None:
+        chosen = replace(chosen, lead=replace(chosen.lead, k=k))
+    rows = export.distil_and_export(chosen, out, architecture, method, split, seed)
+    for row, evaluation in rows.items():
+        measures = evaluation.record()["measures"]
+        print(f"{row:15}", *(f"{name} {v:.4f}" for name, v in measures.items()), sep="  ")
+    print(f"{out}: SentenceTransformer({str(out)!r})")
+
+
+@app.command
+def pretrain(
+    objective: str = "contrastive",
+    layers: int = 12,
+    out: Path | None = None,
+    bf16: bool = False,
+    seed: int = 0,
+) -> None:
+    """Train the tokeniser and the miniature BERTs of data/models.
+
+    Args:
+        objective: contrastive, masked LM or bottlenecked.
+        layers: grow up to so many: 3, 6 or 12.
+        out: folder that receives them; data/models by default.
+        bf16: bfloat16 autocast; faster where the processor multiplies it.
+        seed: random seed.
+    """
+    from leadkit import paths
+    from leadkit.training import pretraining
+
+    settings = pretraining.Pretraining(objective, bf16=bf16, seed=seed)
+    pretraining.pretrain(settings.up_to(layers), out or paths.MODELS)
