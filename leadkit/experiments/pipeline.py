@@ -10,7 +10,7 @@ from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import method
 from leadkit.experiments.rows import ROWS
 from leadkit.experiments.store import Trained
-from leadkit.models.encoders import load_config
+from leadkit.models.encoders import hidden_size
 from leadkit.models.retrievers import ARCHITECTURES, architecture
 from leadkit.models.tower import Tower
 
@@ -19,7 +19,7 @@ def tower(scale: Scale, name: str, encoder: str, linear: int = 0) -> Tower:
     """A tower of this architecture at this scale, its scores scaled as suits the architecture."""
     factor = 1.0
     if scale.scaled:
-        factor = architecture(name).score_scale(load_config(encoder).hidden_size)
+        factor = architecture(name).score_scale(hidden_size(encoder))
     return Tower(name, encoder, factor, linear, scale.dropout, scale.bf16)
 
 

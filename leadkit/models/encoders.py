@@ -52,6 +52,13 @@ def layers(encoder: str) -> int:
     return names.stacked(encoder)[0] or load_config(encoder).num_hidden_layers
 
 
+def hidden_size(encoder: str) -> int:
+    """Hidden size of an encoder, without its weights."""
+    if shape := names.untrained(encoder):
+        return shape[1]
+    return load_config(encoder).hidden_size
+
+
 def check(encoder: str) -> None:
     """Find what is wrong with an encoder and shows without loading it, before any work starts.
 

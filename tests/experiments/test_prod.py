@@ -540,7 +540,7 @@ def test_table_9_has_the_papers_rows_and_no_record_overwrites_another(name):
         ),
         (
             lambda shapes: PROD(shapes, replace(LARGE, encoder=str(Path(__file__).parent))),
-            "encoder '.*tests': its tokeniser or",
+            "encoder '.*experiments': its tokeniser or",
         ),
         (lambda shapes: Progressive(keep=-1.0), "keep is -1.0: a weight must not be negative"),
         (lambda shapes: Progressive(tau_d=0.0), "tau_d is 0.0: a temperature must be positive"),
