@@ -602,8 +602,8 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):
         content = lz4.block.compress(pickle.dumps(hostile), store_size=True)
         index.write_bytes(len(content).to_bytes(4, "little") + content + index.read_bytes())
         assert re.search(
-            r"could not be downloaded or read \(UnpicklingError: an index of documents holds no \S+; "
-            "this one is not ir_d",
+            r"could not be downloaded or read \(UnpicklingError: an index of documents holds no "
+            r"\S+; this one is not ir_d",
             refused(load, "irds:toy-irds"),
         )
     assert not (tmp_path / "exploded").exists()
