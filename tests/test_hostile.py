@@ -1,8 +1,7 @@
-"""Nothing gets in: what is hostile is read right or refused in one sentence, nothing of it runs,
-and it writes nowhere.
+"""Hostile input is read right or refused in one sentence; it never runs, it writes nowhere.
 
-`make test` tries each property 100 times; `python -m pytest tests/test_hostile.py -k fuzz
---hypothesis-profile fuzz` 2,000 times.
+`make test` tries each property 100 times, this 2,000 times:
+python -m pytest tests/test_hostile.py -k fuzz --hypothesis-profile fuzz
 """
 
 import ast
@@ -15,6 +14,7 @@ import pickle
 import re
 import shutil
 import tarfile
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -65,10 +65,7 @@ TRAVERSAL = (
 
 
 def refused(load, *arguments) -> str:
-    """The sentence of the error.
-
-    A fault of the program (KeyError, RecursionError, ...) fails the test.
-    """
+    """The sentence of the error. A fault of the program (KeyError, ...) fails the test."""
     with pytest.raises((ValueError, OSError)) as caught:
         load(*arguments)
     sentence = " ".join(str(caught.value).split())
@@ -82,10 +79,7 @@ def refused(load, *arguments) -> str:
 
 
 def dangers(source: str) -> list[str]:
-    """What would run something from a file.
-
-    Unpickling, code from text, code from a model's folder.
-    """
+    """What would run something from a file: unpickling, code from text or a model's folder."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -123,28 +117,22 @@ def dangers(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "leadkit").glob("*.py")), ids=lambda path: path.name
-)
-def test_the_package_runs_nothing_that_it_reads(path):
-    # irds.py names pickle to put a reader of plain values in the place of ir_datasets' own.
-    allowed = ["pickle"] if path.name == "irds.py" else []
-    assert dangers(path.read_text()) == allowed
-    assert not re.search(r"pickle\.loads?\(", path.read_text())
+def test_the_project_runs_nothing_that_it_reads(subtests):
+    files = [*(ROOT / "leadkit").rglob("*.py"), *(ROOT / "bench").rglob("*.py")]
+    assert len(files) > 60
+    for path in files:
+        source, found = path.read_text(), dangers(path.read_text())
+        if path.name == "irds.py":  # a reader of plain values in the place of ir_datasets' own
+            found.remove("pickle")
+        if path.parent.name == "bench":  # loads the shipped encoders alone
+            found = [each for each in found if not each.startswith("AutoModel.from_pretrained")]
+        with subtests.test(path.name):
+            assert found == []
+            assert not re.search(r"pickle\.loads?\(", source)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "bench").glob("*.py")), ids=lambda path: path.name)
-def test_the_benchmarks_run_nothing_that_they_read(path):  # they load the shipped encoders alone
-    assert not [
-        found
-        for found in dangers(path.read_text())
-        if not found.startswith("AutoModel.from_pretrained")
-    ]
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
+def test_the_search_for_dangers_finds_them(subtests):
+    for line in [
         "import pickle",
         "from joblib import load",
         "import torch; torch.load(f)",
@@ -156,10 +144,9 @@ def test_the_benchmarks_run_nothing_that_they_read(path):  # they load the shipp
         "AutoModel.from_pretrained(f, trust_remote_code=False)",
         "subprocess.run(c, shell=True)",
         "import yaml; yaml.load(f)",
-    ],
-)
-def test_the_search_for_dangers_finds_them(line):
-    assert dangers(line)
+    ]:
+        with subtests.test(line):
+            assert dangers(line)
 
 
 # --- encoders
@@ -213,85 +200,66 @@ EVIL = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
 OWN_CODE = "asks for code of its own (auto_map), which is never run here"
 
 
-@pytest.mark.parametrize(
-    "file, fields, message",
-    [
-        ("config.json", {"auto_map": EVIL}, None),  # ignored: transformers has a BERT
-        ("config.json", {"model_type": "evil", "auto_map": EVIL}, OWN_CODE),
-        (
-            "config.json",
-            {"model_type": "evil", "auto_map": {"AutoConfig": "who/ever--evil.Evil"}},
-            OWN_CODE,
-        ),
-        ("config.json", {"model_type": "evil"}, "its tokeniser or config.json cannot be read"),
-        (
-            "tokenizer_config.json",
-            {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}},
-            None,
-        ),
-        (
-            "config.json",
-            {"attn_implementation": "who/ever"},
-            None,
-        ),  # a kernel of the hub: the default in its place
-        ("config.json", {"_attn_implementation": "who/ever"}, None),
-        (
-            "config.json",
-            {"quantization_config": {"quant_method": "awq"}},
-            "asks for what there is not",
-        ),
-        ("config.json", {"hidden_act": "__import__('os').abort()"}, "asks for what there is not"),
-        ("config.json", {"dtype": "load"}, ""),
-        (
-            "config.json",
-            {"num_hidden_layers": -1},
-            "its config.json says -1 layers; at least one is needed",
-        ),
-        ("config.json", {"num_hidden_layers": "2"}, "its tokeniser or config.json cannot be read"),
-        ("config.json", {"hidden_size": 10**12}, "its weights are damaged or of another shape"),
-    ],
-)
-def test_configurations_run_no_code(bert, tmp_path, file, fields, message):
-    (bert / "evil.py").write_text(
-        f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\nclass Evil: pass\n"
-    )
-    edit(bert / file, **fields)
-    if message is None:
-        assert read_encoder(bert).config._attn_implementation in ("sdpa", "eager")
-    else:
-        assert message in refused(read_encoder, bert)
-    assert not (tmp_path / "ran").exists()
+CONFIGURATIONS = [
+    ({"auto_map": EVIL}, None),  # ignored: transformers has a BERT
+    ({"model_type": "evil", "auto_map": EVIL}, OWN_CODE),
+    ({"model_type": "evil", "auto_map": {"AutoConfig": "who/ever--evil.Evil"}}, OWN_CODE),
+    ({"model_type": "evil"}, "its tokeniser or config.json cannot be read"),
+    ({"attn_implementation": "who/ever"}, None),  # a kernel of the hub: the default in its place
+    ({"_attn_implementation": "who/ever"}, None),
+    ({"quantization_config": {"quant_method": "awq"}}, "asks for what there is not"),
+    ({"hidden_act": "__import__('os').abort()"}, "asks for what there is not"),
+    ({"dtype": "load"}, ""),
+    ({"num_hidden_layers": -1}, "its config.json says -1 layers; at least one is needed"),
+    ({"num_hidden_layers": "2"}, "its tokeniser or config.json cannot be read"),
+    ({"hidden_size": 10**12}, "its weights are damaged or of another shape"),
+]
+TOKENISERS = [
+    ({"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}}, None)
+]
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "7", '{"model_type": ["bert"]}', "[" * 100_000, "\ufeff{}", "\0"]
-)
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json", "tokenizer.json"])
-def test_files_of_an_encoder_that_are_no_json_objects(bert, file, content):
-    (bert / file).write_text(content)
-    if file == "tokenizer_config.json" and content.startswith("{"):
-        read_encoder(bert)  # nothing in it is needed
-    else:
-        assert str(bert) in refused(read_encoder, bert)
+def test_configurations_run_no_code(bert, tmp_path, subtests):
+    evil = f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\nclass Evil: pass\n"
+    (bert / "evil.py").write_text(evil)
+    files = {"config.json": CONFIGURATIONS, "tokenizer_config.json": TOKENISERS}
+    for file, cases in files.items():
+        before = (bert / file).read_text()
+        for fields, message in cases:
+            edit(bert / file, **fields)
+            with subtests.test(fields):
+                if message is None:
+                    usual = read_encoder(bert).config._attn_implementation
+                    assert usual in ("sdpa", "eager")
+                else:
+                    assert message in refused(read_encoder, bert)
+                assert not (tmp_path / "ran").exists()
+            (bert / file).write_text(before)
 
 
-@pytest.mark.parametrize(
-    "parts",
-    [
-        "../other/model.safetensors",
-        "/etc/passwd",
-        "missing.safetensors",
-        7,
-        ["model.safetensors"],
-        None,
-    ],
-)
-def test_weights_lie_in_the_folder(bert, tmp_path, parts):
+def test_files_of_an_encoder_that_are_no_json_objects(bert, subtests):
+    for file in ("config.json", "tokenizer_config.json", "tokenizer.json"):
+        before = (bert / file).read_text()
+        for content in ("", "[]", "7", '{"model_type": ["bert"]}', "[" * 100_000, "\ufeff{}", "\0"):
+            (bert / file).write_text(content)
+            with subtests.test(file, content=content[:30]):
+                if file == "tokenizer_config.json" and content.startswith("{"):
+                    read_encoder(bert)  # nothing in it is needed
+                else:
+                    assert str(bert) in refused(read_encoder, bert)
+        (bert / file).write_text(before)
+
+
+def test_weights_lie_in_the_folder(bert, tmp_path, subtests):
     shutil.copytree(bert, tmp_path / "other")
     (bert / "model.safetensors").rename(bert / "model-00001-of-00001.safetensors")
-    weights = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": parts}}
-    (bert / "model.safetensors.index.json").write_text(json.dumps(weights))
-    assert "model.safetensors.index.json" in refused(read_encoder, bert)
+    index = bert / "model.safetensors.index.json"
+    elsewhere = ("../other/model.safetensors", "/etc/passwd", "missing.safetensors")
+    for parts in (*elsewhere, 7, ["model.safetensors"], None):
+        weights = {"metadata": {}, "weight_map": {"embeddings.word_embeddings.weight": parts}}
+        index.write_text(json.dumps(weights))
+        with subtests.test(parts):
+            assert index.name in refused(read_encoder, bert)
 
 
 # --- collections: read right
@@ -339,15 +307,19 @@ TEXTS = {
 }
 
 
-@pytest.mark.parametrize("escaped", [True, False])
-@pytest.mark.parametrize("kind", TEXTS)
-def test_texts_of_all_kinds_stay_as_they_are(tmp_path, kind, escaped):
-    line = json.dumps(
-        {"_id": "a", "text": TEXTS[kind], "metadata": {"depth": [[[{}]]], "nan": float("nan")}},
-        ensure_ascii=escaped,
-    )
-    name = write_lines(tmp_path / "beir", [line], [line], ["a\ta\t1"])
-    assert load(name).passages == load(name).queries == {"a": TEXTS[kind].strip()}
+def test_texts_of_all_kinds_stay_as_they_are(tmp_path, subtests):
+    for kind, escaped in product(TEXTS, [True, False]):
+        with subtests.test(kind, escaped=escaped):
+            line = json.dumps(
+                {
+                    "_id": "a",
+                    "text": TEXTS[kind],
+                    "metadata": {"depth": [[[{}]]], "nan": float("nan")},
+                },
+                ensure_ascii=escaped,
+            )
+            name = write_lines(tmp_path / "beir", [line], [line], ["a\ta\t1"])
+            assert load(name).passages == load(name).queries == {"a": TEXTS[kind].strip()}
 
 
 def test_hostile_texts_go_through_a_whole_evaluation(tmp_path, monkeypatch):
@@ -400,23 +372,26 @@ def test_grades_below_zero_count_as_not_relevant(tmp_path):
     assert values[0] == values[1] == values[2]
 
 
-@pytest.mark.parametrize(
-    "header, kept",
-    [
+def test_a_header_is_a_header_and_a_query_a_query(tmp_path, subtests):
+    for header, kept in [
         (["query-id\tcorpus-id\tscore"], 1),
         (["Query-ID\tCorpus-ID\tScore"], 1),
         (["query-id corpus-id score"], 1),
         ([], 1),
         (["query-id-7\tp\t1"], 2),
         (["", "  "], 1),
-    ],
-)
-def test_a_header_is_a_header_and_a_query_a_query(tmp_path, header, kept):
-    line = ['{"_id": "query-id-7", "text": "x"}', '{"_id": "q", "text": "x"}']
-    name = write_lines(
-        tmp_path / "beir", ['{"_id": "p", "text": "x"}'], line, [*header, "q\tp\t1", "q\tp\t1"]
-    )
-    assert len(load(name).qrels["test"]) == kept and load(name).qrels["test"]["q"] == {"p": 1}
+    ]:
+        with subtests.test(header):
+            line = ['{"_id": "query-id-7", "text": "x"}', '{"_id": "q", "text": "x"}']
+            name = write_lines(
+                tmp_path / "beir",
+                ['{"_id": "p", "text": "x"}'],
+                line,
+                [*header, "q\tp\t1", "q\tp\t1"],
+            )
+            assert len(load(name).qrels["test"]) == kept and load(name).qrels["test"]["q"] == {
+                "p": 1
+            }
 
 
 # --- collections: refused
@@ -505,58 +480,54 @@ BAD = [(file, *bad) for file in ("corpus.jsonl", "queries.jsonl") for bad in BAD
 BAD += [("qrels/test.tsv", *bad) for bad in BAD_QRELS]
 
 
-@pytest.mark.parametrize(
-    "file, line, message",
-    BAD,
-    ids=lambda value: value[:20].encode("ascii", "backslashreplace").decode(),
-)
-def test_a_hostile_line_is_named(tmp_path, file, line, message):
-    name = write_lines(
-        tmp_path / "beir", *(lines + [line] * (key == file) for key, lines in GOOD.items())
-    )
-    sentence = refused(load, name)
-    assert sentence.startswith(f"{tmp_path / 'beir' / file}, line 3: ") and message in sentence
-    sentence.encode()  # it can be printed
+def test_a_hostile_line_is_named(tmp_path, subtests):
+    for file, line, message in BAD:
+        with subtests.test(f"{file} {line:.60}".encode("ascii", "replace")):
+            name = write_lines(
+                tmp_path / "beir", *(lines + [line] * (key == file) for key, lines in GOOD.items())
+            )
+            sentence = refused(load, name)
+            assert (
+                sentence.startswith(f"{tmp_path / 'beir' / file}, line 3: ") and message in sentence
+            )
+            sentence.encode()  # it can be printed
 
 
-@pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize("file", GOOD)
-def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, file, compressed):
-    monkeypatch.setattr(beir, "LONGEST", 1000)
-    lines = {key: part + ["x" * 5000] * (key == file) for key, part in GOOD.items()}
-    name = write_lines(tmp_path / "beir", *lines.values(), compressed=compressed)
-    assert re.search(
-        r", line 3: it has 1,000 characters or more; a line is one text$", refused(load, name)
-    )
+def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch, subtests):
+    for file, compressed in product(GOOD, (False, True)):
+        monkeypatch.setattr(beir, "LONGEST", 1000)
+        lines = {key: part + ["x" * 5000] * (key == file) for key, part in GOOD.items()}
+        name = write_lines(tmp_path / "beir", *lines.values(), compressed=compressed)
+        with subtests.test(file, compressed=compressed):
+            sentence = refused(load, name)
+            assert sentence.endswith(
+                ", line 3: it has 1,000 characters or more; a line is one text"
+            )
     monkeypatch.setattr(beir, "LONGEST", 100)
-    assert (
-        len(load(write_lines(tmp_path / "beir", *GOOD.values(), compressed=compressed)).passages)
-        == 2
-    )
+    assert len(load(write_lines(tmp_path / "beir", *GOOD.values())).passages) == 2
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "holds no line|holds no judgement"),
-        (b"\n \r\n\t\n", "holds no line|holds no judgement"),
-        (b"query-id\tcorpus-id\tscore\n", "holds no|not a JSON"),
-        ("{}".encode("utf-16"), "line 1: "),
-        (b"\x1f\x8b\x08\0", "line 1: "),
-        (bytes(range(256)), "line [123]: "),
-        (b"\xff" * 1000, "line 1: "),
-    ],
-)
-@pytest.mark.parametrize("file", GOOD)
-def test_a_file_of_something_else(tmp_path, file, content, message):
-    name = write_lines(tmp_path / "beir", *GOOD.values())
-    (tmp_path / "beir" / file).write_bytes(content)
-    assert re.search(rf"{file}.* ?({message})", refused(load, name))
+def test_a_file_of_something_else(tmp_path, subtests):
+    for file, (content, message) in product(
+        GOOD,
+        [
+            (b"", "holds no line|holds no judgement"),
+            (b"\n \r\n\t\n", "holds no line|holds no judgement"),
+            (b"query-id\tcorpus-id\tscore\n", "holds no|not a JSON"),
+            ("{}".encode("utf-16"), "line 1: "),
+            (b"\x1f\x8b\x08\0", "line 1: "),
+            (bytes(range(256)), "line [123]: "),
+            (b"\xff" * 1000, "line 1: "),
+        ],
+    ):
+        with subtests.test(file, content=content):
+            name = write_lines(tmp_path / "beir", *GOOD.values())
+            (tmp_path / "beir" / file).write_bytes(content)
+            assert re.search(rf"{file}.* ?({message})", refused(load, name))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
+def test_names_of_collections(tmp_path, monkeypatch, subtests):
+    for name in [
         "beir:~nobody-of-this-name/x",
         "beir:a\0b",
         "beir:\ud800",
@@ -570,13 +541,12 @@ def test_a_file_of_something_else(tmp_path, file, content, message):
         "python-docs/..",
         "\ud800",
         "x" * 10**6,
-    ],
-)
-def test_names_of_collections(name, tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    with pytest.raises((ValueError, OSError)):
-        load(name)
-    assert list(tmp_path.iterdir()) == []
+    ]:
+        with subtests.test(ascii(name[:60])):
+            monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+            with pytest.raises((ValueError, OSError)):
+                load(name)
+            assert list(tmp_path.iterdir()) == []
 
 
 # --- collections of ir_datasets
@@ -593,39 +563,29 @@ def hostile_archive(path: Path, member: str, content: bytes, link: str | None) -
         archive.addfile(made, io.BytesIO(content))
 
 
-@pytest.mark.parametrize(
-    "member, link",
-    [
-        ("../../escaped", None),
-        ("{out}/escaped", None),
-        ("link/escaped", "{out}"),
-        ("link/escaped", "../.."),
-    ],
-)
-def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, member, link):
+def test_members_of_archives_stay_in_their_folder(home, monkeypatch, tmp_path, subtests):
     archive, out = home / "docs.tar.gz", tmp_path / "outside"
     out.mkdir()
-    hostile_archive(archive, member.format(out=out), b"hostile", link and link.format(out=out))
-    made = TsvDocs(
-        RelativePath(
-            TarExtractAll(Download([], cache_path=str(archive)), str(home / "unpacked")),
-            "collection.tsv",
-        )
-    )
     register(monkeypatch, home)
-    monkeypatch.setattr(
-        ir_datasets.registry._registered["toy-irds/train"],
-        "docs_iter",
-        made.docs_iter,
-        raising=False,
-    )
-    sentence = refused(load, "irds:toy-irds")
-    assert sentence.startswith(
-        "collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or read ("
-    )
-    assert not [
-        path for path in tmp_path.rglob("escaped") if home not in path.parents
-    ]  # "/" in front is left out
+    dataset = ir_datasets.registry._registered["toy-irds/train"]
+    begins = "collection 'irds:toy-irds': the docs of toy-irds/train could not be downloaded or rea"
+    for number, (member, link) in enumerate(
+        [
+            ("../../escaped", None),
+            (f"{out}/escaped", None),
+            ("link/escaped", str(out)),
+            ("link/escaped", "../.."),
+        ]
+    ):
+        hostile_archive(archive, member, b"hostile", link)
+        download = Download([], cache_path=str(archive))
+        unpacked = TarExtractAll(download, str(home / f"unpacked-{number}"))
+        docs = TsvDocs(RelativePath(unpacked, "collection.tsv"))
+        monkeypatch.setattr(dataset, "docs_iter", docs.docs_iter, raising=False)
+        with subtests.test(member, link=link):
+            assert refused(load, "irds:toy-irds").startswith(begins)
+            escaped = [path for path in tmp_path.rglob("escaped") if home not in path.parents]
+            assert escaped == []  # "/" in front is left out
 
 
 def test_a_pickled_index_runs_nothing(home, tmp_path):
@@ -649,9 +609,8 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize(
-    "module, name",
-    [
+def test_an_index_names_named_tuples_alone(subtests):
+    for module, name in [
         ("os", "system"),
         ("builtins", "eval"),
         ("ir_datasets.util", "os.system"),
@@ -659,31 +618,31 @@ def test_a_pickled_index_runs_nothing(home, tmp_path):
         ("ir_datasets.util.fileio", "TarExtractAll"),
         ("ir_datasetsx", "y"),
         ("leadkit.data.catalogue", "Source"),
-    ],
-)
-def test_an_index_names_named_tuples_alone(module, name):
-    frame = (
-        b"\x80\x04\x8c"
-        + bytes([len(module)])
-        + module.encode()
-        + b"\x8c"
-        + bytes([len(name)])
-        + name.encode()
-        + b"\x93."
-    )
-    with pytest.raises(pickle.UnpicklingError, match="an index of documents holds no "):
-        lz4_pickle.pickle.loads(frame)
-    document = ir_datasets.formats.GenericDoc("a", "b")
-    assert lz4_pickle.pickle.loads(
-        lz4_pickle.pickle.dumps(("1", document, {"a": [2.5, None]}))
-    ) == ("1", document, {"a": [2.5, None]})
+    ]:
+        with subtests.test(name):
+            frame = (
+                b"\x80\x04\x8c"
+                + bytes([len(module)])
+                + module.encode()
+                + b"\x8c"
+                + bytes([len(name)])
+                + name.encode()
+                + b"\x93."
+            )
+            with pytest.raises(pickle.UnpicklingError, match="an index of documents holds no "):
+                lz4_pickle.pickle.loads(frame)
+            document = ir_datasets.formats.GenericDoc("a", "b")
+            assert lz4_pickle.pickle.loads(
+                lz4_pickle.pickle.dumps(("1", document, {"a": [2.5, None]}))
+            ) == ("1", document, {"a": [2.5, None]})
 
 
-@pytest.mark.parametrize("pid", ["a b", "a\0", "", "\u202e", "x" * 1001, "\ud800"])
-def test_a_passage_id_that_cannot_be_one(tmp_path, pid):
-    assert refused(write_passages, tmp_path, [("good", "text"), (pid, "text")], "name").startswith(
-        f"name: _id {pid!r:.80} must be"
-    )
+def test_a_passage_id_that_cannot_be_one(tmp_path, subtests):
+    for pid in ["a b", "a\0", "", "\u202e", "x" * 1001, "\ud800"]:
+        with subtests.test(ascii(pid)):
+            assert refused(
+                write_passages, tmp_path, [("good", "text"), (pid, "text")], "name"
+            ).startswith(f"name: _id {pid!r:.80} must be")
 
 
 def test_a_lone_surrogate_in_a_passage_or_query_of_ir_datasets(tmp_path, home, monkeypatch):
@@ -764,19 +723,20 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_in_a_card_is_a_text(name):
-    shown = (
-        MarkdownIt("commonmark")
-        .enable("table")
-        .render(f"# {cards.escaped(name)}\n\nCollection {cards.escaped(name)}\n")
-    )
-    said = (
-        html.escape("".join(c if c.isprintable() else "\ufffd" for c in name))
-        .replace("&#x27;", "'")
-        .replace("&#x2F;", "/")
-    )
-    assert shown == f"<h1>{said.strip()}</h1>\n<p>Collection {said.strip()}</p>\n"
+def test_a_name_in_a_card_is_a_text(subtests):
+    for name in NAMES:
+        with subtests.test(name):
+            shown = (
+                MarkdownIt("commonmark")
+                .enable("table")
+                .render(f"# {cards.escaped(name)}\n\nCollection {cards.escaped(name)}\n")
+            )
+            said = (
+                html.escape("".join(c if c.isprintable() else "\ufffd" for c in name))
+                .replace("&#x27;", "'")
+                .replace("&#x2F;", "/")
+            )
+            assert shown == f"<h1>{said.strip()}</h1>\n<p>Collection {said.strip()}</p>\n"
 
 
 def test_a_card_of_hostile_names(tmp_path, monkeypatch):

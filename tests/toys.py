@@ -1,7 +1,9 @@
 """Tiny collections in BEIR layout, and where the tests' stages and caches go."""
 
 import json
+import multiprocessing
 import random
+from collections.abc import Callable
 from functools import partial
 from math import log
 from pathlib import Path
@@ -52,6 +54,29 @@ def score_batch() -> tuple[Tensor, ...]:
     shapes = ((3, 4, 5), (3, 4, 5), (4, 5), (4, 5))
     scores = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes)
     return *scores, torch.tensor([0, 2, 4, 1])
+
+
+# Processes of the tests: they start from a server that has loaded the libraries once.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    [
+        "leadkit.training.pretraining",
+        "leadkit.experiments.pipeline",
+        "leadkit.experiments.sweep",
+        "toys",
+        "pytest",
+        "transformers.models.bert.modeling_bert",
+        "transformers.models.bert.tokenization_bert",
+    ]
+)
+
+
+def exit_code(work: Callable, *arguments: object) -> int | None:
+    """Do work(*arguments) in a process; -9 where it was killed."""
+    process = PROCESSES.Process(target=work, args=arguments)
+    process.start()
+    process.join(120)
+    return process.exitcode
 
 
 def write_beir(

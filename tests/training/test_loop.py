@@ -3,14 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from toys import exit_code
 
 from leadkit.config import Schedule
 from leadkit.models.retrievers import build
@@ -18,7 +18,6 @@ from leadkit.models.tower import Tower
 from leadkit.training import checkpoints
 from leadkit.training.loop import NotFinite, Operation, OutOfMemory, fit
 
-ROOT = Path(__file__).parent.parent
 STEPS = 12
 
 
@@ -45,13 +44,7 @@ def run(folder, stop=None, at=None, steps=STEPS, operation=OFTEN, seed=3):
     """Train in `folder`, call `stop` at step `at`; return the weights and the log."""
     net = model()
     log = fit(
-        net,
-        loss_of(net, stop, at),
-        Schedule(steps, 1e-2),
-        seed,
-        folder,
-        "toy",
-        operation=operation,
+        net, loss_of(net, stop, at), Schedule(steps, 1e-2), seed, folder, "toy", operation=operation
     )
     return {name: p.detach().clone() for name, p in net.named_parameters()}, log
 
@@ -155,22 +148,17 @@ def test_dropout_is_seeded_by_seed_and_step(tmp_path, undisturbed):
 # --- interrupted and resumed
 
 
-@pytest.mark.parametrize("at", [1, 5, STEPS - 1])
-def test_resumed_run_is_bit_identical(at, tmp_path, undisturbed):
-    with pytest.raises(Stopped):
-        run(tmp_path, stop, at)
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == at
-    weights, log = run(tmp_path)
-    assert same(weights, undisturbed[0])
-    assert log == undisturbed[1] and [row["step"] for row in log] == list(range(STEPS))
-    assert len(list(tmp_path.glob("checkpoint-*"))) == 1
-
-
-def test_interrupted_twice(tmp_path, undisturbed):
-    for at in (3, 9):
-        with pytest.raises(Stopped):
-            run(tmp_path, stop, at)
-    assert same(run(tmp_path)[0], undisturbed[0])
+def test_resumed_run_is_bit_identical(tmp_path, undisturbed):
+    for stops in ([1], [5], [STEPS - 1], [3, 9]):
+        folder = tmp_path / str(stops)
+        for at in stops:
+            with pytest.raises(Stopped):
+                run(folder, stop, at)
+            assert json.loads((folder / "checkpoint.json").read_text())["step"] == at
+        weights, log = run(folder)
+        assert same(weights, undisturbed[0]), stops
+        assert log == undisturbed[1] and [row["step"] for row in log] == list(range(STEPS))
+        assert len(list(folder.glob("checkpoint-*"))) == 1
 
 
 def test_without_a_checkpoint_it_starts_again(tmp_path, undisturbed):
@@ -180,27 +168,14 @@ def test_without_a_checkpoint_it_starts_again(tmp_path, undisturbed):
     assert same(run(tmp_path)[0], undisturbed[0])
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
-import test_train
-test_train.run(Path({folder!r}), lambda: os.kill(os.getpid(), signal.SIGKILL), 7)
-"""
+def train_until_killed(folder):
+    torch.set_num_threads(1)
+    run(folder, lambda: os.kill(os.getpid(), signal.SIGKILL), 7)
 
 
+@pytest.mark.slow
 def test_killed_process_is_continued_bit_identically(tmp_path, undisturbed):
-    script = KILLED.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert exit_code(train_until_killed, tmp_path) == -signal.SIGKILL
     assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 7
     weights, log = run(tmp_path)
     assert same(weights, undisturbed[0]) and log == undisturbed[1]
@@ -234,34 +209,39 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [corrupt, truncate, lambda path: path.write_bytes(b""), Path.unlink],
-    ids=["flipped", "truncated", "empty", "missing"],
-)
-@pytest.mark.parametrize("pattern", ["checkpoint-*", "checkpoint.json"])
-def test_damaged_checkpoint_is_never_used(damage, pattern, tmp_path, undisturbed, capsys):
-    with pytest.raises(Stopped):
-        run(tmp_path, stop, 6)
-    [path] = tmp_path.glob(pattern)
-    if damage is corrupt and path.suffix == ".json":
-        damage = lambda p: p.write_text(p.read_text().replace('"sha256": "', '"sha256": "0'))  # noqa: E731
-    damage(path)
-    starts = []
-    net = model()
-    loss_at = loss_of(net)
-    fit(
-        net,
-        lambda step: starts.append(step) or loss_at(step),
-        Schedule(STEPS, 1e-2),
-        3,
-        tmp_path,
-        "toy",
-    )
-    assert starts == list(range(STEPS))
-    assert same(dict(net.named_parameters()), undisturbed[0])
-    if damage is corrupt:
-        assert "is not what was written there" in capsys.readouterr().out
+def another_digest(path: Path) -> None:
+    path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def test_damaged_checkpoint_is_never_used(tmp_path, undisturbed, capsys, subtests):
+    damages = {
+        "checkpoint-*": (corrupt, truncate, empty, Path.unlink),
+        "checkpoint.json": (another_digest, truncate, empty, Path.unlink),
+    }
+    for pattern, damage in ((p, damage) for p, several in damages.items() for damage in several):
+        folder = tmp_path / pattern[:11] / damage.__name__
+        with subtests.test(pattern, damage=damage.__name__):
+            with pytest.raises(Stopped):
+                run(folder, stop, 6)
+            [path] = folder.glob(pattern)
+            damage(path)
+            steps, net = [], model()
+            loss_at = loss_of(net)
+
+            def watched(step, loss_at=loss_at, steps=steps):
+                steps.append(step)
+                return loss_at(step)
+
+            fit(net, watched, Schedule(STEPS, 1e-2), 3, folder, "toy")
+            assert steps == list(range(STEPS))  # from the start
+            assert same(dict(net.named_parameters()), undisturbed[0])
+            said = capsys.readouterr().out
+            if damage in (corrupt, another_digest):
+                assert "is not what was written there" in said
 
 
 def test_checkpoint_holds_weights_moments_and_nothing_else(tmp_path):
@@ -286,36 +266,32 @@ def test_frozen_parameters_stay(tmp_path):
 # --- what is not finite
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-@pytest.mark.parametrize("part", ["total", "other"])
-def test_loss_that_is_not_finite_stops_with_step_and_batch(value, part, tmp_path):
-    net = model()
-    loss_at = loss_of(net)
+def test_loss_that_is_not_finite_stops_with_step_and_batch(tmp_path, subtests):
+    for part, value in product(("total", "other"), (float("nan"), float("inf"))):
+        net, folder = model(), tmp_path / f"{part}-{value}"
+        loss_at = loss_of(net)
 
-    def breaks(step):
-        parts = loss_at(step) | {"other": torch.tensor(1.0)}
-        return parts | {part: parts[part] * (value if step == 5 else 1)}
+        def breaks(step, loss_at=loss_at, part=part, value=value):
+            parts = loss_at(step) | {"other": torch.tensor(1.0)}
+            return parts | {part: parts[part] * (value if step == 5 else 1)}
 
-    with pytest.raises(
-        NotFinite,
-        match=(
-            rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* "
-            rf"is kept"
-        ),
-    ):
-        fit(
-            net,
-            breaks,
-            Schedule(STEPS, 1e-2),
-            3,
-            tmp_path,
-            "toy",
-            lambda step: f"q{step}, q{step + 1}",
-            OFTEN,
+        says = (
+            rf"toy: .* not finite at step 5 .*{part}.*batch q5, q6; the last checkpoint in .* is "
+            "kept"
         )
-    assert json.loads((tmp_path / "checkpoint.json").read_text())["step"] == 5
-    kept = load_file(next(tmp_path.glob("checkpoint-*.safetensors")))
-    assert all(t.isfinite().all() for t in kept.values())
+        with subtests.test(part, value=value):
+            arguments = (
+                Schedule(STEPS, 1e-2),
+                3,
+                folder,
+                "toy",
+                lambda step: f"q{step}, q{step + 1}",
+            )
+            with pytest.raises(NotFinite, match=says):
+                fit(net, breaks, *arguments, OFTEN)
+            assert json.loads((folder / "checkpoint.json").read_text())["step"] == 5
+            [kept] = folder.glob("checkpoint-*.safetensors")
+            assert all(tensor.isfinite().all() for tensor in load_file(kept).values())
 
 
 def test_gradient_that_is_not_finite_never_reaches_a_checkpoint(tmp_path, undisturbed):
@@ -353,27 +329,25 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, undisturbed)
     assert same(run(tmp_path)[0], undisturbed[0])
 
 
-@pytest.mark.parametrize(
-    "asked, room, says",
-    [
+def test_a_step_that_does_not_fit_says_what_would(tmp_path, subtests):
+    for asked, room, says in [
         (None, 40, "with --at-once 32 it does"),
         (16, 8, "with --at-once 8 it does"),
         (4, 0, "nor does one text at a time"),
-    ],
-)
-def test_a_step_that_does_not_fit_says_what_would(asked, room, says, tmp_path):
-    net, tried = build(Tower("DE", "random:1x8")), []
+    ]:
+        with subtests.test(says):
+            net, tried = build(Tower("DE", "random:1x8")), []
 
-    def loss_at(step):
-        tried.append(net.at_once)
-        if net.at_once is None or net.at_once > room:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return {"total": sum(parameter.sum() for parameter in net.parameters())}
+            def loss_at(step, net=net, tried=tried, room=room):
+                tried.append(net.at_once)
+                if net.at_once is None or net.at_once > room:
+                    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+                return {"total": sum(parameter.sum() for parameter in net.parameters())}
 
-    before = [parameter.clone() for parameter in net.parameters()]
-    with pytest.raises(
-        OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"
-    ):
-        fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy", operation=Operation(asked))
-    assert net.at_once == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
-    assert all(map(torch.equal, before, net.parameters())), "nothing was trained"
+            before = [parameter.clone() for parameter in net.parameters()]
+            with pytest.raises(
+                OutOfMemory, match=f"^toy: step 0 does not fit into the memory of cpu; {says}"
+            ):
+                fit(net, loss_at, Schedule(STEPS), 0, tmp_path, "toy", operation=Operation(asked))
+            assert net.at_once == asked == tried[0] and tried[1:] == sorted(tried[1:], reverse=True)
+            assert all(map(torch.equal, before, net.parameters())), "nothing was trained"
