@@ -253,7 +253,7 @@ def test_bad_input(batch, subtests):
     names = ("student", "teacher", "student_final", "teacher_final", "positive")
     for change, message in BAD:
         arguments = dict(zip(names, batch, strict=True)) | change
-        with subtests.test(change), pytest.raises(ValueError, match=message):
+        with subtests.test(str(change)), pytest.raises(ValueError, match=message):
             lead_loss(**arguments)
     maps = torch.zeros(1, 4, 5, 2, 3), torch.zeros(1, 4, 5, 3, 3)
     with pytest.raises(ValueError, match="student_maps"):

@@ -84,8 +84,8 @@ BAD = {
 
 def test_bad_choices(subtests):
     for arguments, message in BAD.items():
-        with subtests.test(arguments), pytest.raises(ValueError, match=message):
+        with subtests.test(str(arguments)), pytest.raises(ValueError, match=message):
             selection.select(*arguments, seeded())
     for weights in (EQUAL[:6], -EQUAL, EQUAL * torch.nan):
-        with subtests.test(weights), pytest.raises(ValueError, match="weights"):
+        with subtests.test(str(weights)), pytest.raises(ValueError, match="weights"):
             selection.weighted_layers(2, 6, 12, seeded(), weights)

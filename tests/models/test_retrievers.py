@@ -323,7 +323,7 @@ def test_towers_and_layers_that_cannot_be(tokenizer, subtests):
         ("XE", 0): "architecture 'XE' is unknown: use one of DE, CB, CE",
         ("CE", 16): "linear 16 differs from the hidden size 32",
     }.items():
-        with subtests.test(tower), pytest.raises(ValueError, match=message):
+        with subtests.test(str(tower)), pytest.raises(ValueError, match=message):
             build(Tower(tower[0], "random:2x32", linear=tower[1]))
     for layer in (0, -1, 4):
         message = f"layer {layer} does not exist: this DE has layers 1 to 3"
@@ -367,7 +367,7 @@ def test_folders_that_are_no_encoder(tmp_path, subtests):
     }.items():
         folder = copied(tmp_path)
         damage(folder)
-        with subtests.test(case), pytest.raises((ValueError, OSError)) as error:
+        with subtests.test(str(case)), pytest.raises((ValueError, OSError)) as error:
             load_encoder(str(folder), 0.0)
         assert f"encoder {str(folder)!r}" in str(error.value), case
         assert message in str(error.value), case
