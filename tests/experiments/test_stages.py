@@ -14,12 +14,13 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from toys import data, isolate, save_each_step, scale, toy
+from toys import data, exit_code, isolate, save_each_step, scale, toy
 
 from leadkit import hardware, paths
 from leadkit.config import Schedule
@@ -32,7 +33,7 @@ from leadkit.experiments.store import Stage
 from leadkit.files import digest, read_tensors, write, write_json, write_tensors
 from leadkit.models import names, retrievers, tokenizers
 from leadkit.models.tower import Tower
-from leadkit.training import loop
+from leadkit.training import checkpoints, loop
 from leadkit.training.loop import Operation
 
 ROOT = Path(__file__).parent.parent
@@ -72,78 +73,70 @@ OTHER = {
 }
 
 
-def variants(value, path=""):
-    """(path, value with one field changed) of a dataclass, its fields' fields included.
+def variants(value, path="", met=None):
+    """(path, value with one field changed) of a dataclass, and of the dataclasses in its fields.
 
-    None stays.
+    Of a dataclass at another place only one field is changed once more; None stays.
     """
-    for f in fields(value):
-        old, where = getattr(value, f.name), f"{path}.{f.name}"
-        if is_dataclass(old):
-            yield from ((w, replace(value, **{f.name: new})) for w, new in variants(old, where))
-        elif old is not None:
-            new = (
-                OTHER[old]
-                if isinstance(old, str)
-                else not old
-                if isinstance(old, bool)
-                else old + 1
-            )
-            yield where, replace(value, **{f.name: new})
+    met = set() if met is None else met
+    values = {f.name: getattr(value, f.name) for f in fields(value)}
+    nested = {name: old for name, old in values.items() if is_dataclass(old)}
+    plain = [name for name, old in values.items() if name not in nested and old is not None]
+    for name in plain:
+        if name == plain[0] or (type(value), name) not in met:
+            met.add((type(value), name))
+            old = values[name]
+            if isinstance(old, str):
+                other = OTHER[old]
+            else:
+                other = not old if isinstance(old, bool) else old + 1
+            yield f"{path}.{name}", replace(value, **{name: other})
+    for name, old in nested.items():
+        for where, other in variants(old, f"{path}.{name}", met):
+            yield where, replace(value, **{name: other})
 
 
 def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "check", lambda encoder: None)
+    monkeypatch.setattr(distillation, "check_lengths", lambda *_: None)
+    made, steps = data(name), Schedule(3, 1e-3)
+    small, large = (Tower("DE", f"random:{layers}x32") for layers in (2, 3))
 
     def build():
-        made, steps = data(name), Schedule(3, 1e-3)
-        miner = WarmUp(
-            made,
-            Tower("DE", "random:3x32"),
-            steps,
-            Mine(made, WarmUp(made, Tower("DE", "random:2x32"), steps)),
-        )
+        miner = WarmUp(made, large, steps, Mine(made, WarmUp(made, small, steps)))
         mined = Mine(made, miner)
-        both = (
-            WarmUp(made, Tower(a, f"random:{n}x32"), steps, mined)
-            for a, n in (("DE", 2), ("CB", 3))
-        )
-        method = Distil(made, LEAD(k=1, joint=True), *both, mined, steps)
-        return Evaluate(
-            made,
-            method,
-            "test",
-            10,
-            Evaluate(made, miner, "test", 10, Evaluate(made, miner, "test", 9)),
-            5,
-        )
+        student = WarmUp(made, small, steps, mined)
+        teacher = WarmUp(made, replace(large, architecture="CB"), steps, mined)
+        distilled = Distil(made, LEAD(k=1, joint=True), student, teacher, mined, steps)
+        first = Evaluate(made, miner, "test", 10, Evaluate(made, miner, "test", 9))
+        return Evaluate(made, distilled, "test", 10, first, 5)
 
     monkeypatch.setitem(OTHER, name, toy(tmp_path / "other", train=25))
     base = build()
     assert base.key == build().key and re.fullmatch(r"[0-9a-f]{12}", base.key)
     assert base.folder.name == f"evaluate-{base.key}"
-    keys, paths = {base.key}, set()
+    keys = {base.key: "nothing"}
     for path, changed in variants(base):
-        assert changed.key not in keys, path
-        keys.add(changed.key)
-        paths.add(path)
-    assert len(paths) == len(keys) - 1 > 150
+        assert changed.key not in keys, f"{path}: the key is that of {keys[changed.key]} changed"
+        keys[changed.key] = path
     assert {
         ".split",
         ".depth",
         ".retriever.method.tau_l",
         ".retriever.method.joint",
-        ".retriever.teacher.tower.encoder",
+        ".retriever.student.tower.architecture",
         ".retriever.student.seed",
+        ".retriever.student.schedule.steps",
+        ".retriever.teacher.tower.architecture",
         ".retriever.negatives.retriever.schedule.steps",
-        ".first.rerank",
-    } <= paths
-    without = (
-        replace(base, first=None),
-        replace(base, retriever=None),
-        replace(base, retriever=base.first.retriever),
-    )
-    assert len(keys | {w.key for w in without}) == len(keys) + 3
+        ".rerank",
+        ".first.split",
+        ".first.first.split",
+    } <= {*keys.values()}
+    assert len(keys) > 60
+    miner = base.first.retriever
+    for changed in ({"first": None}, {"retriever": None}, {"retriever": miner}):
+        assert replace(base, **changed).key not in keys, changed
 
 
 def test_kinds_with_the_same_fields_have_different_keys(name):
@@ -198,23 +191,34 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [flip, lambda p: p.write_bytes(p.read_bytes()[:5]), lambda p: p.write_bytes(b""), Path.unlink],
-    ids=["flipped", "truncated", "empty", "missing"],
-)
-@pytest.mark.parametrize("file", ["out.json", "stage.json"])
-def test_damaged_stage_is_run_anew(name, damage, file, capsys):
+def cut(path):
+    path.write_bytes(path.read_bytes()[:5])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def another_digest(path):
+    path.write_text(path.read_text().replace('out.json": "', 'out.json": "0'))
+
+
+def test_damaged_stage_is_run_anew(name, capsys, subtests):
     stage = Count(data(name))
     content = (stage.done() / "out.json").read_bytes()
-    if (damage, file) == (flip, "stage.json"):
-        damage = lambda p: p.write_text(p.read_text().replace('out.json": "', 'out.json": "0'))  # noqa: E731
-    damage(stage.folder / file)
-    assert not stage.finished()
-    assert (stage.done() / "out.json").read_bytes() == content and stage.finished()
-    assert runs() == ["1", "1"]
-    if file == "out.json":
-        assert "is run anew" in capsys.readouterr().out
+    damages = {
+        "out.json": (flip, cut, empty, Path.unlink),
+        "stage.json": (another_digest, cut, empty, Path.unlink),
+    }
+    for file, damage in ((file, damage) for file, each in damages.items() for damage in each):
+        before = len(runs())
+        damage(stage.folder / file)
+        with subtests.test(file, damage=damage.__name__):
+            assert not stage.finished()
+            assert (stage.done() / "out.json").read_bytes() == content and stage.finished()
+            assert len(runs()) == before + 1
+            said = capsys.readouterr().out
+            assert file == "stage.json" or "is run anew" in said
 
 
 def test_two_processes_that_want_one_stage_compute_it_once(name):
@@ -266,29 +270,27 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize(
-    "writer",
-    [
-        lambda path: write_json(path, list(range(9000))),
-        lambda path: write_tensors(path, {"x": torch.zeros(9000)}),
-        lambda path: write(path, lambda temporary: temporary.write_bytes(bytes(9000))),
-    ],
-    ids=["json", "tensors", "bytes"],
-)
-@pytest.mark.parametrize("before", [None, b"as it was"])
-def test_full_disk_leaves_the_file_as_it_was(writer, before, tmp_path, small_files):
-    path = tmp_path / "file"
-    if before:
-        path.write_bytes(before)
-    message = (
-        rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it "
-        rf"was: see to that, "
-        "then ask for the same again$"
-    )
-    with pytest.raises(OSError, match=message):
-        writer(path)
-    assert [p.name for p in tmp_path.iterdir()] == (["file"] if before else [])
-    assert not before or path.read_bytes() == before
+def test_full_disk_leaves_the_file_as_it_was(tmp_path, small_files, subtests):
+    writers = {
+        "json": lambda path: write_json(path, list(range(9000))),
+        "tensors": lambda path: write_tensors(path, {"x": torch.zeros(9000)}),
+        "bytes": lambda path: write(path, lambda temporary: temporary.write_bytes(bytes(9000))),
+    }
+    for kind, before in product(writers, (None, b"as it was")):
+        path = tmp_path / kind
+        if before:
+            path.write_bytes(before)
+        message = (
+            rf"^{re.escape(str(path))} could not be written \(File too large\) and is left as it "
+            "was: see to that, then ask for the same again$"
+        )
+        with subtests.test(kind, before=before):
+            with pytest.raises(OSError, match=message):
+                writers[kind](path)
+            assert [p.name for p in tmp_path.iterdir() if p == path] == [kind] * bool(before)
+            assert not list(tmp_path.glob(".*"))
+            assert not before or path.read_bytes() == before
+        path.unlink(missing_ok=True)
 
 
 def test_full_disk_leaves_no_half_retriever(tmp_path, small_files):
@@ -336,44 +338,30 @@ def pipeline(name, **changes):
     return Pipeline(scale(name, distil=Schedule(8, 1e-3), dropout=0.1, **changes))
 
 
-SCRIPT = """
-import os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-sys.path.insert(0, {tests!r})
-import pytest, test_stages, toys
-from leadkit.training import checkpoints
-toys.isolate(pytest.MonkeyPatch(), Path({folder!r}))
-toys.save_each_step(pytest.MonkeyPatch())
-real = checkpoints.save
-def save(folder, model, optimizer, step, log):
-    real(folder, model, optimizer, step, log)
-    if step == 5:
-        (folder / ".checkpoint-6.safetensors.half").write_text("half")
-        os.kill(os.getpid(), signal.SIGKILL)
-checkpoints.save = save
-test_stages.pipeline({name!r}).distil("LEAD").done()
-"""
+def distil_until_killed(folder, name):
+    torch.set_num_threads(1)
+    isolate(pytest.MonkeyPatch(), folder)
+    save_each_step(pytest.MonkeyPatch())
+    real = checkpoints.save
+
+    def save(folder, model, optimizer, step, log):
+        real(folder, model, optimizer, step, log)
+        if step == 5:
+            (folder / ".checkpoint-6.safetensors.half").write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoints.save = save
+    pipeline(name).distil("LEAD").done()
 
 
+@pytest.mark.slow
 def test_killed_distillation_ends_bit_identical(name, tmp_path, monkeypatch):
     whole = pipeline(name).distil("LEAD")
     for stage in (whole.student, whole.teacher):
         stage.done()
     shutil.copytree(tmp_path / "runs", tmp_path / "again" / "runs")
     want = weights(whole.done())
-    script = SCRIPT.format(
-        tests=str(Path(__file__).parent), folder=str(tmp_path / "again"), name=name
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert exit_code(distil_until_killed, tmp_path / "again", name) == -signal.SIGKILL
     isolate(monkeypatch, tmp_path / "again")
     killed, steps = pipeline(name).distil("LEAD"), []
     assert killed.key == whole.key and not killed.finished()
@@ -419,52 +407,51 @@ def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
-@pytest.mark.parametrize(
-    "method, lead, moves",
-    [
-        ("student", {}, False),
-        ("RD", {}, False),
-        ("FD", {}, False),
-        ("LEAD", {"joint": False}, False),
-        ("LEAD", {"variant": "released", "joint": False}, False),
-        ("LEAD", {"joint": True}, True),
-        ("LEAD", {"strategy": "weighted"}, True),
-    ],
-)
+METHODS = [
+    ("student", {}, False),
+    ("RD", {}, False),
+    ("FD", {}, False),
+    ("LEAD", {"joint": False}, False),
+    ("LEAD", {"variant": "released", "joint": False}, False),
+    ("LEAD", {"joint": True}, True),
+    ("LEAD", {"strategy": "weighted"}, True),
+]
+
+
 @pytest.mark.parametrize("architecture", ["CB", "CE"])
-def test_only_a_joint_teacher_moves(method, lead, moves, architecture, name, models):
-    chain = Pipeline(scale(name), teacher=architecture)
+def test_only_a_joint_teacher_moves(architecture, common, models, subtests):
+    chain = Pipeline(scale(common), teacher=architecture)
     chain.student.done(), chain.teacher.done()
     start = state(chain.student.model()), state(chain.teacher.model())
-    models.clear()
-    stage = chain.distil(method, **lead)
-    stage.done()
-    student, teacher = models if method != "student" else (*models, None)
-    assert not same(state(student), start[0])
-    assert teacher is None or same(state(teacher), start[1]) != moves
-    assert (stage.folder / "teacher").exists() == moves
-    if teacher and not moves:
-        assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
-    assert same(state(stage.model()), state(student))
-    if moves:
-        assert same(state(retrievers.load(stage.folder / "teacher")), state(teacher))
-    for row in stage.log():
-        assert row["total"] == pytest.approx(
-            sum(row[part] for part in ("layer", "response", "teacher", "student")), rel=1e-5
-        )
-        assert (row["teacher"] > 0) == moves and row["student"] > 0
-        assert (row["layer"] != 0) == (method in ("FD", "LEAD")) and (row["response"] != 0) == (
-            method in ("RD", "LEAD")
-        )
-        assert ("w1" in row) == (method == "LEAD")
+    for method, lead, moves in METHODS:
+        with subtests.test(method, **lead):
+            models.clear()
+            stage = replace(chain.distil(method, **lead), seed=ord(architecture[1]))  # new
+            stage.done()
+            student, teacher = models if method != "student" else (*models, None)
+            assert not same(state(student), start[0])
+            assert teacher is None or same(state(teacher), start[1]) != moves
+            assert (stage.folder / "teacher").exists() == moves
+            if teacher and not moves:
+                assert all(p.grad is None for p in teacher.parameters()) and not teacher.training
+            assert same(state(stage.model()), state(student))
+            if moves:
+                assert same(state(retrievers.load(stage.folder / "teacher")), state(teacher))
+            for row in stage.log():
+                parts = [row[part] for part in ("layer", "response", "teacher", "student")]
+                assert row["total"] == pytest.approx(sum(parts), rel=1e-5)
+                assert (row["teacher"] > 0) == moves and row["student"] > 0
+                assert (row["layer"] != 0) == (method in ("FD", "LEAD"))
+                assert (row["response"] != 0) == (method in ("RD", "LEAD"))
+                assert ("w1" in row) == (method == "LEAD")
 
 
-def test_distillation_without_a_rate_changes_nothing(name):
+def test_distillation_without_a_rate_changes_nothing(common):
     """LEAD, RD, FD and the student alone start from the same checkpoint.
 
     At rate 0 they all end there.
     """
-    chain = Pipeline(scale(name, distil=Schedule(2, 0.0, weight_decay=0.0)))
+    chain = Pipeline(scale(common, distil=Schedule(2, 0.0, weight_decay=0.0)))
     want = state(chain.student.model())
     for method in ("student", "RD", "FD", "LEAD"):
         assert same(state(chain.distil(method).model()), want)
@@ -472,14 +459,14 @@ def test_distillation_without_a_rate_changes_nothing(name):
     assert same(after, state(chain.teacher.model()))
 
 
-def test_mined_negatives_are_the_best_passages_that_are_not_relevant(name):
-    chain = Pipeline(scale(name))
-    collection, model = texts.collection(name), chain.miner.model()
+def test_mined_negatives_are_the_best_passages_that_are_not_relevant(common):
+    chain = Pipeline(scale(common))
+    collection, model = texts.collection(common), chain.miner.model()
     q, p = (
         t.rows(np.arange(len(t)))
         for t in (
-            texts.queries_of(model.tower, data(name), "train"),
-            texts.passages_of(model.tower, data(name)),
+            texts.queries_of(model.tower, data(common), "train"),
+            texts.passages_of(model.tower, data(common)),
         )
     )
     with torch.no_grad():
@@ -523,35 +510,37 @@ def test_nan_stops_the_stage_with_its_batch_and_the_next_start_goes_on(name, mon
 # --- evaluation
 
 
-@pytest.mark.parametrize(
-    "capability, named, bf16",
-    [
-        ("avx2", "AVX2", False),
-        ("avx512_bf16", "AVX2 with BF16", True),
-        ("amx_bf16", "AVX2 with AMX", True),
-    ],
-)
-def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor(
-    capability, named, bf16
-):
-    code = (
-        f"import torch; torch.cpu.get_capabilities = lambda: {{{capability!r}: True}}\n"
-        "torch.backends.cpu.get_cpu_capability = lambda: 'AVX2'; torch.cuda.is_available = "
-        "lambda: False\n"
-        "from leadkit import config, hardware\n"
-        "print(config.scale('smoke').bf16, config.scale('classroom').bf16, "
-        "hardware.device_name(), sep='; ')"
-    )
-    said = subprocess.check_output(
-        [sys.executable, "-c", code], text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert said.splitlines()[-1] == f"False; {bf16}; CPU, {named}, 1 threads"
+CAPABILITIES = """
+import os, torch
+torch.backends.cpu.get_cpu_capability = lambda: "AVX2"
+torch.cuda.is_available = lambda: False
+for capability in ("avx2", "avx512_bf16", "amx_bf16"):
+    if os.fork() == 0:
+        torch.cpu.get_capabilities = lambda: {capability: True}
+        from leadkit import config, hardware
+        scales = [config.scale(name).bf16 for name in ("smoke", "classroom")]
+        print(*scales, hardware.device_name(), flush=True)
+        os._exit(0)
+    os.wait()
+"""
 
 
-def test_record_says_what_was_run_and_gives_every_query(name):
-    chain = Pipeline(scale(name))
+@pytest.mark.slow
+def test_bfloat16_where_the_processor_multiplies_it_and_records_name_the_processor():
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", CAPABILITIES]
+    said = subprocess.check_output(command, text=True, env=environment)
+    assert said.splitlines() == [
+        "False False CPU, AVX2, 1 threads",
+        "False True CPU, AVX2 with BF16, 1 threads",
+        "False True CPU, AVX2 with AMX, 1 threads",
+    ]
+
+
+def test_record_says_what_was_run_and_gives_every_query(common):
+    chain = Pipeline(scale(common))
     stage = chain.evaluate(chain.student, "test")
-    record, collection = stage.record(), texts.collection(name)
+    record, collection = stage.record(), texts.collection(common)
     assert (
         record["stage"] == json.loads(json.dumps(stage.describe())) and record["key"] == stage.key
     )
@@ -572,8 +561,8 @@ def test_record_says_what_was_run_and_gives_every_query(name):
     assert read_tensors(stage.folder / "run.safetensors")["rows"].shape == (6, 20)
 
 
-def test_teacher_reranks_the_top_of_the_first_run(name):
-    chain = Pipeline(scale(name))
+def test_teacher_reranks_the_top_of_the_first_run(common):
+    chain = Pipeline(scale(common))
     first, again = (
         chain.evaluate(chain.miner, "test"),
         chain.evaluate(chain.teacher, "test", rerank=True),
@@ -583,8 +572,8 @@ def test_teacher_reranks_the_top_of_the_first_run(name):
     np.testing.assert_array_equal(a[:, 5:], b[:, 5:])
 
 
-def test_colbert_cannot_search_alone(name):
-    chain = Pipeline(scale(name))
+def test_colbert_cannot_search_alone(common):
+    chain = Pipeline(scale(common))
     with pytest.raises(
         ValueError,
         match="a CB cannot search a collection: give `first`, the run whose top it re-ranks",
@@ -595,24 +584,21 @@ def test_colbert_cannot_search_alone(name):
 # --- bad input, before any work
 
 
-@pytest.mark.parametrize(
-    "lead, message",
-    [
-        ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
-        ({"k": 0}, "k is 0"),
-        (
-            {"strategy": "best"},
-            "strategy 'best' is unknown: use one of random, weighted, last, skip",
-        ),
-        ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
-        ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
-        ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
-    ],
-)
-def test_distillation_that_cannot_be(name, lead, message):
+IMPOSSIBLE = [
+    ({"k": 3}, "k is 3: it must be from 1 to the student's number of layers, 2"),
+    ({"k": 0}, "k is 0"),
+    ({"strategy": "best"}, "strategy 'best' is unknown: use one of random, weighted, last, skip"),
+    ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
+    ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
+    ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
+]
+
+
+def test_distillation_that_cannot_be(name, subtests):
     chain = Pipeline(scale(name))
-    with pytest.raises(ValueError, match=message):
-        chain.distil("LEAD", **lead)
+    for lead, message in IMPOSSIBLE:
+        with subtests.test(lead), pytest.raises(ValueError, match=message):
+            chain.distil("LEAD", **lead)
     assert not paths.RUNS.exists()
 
 
@@ -636,15 +622,17 @@ def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):
     assert not paths.RUNS.exists()
 
 
-@pytest.mark.parametrize("encoder", ["teacher_encoder", "student_encoder"])
-def test_encoder_without_weights_is_told_before_any_work(name, encoder, tmp_path):
+def test_encoder_without_weights_is_told_before_any_work(name, tmp_path):
     folder = shutil.copytree(paths.MODELS / names.TOKENISER, tmp_path / "model")
-    (folder / "model.safetensors").write_bytes(b"half")
-    with pytest.raises(ValueError, match=r"encoder .* damaged"):
-        Pipeline(scale(name, **{encoder: str(folder)}))
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"encoder .* holds no weights"):
-        Pipeline(scale(name, **{encoder: str(folder)}))
+    weights = folder / "model.safetensors"
+    for encoder in ("teacher_encoder", "student_encoder"):
+        half = scale(name, **{encoder: str(folder)})
+        weights.write_bytes(b"half")
+        with pytest.raises(ValueError, match=r"encoder .* damaged"):
+            Pipeline(half)
+        weights.unlink()
+        with pytest.raises(FileNotFoundError, match=r"encoder .* holds no weights"):
+            Pipeline(half)
     assert not paths.RUNS.exists()
 
 
