@@ -288,6 +288,7 @@ def test_distil_with_bad_arguments(call, tiny, changes, message, tmp_path):
     assert not (tmp_path / "runs").exists() and not (tmp_path / "mine").exists()
 
 
+@pytest.mark.slow
 def test_process_exits_with_one_line_and_not_zero():
     done = subprocess.run(
         [sys.executable, "-m", "leadkit", "table", "--scale", "tiny"],

@@ -46,6 +46,7 @@ from leadkit.results import records
 from leadkit.training import loop, pretraining
 from leadkit.training.loop import Operation
 
+pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
 TESTS = Path(__file__).parent
 PROCESSES = multiprocessing.get_context("forkserver")  # has loaded the libraries once

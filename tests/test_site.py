@@ -226,6 +226,7 @@ def test_what_cannot_be_shown_is_refused(folder, tmp_path, cell, message):
     assert not (tmp_path / "site").exists()
 
 
+@pytest.mark.slow
 def test_the_committed_notebooks_have_pages(tmp_path):
     numbered = [path.stem for path in paths.NOTEBOOKS.glob("0*.ipynb")]
     assert {f"{name}.html" for name in numbered} < {

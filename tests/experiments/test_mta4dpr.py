@@ -313,6 +313,7 @@ def test_layer_features_of_the_selected_assistant(common):
     )
 
 
+@pytest.mark.slow
 def test_the_chain_runs_end_to_end_and_shares_its_stages(name, monkeypatch):
     made = scale(name)
     main = Pipeline(made)

@@ -29,6 +29,7 @@ def tiny(monkeypatch, tmp_path):
 # --- the main table
 
 
+@pytest.mark.slow
 def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypatch):
     pipelines = [Pipeline(tiny, seed) for seed in range(2)]
     table = run_main_table(pipelines)

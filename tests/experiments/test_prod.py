@@ -436,6 +436,7 @@ def topics(folder):
     return write_beir(folder, passages, queries, qrels)
 
 
+@pytest.mark.slow
 def test_whole_chain_runs_and_a_second_time_runs_nothing(tmp_path, monkeypatch):
     isolate(monkeypatch, tmp_path)
     name, ran, run = topics(tmp_path / "topics"), [], Stage._run

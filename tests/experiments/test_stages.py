@@ -96,6 +96,7 @@ def variants(value, path="", met=None):
             yield where, replace(value, **{name: other})
 
 
+@pytest.mark.slow
 def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "check", lambda encoder: None)
     monkeypatch.setattr(distillation, "check_lengths", lambda *_: None)
@@ -418,6 +419,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["CB", "CE"])
 def test_only_a_joint_teacher_moves(architecture, common, models, subtests):
     chain = Pipeline(scale(common), teacher=architecture)

@@ -427,6 +427,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "table, wanted",
     [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))],
@@ -546,6 +547,7 @@ sweep.sweep("table 1", sweep.plan(("1",), toys.scale({name!r}), 1), 2)
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
     """With processes as the command has them, of one thread each.
 
