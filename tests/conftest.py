@@ -45,9 +45,9 @@ def name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     return toy(tmp_path / "toy")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Another one whose finished stages the tests of this file share."""
+    """Another one whose finished stages all tests share that ask for `common`."""
     folder = tmp_path_factory.mktemp("shared")
     return folder, toy(folder / "toy")
 
