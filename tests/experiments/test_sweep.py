@@ -24,7 +24,7 @@ from toys import data, isolate, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
-from leadkit.experiments import pipeline, prod, sweep, tables, workers
+from leadkit.experiments import distillation, pipeline, prod, sweep, tables, workers
 from leadkit.experiments.distillation import TeacherAfter
 from leadkit.experiments.prod import PROD
 from leadkit.experiments.store import Stage
@@ -379,11 +379,7 @@ def test_several_tables_at_once(command, tmp_path):
     assert command("--table", 1, 2, "--seeds", 1)[1].startswith(
         "tables 1, 2, scale toy, seeds 0 to 0, split test: 4 stages to run"
     )
-    assert list(records(tmp_path / "results" / "toy-toy")) == [
-        (0, "one"),
-        (0, "three"),
-        (0, "two"),
-    ]
+    assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "one"), (0, "three"), (0, "two")]
 
 
 def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
@@ -402,21 +398,14 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     assert list(records(tmp_path / "results" / "toy-toy")) == written
 
 
-@pytest.mark.parametrize(
-    "collection, split, folder",
-    [
+def test_records_of_another_collection_have_a_folder_of_their_own(name):
+    for collection, split, folder in (
         ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"),
         ("irds:beir/nq", "test", "toy-nq"),
         ("python-docs", "test", "toy"),
-    ],
-)
-def test_records_of_another_collection_have_a_folder_of_their_own(
-    collection, split, folder, name, monkeypatch, tmp_path
-):
-    shapes = scale(name)
-    monkeypatch.setattr(paths, "RESULTS", tmp_path)
-    other = replace(shapes, data=replace(shapes.data, collection=collection))
-    assert default_folder(other, split) == tmp_path / folder
+    ):
+        other = scale(name, data=data(collection))
+        assert default_folder(other, split) == paths.RESULTS / folder
 
 
 # as deep as the paper's, so that every row of its tables can be
@@ -427,31 +416,31 @@ SIZES = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "table, wanted",
-    [("9", prod.table_9), ("prod", lambda *a: PROD(a[0], None, a[1]).experiments(a[2]))],
-)
-def test_prod_and_table_9_are_swept_with_the_student_they_start_from(table, wanted, name):
-    shapes = scale(name, **SIZES)
-    assert sweep.plan((table,), shapes, 2, "dev") == {
-        seed: {"student": tables.experiments(shapes, seed, "dev")["student"]}
-        | wanted(shapes, seed, "dev")
-        for seed in (0, 1)
-    }
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Hundreds of stages in a moment: no encoder is looked at."""
+    monkeypatch.setattr(distillation, "check", lambda encoder: None)
+    monkeypatch.setattr(distillation, "check_lengths", lambda *_: None)
 
 
-def test_methods_share_no_name_of_a_table_or_an_experiment(name):
+def test_prod_and_table_9_are_swept_with_the_student_they_start_from(name, unchecked):
     shapes = scale(name, **SIZES)
-    every = [method.experiments(shapes) for method in sweep.SOURCES]
-    for names in (every, [method.TABLES for method in sweep.SOURCES]):
-        assert sum(map(len, names)) == len({key for found in names for key in found})
-    known = {key for found in every for key in found}
-    assert all(
-        {*row} <= known | {*tables.STARTS}
-        for method in sweep.SOURCES
-        for row in method.TABLES.values()
-    )
+    student = {"student": tables.experiments(shapes, 1, "dev")["student"]}
+    for table, wanted in (
+        ("9", prod.table_9(shapes, 1, "dev")),
+        ("prod", PROD(shapes, None, 1).experiments("dev")),
+    ):
+        assert sweep.plan((table,), shapes, 1, "dev", first=1) == {1: student | wanted}
+
+
+def test_methods_share_no_name_of_a_table_or_an_experiment(name, unchecked):
+    every = [source.experiments(scale(name, **SIZES)) for source in sweep.SOURCES]
+    rows = [source.TABLES for source in sweep.SOURCES]
+    for names in (every, rows):
+        assert sum(map(len, names)) == len(set().union(*names))
+    known = set().union(*every, tables.STARTS)
+    for names in rows:
+        assert all({*row} <= known for row in names.values())
 
 
 def test_what_has_no_encoder_is_left_out_and_named(command, tmp_path):
@@ -592,9 +581,8 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
 # --- bad input, before any work
 
 
-@pytest.mark.parametrize(
-    "arguments, message",
-    [
+def test_bad_arguments(command, tmp_path, subtests):
+    for arguments, message in [
         (("--table", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
         (("--table", "1", "9"), "table '9' is unknown: use one or more of 1, 2, 8 or all"),
         (("--table",), "table '' is unknown: use one or more of 1, 2, 8 or all"),
@@ -603,9 +591,8 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
         (("--table", "1", "--jobs", 0), "jobs is 0: at least one is needed"),
         (("--table", "1", "--jobs", -2), "jobs is -2: at least one is needed"),
         (("--table", "1", "--split", "validation"), "split 'validation' is not in collection"),
-    ],
-)
-def test_bad_arguments(command, arguments, message, tmp_path):
-    code, out, err = command(*arguments)
-    assert code.startswith(f"leadkit: {message}") and (out, err) == ("", "")
-    assert not (tmp_path / "runs").exists() and not (tmp_path / "results").exists()
+    ]:
+        with subtests.test(message):
+            code, out, err = command(*arguments)
+            assert code.startswith(f"leadkit: {message}") and (out, err) == ("", "")
+            assert not (tmp_path / "runs").exists() and not (tmp_path / "results").exists()
