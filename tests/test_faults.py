@@ -27,13 +27,11 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 import tqdm.std
-from test_stages import Count
-from toys import data, isolate, save_each_step, scale, toy
+from toys import PROCESSES, Count, data, isolate, save_each_step, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
@@ -48,16 +46,6 @@ from leadkit.training.loop import Operation
 
 pytestmark = pytest.mark.slow
 KILLS = int(os.environ.get("LEADKIT_KILLS", 1))
-TESTS = Path(__file__).parent
-PROCESSES = multiprocessing.get_context("forkserver")  # has loaded the libraries once
-PROCESSES.set_forkserver_preload(
-    [
-        "leadkit.training.pretraining",
-        "leadkit.experiments.pipeline",
-        "leadkit.experiments.sweep",
-        "pytest",
-    ]
-)
 
 
 # --- the work
@@ -113,19 +101,15 @@ def sweeping(name, folder):
     sys.exit(not whole)
 
 
-CELL = f"""import os, sys, pathlib, pytest, torch
-sys.path.insert(0, {str(TESTS)!r})
-import toys
-from leadkit.experiments.pipeline import Pipeline
-toys.isolate(pytest.MonkeyPatch(), pathlib.Path(os.environ["TOYS"]))
-torch.set_num_threads(1)
-toys.save_each_step(pytest.MonkeyPatch())
-often = toys.Schedule(12, 1e-3)
-name = os.environ["TOY"]
-SCALE, SEED, sum(row["total"] for row in Pipeline(toys.scale(name, warm_up=often)).miner.log())"""
+CELL = """import time
+for _ in range(10):
+    time.sleep(0.1)
+SCALE, SEED"""
 
 
 def executing(name, folder):
+    import nbformat  # takes a second: not in every process
+
     from leadkit.lessons import reproduce
 
     kernel, cell = (
@@ -138,7 +122,6 @@ def executing(name, folder):
         cell(CELL, id="b"),
     ]
     nbformat.write(made, folder / "01_toy.ipynb")
-    os.environ |= {"TOYS": str(folder), "TOY": name}
     paths.NOTEBOOKS, reproduce.Lesson.inputs = folder, lambda self: []
     reproduce.lessons(toy_scale(name), 0)[0].done()
 
@@ -149,32 +132,27 @@ def commanding(name, folder):
     runpy.run_module("leadkit", run_name="__main__")
 
 
-def finish(*wanted):
-    """The work that finishes these stages of the chain."""
-    return partial(_finish, wanted)
+def stages(name):
+    """The stages of the chain by their names."""
+    made = chain(name)
+    evaluation = made.evaluate(made.teacher, "test", rerank=True)
+    return vars(made) | {"LEAD": made.distil("LEAD"), "evaluation": evaluation}
 
 
 def _finish(wanted, name, folder):
-    made = chain(name)
-    every = vars(made) | {
-        "LEAD": made.distil("LEAD"),
-        "evaluation": made.evaluate(made.teacher, "test", rerank=True),
-    }
-    for stage in wanted:
-        every[stage].done()
+    stages(name)[wanted].done()
 
 
-# kind -> what must be there before, what is done
+# kind -> the stages that must be there before, what is done
 WORK = {
-    "collection": (finish(), collecting),
-    "pre-training": (finish(), growing),
-    "warm-up": (finish("negatives"), finish("teacher")),
-    "mining": (finish("miner"), finish("negatives")),
-    "distillation": (finish("teacher", "student"), finish("LEAD")),
-    "evaluation": (finish("miner", "teacher"), finish("evaluation")),
-    "sweep": (finish(), sweeping),
-    "papermill": (finish(), executing),
-    "command": (finish("teacher", "student"), commanding),
+    "collection": ((), collecting),
+    "pre-training": ((), growing),
+    "mining": (("miner",), partial(_finish, "negatives")),
+    "distillation": (("teacher", "student"), partial(_finish, "LEAD")),
+    "evaluation": (("teacher", "student"), partial(_finish, "evaluation")),
+    "sweep": ((), sweeping),
+    "papermill": ((), executing),
+    "command": (("teacher", "student"), commanding),
 }
 
 
@@ -286,16 +264,25 @@ def undisturbed(tmp_path_factory):
     base, known = tmp_path_factory.mktemp("faults"), {}
     name = toy(base / "toy")
 
+    def prepared(wanted):
+        folder = base / "-".join(["before", *wanted])
+        if not folder.exists():
+            folder.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                isolate(patch, folder)
+                save_each_step(patch)
+                for stage in wanted:
+                    stages(name)[stage].done()
+        return folder
+
     def of(kind):
         if kind not in known:
-            before, work = WORK[kind]
-            (base / kind).mkdir()
-            assert run(before, name, base / kind) == 0
-            folder = shutil.copytree(base / kind, base / f"{kind}-done")
+            before, work = prepared(WORK[kind][0]), WORK[kind][1]
+            folder = shutil.copytree(before, base / f"{kind}-done")
             process, began = start(work, name, folder), time.monotonic()
             process.join()
             assert process.exitcode == 0, said(folder)
-            known[kind] = name, base / kind, time.monotonic() - began, results(folder)
+            known[kind] = name, before, time.monotonic() - began, results(folder)
             shutil.rmtree(folder)
         return known[kind]
 
@@ -305,14 +292,11 @@ def undisturbed(tmp_path_factory):
 # --- killed
 
 
-@pytest.mark.parametrize("kind", [kind for kind in WORK if kind != "command"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [kind for kind in WORK if kind not in ("command", "evaluation")])
 def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbed, tmp_path):
-    (name, before, seconds, want), work, draw, hits = (
-        undisturbed(kind),
-        WORK[kind][1],
-        random.Random(kind),
-        [],
-    )
+    name, before, seconds, want = undisturbed(kind)
+    work, draw, hits = WORK[kind][1], random.Random(kind), []
     for number in range(KILLS):
         folder = shutil.copytree(before, tmp_path / str(number))
         for _ in range(1 + number % 2):  # every second time also while it goes on
@@ -328,10 +312,7 @@ def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbe
         assert run(work, name, folder) == 0, said(folder)
         assert results(folder) == want
         shutil.rmtree(folder)
-    print(
-        f"{kind}: {seconds:.1f} s undisturbed; {KILLS} times: {sum(hits)} kills, "
-        f"{len(hits) - sum(hits)} that came too late"
-    )
+    print(f"{kind}: {seconds:.1f} s undisturbed; {sum(hits)} of {len(hits)} kills in time")
 
 
 def ended(group: int) -> None:
@@ -354,26 +335,28 @@ STOPPED = (
 )
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "ctrl-C"])
-def test_command_that_is_stopped_says_so_and_goes_on(number, undisturbed, tmp_path):
-    (name, before, seconds, want), draw, hits = undisturbed("command"), random.Random(number), 0
+@pytest.mark.slow
+def test_command_that_is_stopped_says_so_and_goes_on(undisturbed, tmp_path):
+    """By SIGTERM, then by ctrl-C, then not at all."""
+    (name, before, seconds, want), draw, hits = undisturbed("command"), random.Random(0), 0
     for trial in range(KILLS):
         folder = shutil.copytree(before, tmp_path / str(trial))
-        process, began = start(commanding, name, folder), time.monotonic()
-        while not any((folder / "runs").glob("evaluate-*.lock")):  # the first stage
-            time.sleep(0.02)
-        process.join(max(0.0, began + draw.uniform(0, 0.8 * seconds) - time.monotonic()))
-        with suppress(ProcessLookupError):
-            os.kill(process.pid, number)
-        process.join()
-        if process.exitcode:
-            assert (process.exitcode, said(folder)) == (128 + number, [STOPPED])
-            assert [path for path in folder.rglob(".*") if path.suffix != ".lock"] == []
-            hits += 1
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process, began = start(commanding, name, folder), time.monotonic()
+            while process.exitcode is None and not any((folder / "runs").glob("evaluate-*.lock")):
+                time.sleep(0.02)  # until the first stage
+            process.join(max(0.0, began + draw.uniform(0, 0.8 * seconds) - time.monotonic()))
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+            process.join()
+            if process.exitcode:
+                assert (process.exitcode, said(folder)) == (128 + number, [STOPPED])
+                assert [path for path in folder.rglob(".*") if path.suffix != ".lock"] == []
+                hits += 1
         assert run(commanding, name, folder) == 0, said(folder)
         assert results(folder) == want
         shutil.rmtree(folder)
-    print(f"command: {hits} of {KILLS} times stopped before the end by {signal.strsignal(number)}")
+    print(f"command: {hits} of {2 * KILLS} times stopped before the end")
 
 
 def interrupting(kind, delay, name, folder):
@@ -390,9 +373,8 @@ def interrupting(kind, delay, name, folder):
     WORK[kind][1](name, folder)
 
 
-@pytest.mark.parametrize(
-    "kind", ["collection", "pre-training", "warm-up", "distillation", "evaluation"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
 def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tmp_path):
     (name, before, seconds, want), draw, hits = undisturbed(kind), random.Random(kind), 0
     for trial in range(KILLS):
@@ -468,6 +450,7 @@ def slow(name, folder):
     Slow(data(name)).done()
 
 
+@pytest.mark.slow
 def test_second_process_says_what_it_waits_for(name, tmp_path):
     both = [start(slow, name, tmp_path / "two") for _ in range(2)]
     for process in both:
@@ -481,6 +464,7 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
     assert stage.finished() and (paths.RUNS / "runs.txt").read_text() == "1\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
 def test_two_processes_end_with_the_files_of_one(kind, undisturbed, tmp_path):
     name, before, _, want = undisturbed(kind)
@@ -570,7 +554,8 @@ def fails(kind, undisturbed, folder, room):
     return lines
 
 
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation", "evaluation"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
 def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed, tmp_path):
     _, before, _, want = undisturbed(kind)
     needed, draw, hits = (
@@ -592,7 +577,8 @@ def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed,
     print(f"{kind}: {hits} of {KILLS} times too little room")
 
 
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "evaluation"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["pre-training", "evaluation"])
 def test_read_only_folder_is_told_in_a_sentence(kind, undisturbed, tmp_path):
     (line,) = fails(kind, undisturbed, tmp_path / "here", None)
     assert re.fullmatch(
@@ -613,13 +599,14 @@ def test_folder_that_is_a_file(name, tmp_path):
 # --- a clock that goes back
 
 
+@pytest.mark.slow
 def test_clock_that_goes_back(undisturbed, tmp_path, monkeypatch):
-    name, before, _, want = undisturbed("warm-up")
+    name, before, _, want = undisturbed("distillation")
     isolate(monkeypatch, shutil.copytree(before, tmp_path / "here"))
     minutes = count()
     monkeypatch.setattr(time, "time", lambda: 1e9 - 60 * next(minutes))
     monkeypatch.setattr(tqdm.std, "time", time.time)
-    stage = chain(name).teacher
+    stage = stages(name)["LEAD"]
     assert 0 <= stage.seconds() < 600 and next(minutes) > 10
     assert results(tmp_path / "here") == want
 
@@ -627,41 +614,42 @@ def test_clock_that_goes_back(undisturbed, tmp_path, monkeypatch):
 # --- what an older version left
 
 
-@pytest.mark.parametrize("field", ["stage", "seconds", "files"])
-def test_seal_without_a_field_is_of_a_stage_that_is_run_anew(field, name, capsys):
-    stage = Count(data(name))
-    path = stage.done() / "stage.json"
-    seal = json.loads(path.read_text())
-    write_json(path, {key: value for key, value in seal.items() if key != field})
-    assert not stage.finished() and stage.seconds() >= 0
-    assert (
-        json.loads(path.read_text()).keys() == seal.keys()
-        and "is run anew" in capsys.readouterr().out
-    )
+def test_seal_without_a_field_is_of_a_stage_that_is_run_anew(name, capsys, subtests):
+    for field in ["stage", "seconds", "files"]:
+        with subtests.test(field):
+            stage = Count(data(name))
+            path = stage.done() / "stage.json"
+            seal = json.loads(path.read_text())
+            write_json(path, {key: value for key, value in seal.items() if key != field})
+            assert not stage.finished() and stage.seconds() >= 0
+            assert (
+                json.loads(path.read_text()).keys() == seal.keys()
+                and "is run anew" in capsys.readouterr().out
+            )
 
 
-@pytest.mark.parametrize(
-    "older",
-    [torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))],
-    ids=["shape", "names"],
-)
-def test_checkpoint_of_another_model_is_not_used(older, tmp_path, capsys):
-    def loss(net):
-        return lambda step: {
-            "total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()
-        }
+def test_checkpoint_of_another_model_is_not_used(tmp_path, capsys):
+    steps = []
 
-    often, steps = Operation(checkpoint_seconds=0.0), []
-    three = Schedule(3, 0.1)
-    loop.fit(older, loss(older), three, 0, tmp_path, "toy", operation=often)
-    torch.manual_seed(0)
-    net = torch.nn.Linear(2, 2)
-    want = copy.deepcopy(net)
-    loop.fit(want, loss(want), three, 0, tmp_path / "new", "toy", operation=often)
-    watched = lambda step: steps.append(step) or loss(net)(step)  # noqa: E731
-    loop.fit(net, watched, three, 0, tmp_path, "toy", operation=often)
-    assert steps == [0, 1, 2] and torch.equal(net.weight, want.weight)
-    assert "is not what was written there" in capsys.readouterr().out
+    def train(net, folder):
+        def loss(step):
+            steps.append(step)
+            return {"total": net(torch.ones(1, next(net.parameters()).shape[1])).square().sum()}
+
+        often = Operation(checkpoint_seconds=0.0)
+        loop.fit(net, loss, Schedule(3, 0.1), 0, folder, "toy", operation=often)
+
+    new = torch.nn.Linear(2, 2)
+    shape, names = torch.nn.Linear(3, 2), torch.nn.Sequential(torch.nn.Linear(2, 2))
+    want = copy.deepcopy(new)
+    train(want, tmp_path / "want")
+    for older, folder in ((shape, tmp_path / "shape"), (names, tmp_path / "names")):
+        train(older, folder)
+        steps.clear()
+        net = copy.deepcopy(new)
+        train(net, folder)
+        assert steps == [0, 1, 2] and torch.equal(net.weight, want.weight), folder.name
+        assert "is not what was written there" in capsys.readouterr().out, folder.name
 
 
 def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
@@ -684,21 +672,24 @@ def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("seal", ["[]", "{}", "", '{"digests": {}}', "null"])
-def test_collection_with_another_seal_is_built_anew(seal, tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        python_docs.VARIANTS, "toy", python_docs.Variant((), standard_library=False, test=1, dev=1)
-    )
-    monkeypatch.setattr(paths, "CACHE", tmp_path)
-    monkeypatch.setattr(
-        python_docs,
-        "write_collection",
-        lambda variant, folder: (folder / "corpus.jsonl").write_text("made"),
-    )
-    folder = python_docs.cached_folder("toy")
-    (folder / "cache.json").write_text(seal)
-    (folder / "corpus.jsonl").write_text("older")
-    assert (
-        python_docs.cached_folder("toy") == folder
-        and (folder / "corpus.jsonl").read_text() == "made"
-    )
+def test_collection_with_another_seal_is_built_anew(tmp_path, monkeypatch, subtests):
+    for seal in ["[]", "{}", "", '{"digests": {}}', "null"]:
+        with subtests.test(seal):
+            monkeypatch.setitem(
+                python_docs.VARIANTS,
+                "toy",
+                python_docs.Variant((), standard_library=False, test=1, dev=1),
+            )
+            monkeypatch.setattr(paths, "CACHE", tmp_path)
+            monkeypatch.setattr(
+                python_docs,
+                "write_collection",
+                lambda variant, folder: (folder / "corpus.jsonl").write_text("made"),
+            )
+            folder = python_docs.cached_folder("toy")
+            (folder / "cache.json").write_text(seal)
+            (folder / "corpus.jsonl").write_text("older")
+            assert (
+                python_docs.cached_folder("toy") == folder
+                and (folder / "corpus.jsonl").read_text() == "made"
+            )

@@ -3,7 +3,9 @@
 import json
 import multiprocessing
 import random
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from math import log
 from pathlib import Path
@@ -28,6 +30,7 @@ from leadkit.config import Data, Lead, Scale, Schedule
 from leadkit.data.tokens import tokenise
 from leadkit.experiments import texts
 from leadkit.experiments.store import Stage
+from leadkit.files import write_json
 from leadkit.training.loop import Operation
 
 WORDS = (
@@ -256,3 +259,19 @@ def install(site: Path, extra: str = "", version: str = "1.0", parts: int = 3) -
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: toypack\nVersion: {version}\n")
     (info / "RECORD").write_text("".join(f"{name},,\n" for name in sources))
+
+
+@dataclass(frozen=True)
+class Count(Stage):
+    """Writes its number; every run leaves a line in runs.txt."""
+
+    kind = "count"
+    number: int = 1
+    wait: float = 0.0
+    first: "Count | None" = None
+
+    def run(self, operation: Operation) -> None:
+        with open(paths.RUNS / "runs.txt", "a") as out:
+            out.write(f"{self.number}\n")
+        time.sleep(self.wait)
+        write_json(self.folder / "out.json", {"number": self.number})

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from toys import data, exit_code, isolate, save_each_step, scale, toy
+from toys import Count, data, exit_code, isolate, save_each_step, scale, toy
 
 from leadkit import hardware, paths
 from leadkit.config import Schedule
@@ -29,30 +29,12 @@ from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.paper_methods import LEAD, RD, Alone
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.experiments.store import Stage
 from leadkit.files import digest, read_tensors, write, write_json, write_tensors
 from leadkit.models import names, retrievers, tokenizers
 from leadkit.models.tower import Tower
 from leadkit.training import checkpoints, loop
-from leadkit.training.loop import Operation
 
 ROOT = Path(__file__).parent.parent
-
-
-@dataclass(frozen=True)
-class Count(Stage):
-    """Writes its number; every run leaves a line in runs.txt."""
-
-    kind = "count"
-    number: int = 1
-    wait: float = 0.0
-    first: "Count | None" = None
-
-    def run(self, operation: Operation) -> None:
-        with open(paths.RUNS / "runs.txt", "a") as out:
-            out.write(f"{self.number}\n")
-        time.sleep(self.wait)
-        write_json(self.folder / "out.json", {"number": self.number})
 
 
 def runs() -> list[str]:
