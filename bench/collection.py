@@ -100,7 +100,7 @@ def measure(phase: str, count: int) -> dict:
         measured["batches"] = time.perf_counter() - tokenised
         measured["mapped"] = passages.flat.nbytes
         passages.flat.max()  # look at all of it, as a long training does
-    return measured | {"bytes": peak_mib() * 2**20}
+    return measured | {"bytes": int(peak_mib() * 2**20)}
 
 
 def run(phase: str, count: int, folder: Path) -> dict:
