@@ -1,82 +1,226 @@
-"""Generated numbers: pages say what the records say; a marker that cannot be filled is told."""
+"""Generated numbers: the tree's are those of the records, and a marker cannot say a false thing."""
 
+import json
 import re
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 from leadkit import paths
-from leadkit.results import records
-from leadkit.results.report import PAGES, fill
+from leadkit.results import records, report, tried
+from leadkit.results.claims import ledger
+from leadkit.results.generators import BLOCKS, INLINE
 from leadkit.results.sources import Source
 
-README = paths.ROOT / "README.md"
+
+def test_running_the_report_on_the_tree_changes_nothing():
+    """Neither a page nor the figure, which says in its file which records it shows."""
+    drawings = {"main-table": lambda found: pytest.fail("the figure was drawn anew")}
+    outdated = [page.name for page in report.outdated_pages(drawings)]
+    assert not outdated, f"python -m leadkit report writes {', '.join(outdated)} anew"
 
 
-def undrawn(_):
-    pytest.fail("a figure whose numbers are the committed ones was drawn again")
+# --- a tree of known records
+
+MEANS = {"CB LEAD": 30.0, "CB RD": 20.0, "CB FD": 10.0, "student": 15.0, "CE RD": 1.0, "BM25": 5.0}
+BLOCK = "<!-- report: {} -->\n<!-- /report -->\n"
 
 
-@pytest.fixture(scope="module")
-def source():
-    return Source({"main-table": undrawn})
+def points(name, seed):
+    """MRR@10 of ten queries in points: the mean, 1 more with each seed, up and down."""
+    return MEANS[name] + seed + np.tile([-1, 1], 5) * (1 + MEANS[name] / 20)
 
 
-def inline(marker: str, source: Source) -> str:
-    """What the marker is filled with."""
-    text = fill(f"Here <!--={marker}-->?<!--/--> it is.", README, source)
-    return re.fullmatch(r"Here <!--=.*?-->(.*)<!--/--> it is\.", text)[1]
+def rows(seeds, moved=0.0):
+    for name in MEANS:
+        for seed in seeds:
+            values = (points(name, seed) + moved) / 100
+            means = {"RR@10": values.mean(), "AP@1000": 0.4, "R@100": 0.5, "R@1000": 0.75}
+            what = {"collection": "toy", "fingerprint": "f", "split": "test", "stage": {}}
+            per_query = {"per_query": {"RR@10": values}}
+            head = {"experiment": name, "seed": seed, "measures": means}
+            yield head | what | per_query
 
 
-def test_running_it_changes_nothing(source):
-    pages = [page for pattern in PAGES for page in sorted(paths.ROOT.glob(pattern))]
-    markers = 0
-    for page in pages:
-        text = page.read_text()
-        assert fill(text, page, source) == text, page
-        markers += text.count("<!--/-->") + text.count("<!-- /report -->")
-    assert markers > 50
+def line(setting, measure, values):
+    told = dict.fromkeys(tried.FIELDS, "") | {"seeds": [], "question": "lengths"}
+    return told | {"setting": setting, "measure": measure, "values": values}
 
 
-def test_a_number_that_was_typed_is_written_anew(source):
-    text = README.read_text()
-    wrong, count = re.subn(r"(<!--=mean [^>]*-->)[\d.]+(?=<!--/-->)", r"\g<1>99.99", text)
-    assert count and wrong != text and fill(wrong, README, source) == text
+@pytest.fixture
+def tree(monkeypatch, tmp_path):
+    """A checkout with two folders of records; the second has MRR@10 half a point higher."""
+    results = tmp_path / "data" / "results"
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "RESULTS", results)
+    records.merge(rows(range(5)), results / "classroom")
+    records.merge(rows(range(2), 0.5), results / "other")
+    (results / "bench").mkdir()
+    measured = {"AVX2": {"ratio": {"seconds": 0.1234}}}
+    (results / "bench" / "maxsim.json").write_text(json.dumps(measured))
+    lines = [
+        line("64 tokens", "MRR@10", [20.25, 30.5]),
+        line("96 tokens", "MRR@10", [40.0]),
+        line("96 tokens", "loss by layer, nats", [3.0, 1.25]),
+    ]
+    (results / "tried.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    return tmp_path
 
 
-def test_numbers_are_those_of_the_records(source):
-    """Against the records, by hand."""
-    kept = records.read(paths.RESULTS / "classroom")
-
-    def means(name):
-        return np.array([100 * row["per_query"]["RR@10"].mean() for row in kept[name]])
-
-    lead, rd = means("CB LEAD"), means("CB RD")
-    assert inline("mean classroom: CB LEAD", source) == f"{lead.mean():.2f}"
-    assert inline("mean classroom: CB LEAD, seed 3", source) == f"{lead[3]:.2f}"
-    assert inline("sd classroom: CB LEAD", source) == f"{lead.std(ddof=1):.2f}"
-    gained = (lead - rd).mean()
-    assert inline("difference classroom: CB LEAD - CB RD", source) == f"{gained:+.2f}"
-    assert inline("margin classroom: CB RD - CB LEAD", source) == f"{-gained:.2f}"
-    assert inline("mean classroom: CB LEAD {.1f}", source) == f"{lead.mean():.1f}"
-    assert inline("count classroom: queries", source) in ("2000", "2,000")
+def filled(text, tree, drawings=None):
+    return report.fill(text, tree / "README.md", Source(drawings))
 
 
-@pytest.mark.parametrize(
-    "marker, message",
-    [
-        ("nothing classroom: CB LEAD", "nothing generates 'nothing': use one of "),
-        ("mean schoolroom: CB LEAD", "scale 'schoolroom' has no records: there are classroom"),
-        ("mean classroom: CB LED", "CB LED"),
-        ("margin classroom: CB LEAD - CB RD", ""),  # it is negative: "above" would be false
-    ],
-)
-def test_a_marker_that_cannot_be_filled_is_told_with_its_line(marker, message, source):
-    text = f"One line.\n\nHere <!--={marker}-->?<!--/--> it is."
-    with pytest.raises(ValueError, match=rf"README\.md, line 3: .*{re.escape(message)}"):
-        fill(text, README, source)
+INLINES = {
+    "mean classroom: CB LEAD": "32.00",
+    "mean classroom: CB LEAD, R@100": "50.00",
+    "mean classroom: CB LEAD, seed 3": "33.00",
+    "mean classroom: CB LEAD, R@1000, seed 3 {.1f}": "75.0",
+    "sd classroom: CB LEAD": f"{np.std(range(5), ddof=1):.2f}",
+    "difference classroom: CB LEAD - CB RD": "+10.00",
+    "difference classroom: CB FD - CB RD, seed 1": "-10.00",
+    "difference classroom: cb-lead-student": "+15.00",
+    "margin classroom: CB LEAD - student": "15.00",
+    "margin classroom: cb-rd-fd {.0f}": "10",
+    "verdict classroom: cb-lead-rd": "holds",
+    "count classroom: run": "3",
+    "count classroom: holds": "3",
+    "count classroom: not run": "34",
+    "count classroom: queries": "10",
+    "paper cb-lead-rd": "+1.78",
+    "paper CB LEAD": "37.80",
+    "tried lengths: 64 tokens / MRR@10": "25.38",
+    "tried lengths: 96 tokens / MRR@10 {.2f}": "40.00",
+    "range lengths: 64 tokens / MRR@10": "20.25 to 30.50",
+    "apart classroom other: mean": "0.50",
+    "apart classroom other: most {.1f}": "0.5",
+    "bench maxsim: AVX2 / ratio / seconds": "0.12",
+    "bench maxsim: AVX2 / ratio / seconds {.1%}": "12.3%",
+}
 
 
-def test_markers_in_code_are_left_alone(source):
-    text = "Write `<!--=mean nowhere: x-->1<!--/-->`.\n\n```\n<!-- report: nothing -->\n```\n"
-    assert fill(text, README, source) == text
+def test_every_number_is_the_one_computed_by_hand(tree):
+    for asked, number in INLINES.items():
+        text = f"It is <!--={asked}-->old<!--/-->."
+        assert filled(text, tree) == f"It is <!--={asked}-->{number}<!--/-->.", asked
+    assert {asked.split()[0] for asked in INLINES} == INLINE.keys() - {"interval", "p"}
+
+
+def test_intervals_and_p_are_those_of_the_ledger(tree):
+    judged = ledger(records.read(paths.RESULTS / "classroom"))
+    first = judged.loc["cb-lead-rd"]
+    between = f"{first['low']:.2f} to {first['high']:.2f}"
+    for what in ("cb-lead-rd", "CB LEAD - CB RD"):
+        asked = f"interval classroom: {what}"
+        assert f">{between}<" in filled(f"a <!--={asked}--><!--/-->", tree)
+    p = "<0.0001" if first["p"] < 1e-4 else f"{first['p']:.4f}"
+    assert f">{p}<" in filled("a <!--=p classroom: cb-lead-rd--><!--/-->", tree)
+
+
+def test_tables(tree):
+    main = filled(BLOCK.format("main-table classroom"), tree)
+    assert "| LEAD | 32.00 | 1.58 | 40.00 | 50.00 | 75.00 | 0.0000 | 37.80 |\n" in main
+    judged = filled(BLOCK.format("ledger classroom: 3"), tree)
+    claim = "| cb-lead-rd | 3 | CB teacher: LEAD > RD | holds | 10.00 | "
+    assert claim in judged and judged.count("\n| cb-") == 3  # those that were run
+    table = filled(BLOCK.format("table classroom: BM25 => words; CB LEAD"), tree)
+    assert "| words | 7.00 | 1.58 | 50.00 |\n| CB LEAD | 32.00 | 1.58 | 50.00 |\n" in table
+    asked = "differences classroom other: CB LEAD - CB RD => gain; cb-rd-fd"
+    both = filled(BLOCK.format(asked), tree)
+    assert re.search(r"\| gain \| 10.00 \(\S+ to \S+\) \| 10.00 \(\S+ to \S+\) \|\n", both)
+    assert re.search(r"\| cb-rd-fd \| 10.00 \(.*\), holds \| 10.00 \(.*\), undecided \|\n", both)
+    lengths = filled(BLOCK.format("tried lengths"), tree)
+    assert "| 64 tokens | 25.38 |  |\n| 96 tokens | 40.00 | 3.00 1.25 |\n" in lengths
+    assert set(BLOCKS) == {"main-table", "ledger", "table", "differences", "tried", "figure"}
+
+
+def test_a_figure_is_drawn_where_its_records_changed(tree):
+    drawn = []
+
+    def draw(found):
+        drawn.append(sum(map(len, found.values())))
+        return plt.subplots()[1]
+
+    page = tree / "docs" / "findings.md"
+    text = BLOCK.format("figure classroom: bars, What it shows")
+    for seeds in (range(5), range(5), range(6)):
+        records.merge(rows(seeds), paths.RESULTS / "classroom")
+        written = report.fill(text, page, Source({"bars": draw}))
+        assert "\n![What it shows](../data/results/classroom/bars.png)\n" in written
+    assert drawn == [30, 36]
+    with Image.open(paths.RESULTS / "classroom" / "bars.png") as image:
+        assert image.size[0] > 100
+
+
+def test_pages_are_written_all_or_none(tree):
+    (tree / "README.md").write_text("Now <!--=mean classroom: CB LEAD-->1<!--/-->.\n")
+    (tree / "docs").mkdir()
+    broken = tree / "docs" / "findings.md"
+    broken.write_text(
+        "\n\nNow <!--=mean classroom: CB LEAD--><!--/--> <!--=mean moon: X--><!--/-->"
+    )
+    with pytest.raises(ValueError, match=r"docs/findings.md, line 3: scale 'moon' has no records"):
+        report.write_pages()
+    assert "-->1<!--" in (tree / "README.md").read_text()
+    broken.unlink()
+    assert report.write_pages() == [tree / "README.md"]
+    assert (tree / "README.md").read_text() == "Now <!--=mean classroom: CB LEAD-->32.00<!--/-->.\n"
+    assert report.write_pages() == []
+
+
+def test_markers_in_code_are_left_alone(tree):
+    text = "`<!--=mean moon: X-->1<!--/-->`\n\n```\n<!-- report: nothing -->\n```\n"
+    assert filled(text, tree) == text
+
+
+WRONG = {
+    "a <!--=median classroom: CB LEAD--><!--/-->": "generates 'median': use one of mean, sd, ",
+    BLOCK.format("chart classroom"): "generates 'chart': use one of main-table, ledger, ",
+    "a <!--=mean moon: CB LEAD--><!--/-->": "'moon' has no records: there are classroom, other",
+    "a <!--=mean classroom: CD LEAD--><!--/-->": "'CD LEAD' has no records at classroom: there are",
+    "a <!--=mean classroom: CB LEAD, R@7--><!--/-->": "no measure 'R@7': use one of RR@10, ",
+    "a <!--=mean other: CB LEAD, seed 4--><!--/-->": "no record with seed 4: there are 0, 1",
+    "a <!--=difference classroom: CB LEAD - LEAD--><!--/-->": "experiment 'LEAD' has no records",
+    "a <!--=difference other: CB LEAD - CB RD, seed 4--><!--/-->": "other has no record of",
+    "a <!--=verdict classroom: cb-lead--><!--/-->": "claim 'cb-lead' is unknown: use A - B",
+    "a <!--=p classroom: joint--><!--/-->": "claim 'joint' was not run at classroom",
+    "a <!--=margin classroom: CB RD - CB LEAD--><!--/-->": "is positive, it is -10.00",
+    "a <!--=count classroom: won--><!--/-->": "nothing counts 'won': use one of holds, ",
+    "a <!--=paper cb--><!--/-->": "claim 'cb' is unknown",
+    "a <!--=tried length: 64 tokens / MRR@10--><!--/-->": "'length' is unknown: there are lengths",
+    "a <!--=tried lengths: 32 / MRR@10--><!--/-->": "setting '32' of 'lengths' is unknown",
+    "a <!--=tried lengths: 64 tokens / R@1--><!--/-->": "measure 'R@1' of 'lengths' is unknown",
+    "a <!--=bench maxsim: AVX3 / ratio--><!--/-->": "has no 'AVX3' in 'AVX3 / ratio': there is AVX2",
+    "a <!--=bench minsim: AVX2--><!--/-->": "minsim.json",
+    BLOCK.format("figure classroom: pie"): "figure 'pie' is unknown: use one of bars",
+    "<!--=mean classroom: CB LEAD--><!--/--> here": "a line begins with a marker",
+    "- <!--=mean classroom: CB LEAD--><!--/--> here": "a line begins with a marker",
+    "a <!--=mean classroom: CB LEAD-->32": "the marker <!--= is not closed",
+    "<!-- report: main-table classroom -->\n": "the marker <!-- report is not closed",
+    "a <!--/-->": "the marker <!--/--> is not closed or not opened",
+}
+
+
+def test_what_there_is_not_is_told_with_file_and_line(tree):
+    for text, message in WRONG.items():
+        with pytest.raises(ValueError, match="^README.md, line 2: ") as told:
+            filled(f"First.\n{text}", tree, {"bars": None})
+        assert message in str(told.value), text
+
+
+# --- things tried
+
+
+def test_things_tried_have_one_schema():
+    lines = (paths.RESULTS / "tried.jsonl").read_text().splitlines()
+    told = [json.loads(line) for line in lines]
+    for each in told:
+        assert tuple(each) == tried.FIELDS
+        assert each["values"] and all(isinstance(x, int | float) for x in each["values"])
+        texts = [each[field] for field in tried.FIELDS if field not in ("values", "seeds")]
+        assert all(isinstance(text, str) for text in texts) and all(texts[:3])
+        assert all(isinstance(seed, int) for seed in each["seeds"])
+    keys = {(each["question"], each["setting"], each["measure"]) for each in told}
+    assert len(keys) == len(told)

@@ -39,8 +39,18 @@ LINE_START = re.compile(r"\s*(?:(?:[-*+>]|\d+\.)\s+)*")
 def write_pages(drawings: Mapping[str, Drawing] | None = None) -> list[Path]:
     """Write every generated number, table and figure; returns the pages that changed.
 
-    drawings: name -> what draws a folder's records. ValueError, naming file and line, for a marker
-    that asks for what there is not; then no page is written.
+    drawings: name -> what draws a folder's records.
+    """
+    pages = outdated_pages(drawings)
+    for page, text in pages.items():
+        files.write(page, partial(Path.write_text, data=text))
+    return list(pages)
+
+
+def outdated_pages(drawings: Mapping[str, Drawing] | None = None) -> dict[Path, str]:
+    """Page -> its new text, of those that differ from it; figures are drawn.
+
+    ValueError, naming file and line, where a marker asks for what there is not.
     """
     source = Source(drawings)
     pages = {}
@@ -50,9 +60,7 @@ def write_pages(drawings: Mapping[str, Drawing] | None = None) -> list[Path]:
             written = fill(text, page, source)
             if written != text:
                 pages[page] = written
-    for page, text in pages.items():
-        files.write(page, partial(Path.write_text, data=text))
-    return list(pages)
+    return pages
 
 
 def fill(text: str, page: Path, source: Source) -> str:
