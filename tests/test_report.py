@@ -192,7 +192,7 @@ WRONG = {
     "a <!--=tried length: 64 tokens / MRR@10--><!--/-->": "'length' is unknown: there are lengths",
     "a <!--=tried lengths: 32 / MRR@10--><!--/-->": "setting '32' of 'lengths' is unknown",
     "a <!--=tried lengths: 64 tokens / R@1--><!--/-->": "measure 'R@1' of 'lengths' is unknown",
-    "a <!--=bench maxsim: AVX3 / ratio--><!--/-->": "has no 'AVX3' in 'AVX3 / ratio': there is AVX2",
+    "a <!--=bench maxsim: AVX3 / ratio--><!--/-->": "has no 'AVX3' in 'AVX3 / ratio': there is",
     "a <!--=bench minsim: AVX2--><!--/-->": "minsim.json",
     BLOCK.format("figure classroom: pie"): "figure 'pie' is unknown: use one of bars",
     "<!--=mean classroom: CB LEAD--><!--/--> here": "a line begins with a marker",

@@ -68,9 +68,9 @@ class Claim:
         return min(1.0, 2 * min(holds, fails))
 
 
-def pair(first: str, second: str, table: int | str = 3) -> Claim:
-    """The claim that one experiment beats another, whether or not the paper makes it."""
-    return Claim(f"{first} - {second}", table, f"{first} > {second}", (((first, second),),))
+def pair(first: str, second: str) -> Claim:
+    """One experiment beats another; `paper` knows it where both are rows of Table 3."""
+    return Claim(f"{first} - {second}", 3, f"{first} > {second}", (((first, second),),))
 
 
 def _claim(id: str, table: int | str, sentence: str, *ways: Way) -> Claim:
