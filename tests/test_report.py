@@ -22,6 +22,14 @@ def test_running_the_report_on_the_tree_changes_nothing():
     assert not outdated, f"python -m leadkit report writes {', '.join(outdated)} anew"
 
 
+def test_a_number_that_was_typed_is_written_anew():
+    readme = paths.ROOT / "README.md"
+    text = readme.read_text()
+    typed, count = re.subn(r"(<!--=mean [^>]*-->)[\d.]+(?=<!--/-->)", r"\g<1>99.99", text)
+    assert count > 1 and typed != text
+    assert report.fill(typed, readme, Source({"main-table": lambda found: None})) == text
+
+
 # --- a tree of known records
 
 MEANS = {"CB LEAD": 30.0, "CB RD": 20.0, "CB FD": 10.0, "student": 15.0, "CE RD": 1.0, "BM25": 5.0}
