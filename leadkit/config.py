@@ -72,7 +72,7 @@ class Scale:
     lead: Lead = Lead()
     scaled: bool = True  # scores times the architecture's own factor; paper: raw scores
     dropout: float = 0.0  # paper: 0.1
-    rerank: int = 100  # of the 12DE's passages; paper: 1,000 (passages), 100 (documents)
+    rerank: int = 100  # of the DE teacher's passages; paper: 1,000 (passages), 100 (documents)
     depth: int = 1000  # passages in a run; paper: 1,000
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
 

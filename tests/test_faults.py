@@ -88,7 +88,7 @@ def sweeping(name, folder):
     def experiments(scale, seed, split):
         made = Pipeline(scale, seed)
         return {
-            "teacher": made.evaluate(made.teacher, split, rerank=True),
+            "teacher": made.evaluate(made.teacher, split),
             "student": made.evaluate(made.student, split),
         }
 
@@ -135,7 +135,7 @@ def commanding(name, folder):
 def stages(name):
     """The stages of the chain by their names."""
     made = chain(name)
-    evaluation = made.evaluate(made.teacher, "test", rerank=True)
+    evaluation = made.evaluate(made.teacher, "test")
     return vars(made) | {"LEAD": made.distil("LEAD"), "evaluation": evaluation}
 
 

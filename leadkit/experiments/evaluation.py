@@ -11,6 +11,7 @@ from leadkit.experiments.store import Stage, Trained
 from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.hardware import device_name, peak_memory_mib, versions
+from leadkit.models.retrievers import architecture
 from leadkit.retrieval.bm25 import bm25
 from leadkit.retrieval.dense import retrieve
 from leadkit.retrieval.measures import MEASURES, per_query
@@ -21,7 +22,10 @@ from leadkit.training.loop import Operation
 
 @dataclass(frozen=True)
 class Evaluate(Stage):
-    """Search the collection, or re-rank the top `rerank` of the run `first`."""
+    """Search the collection, or re-rank the top `rerank` of the run `first`.
+
+    ValueError where a retriever that searches is to re-rank, or one that cannot is to search.
+    """
 
     kind = "evaluate"
     retriever: Trained | None  # None: BM25
@@ -29,6 +33,17 @@ class Evaluate(Stage):
     depth: int
     first: "Evaluate | None" = None
     rerank: int = 0
+
+    def __post_init__(self) -> None:
+        name = self.retriever.tower.architecture if self.retriever else "BM25"
+        if searches(self.retriever) and self.first:
+            raise ValueError(
+                f"a {name} searches the collection, so it must not re-rank: leave `first` out"
+            )
+        if not searches(self.retriever) and not self.first:
+            raise ValueError(
+                f"a {name} cannot search a collection: give `first`, the run whose top it re-ranks"
+            )
 
     def run(self, operation: Operation) -> None:
         started = time.monotonic()
@@ -64,11 +79,6 @@ class Evaluate(Stage):
         passages = passages_of(model.tower, self.data)
         if self.first:
             return rerank(model, queries, passages, self.first.ranking(), self.rerank)
-        if not model.searches:
-            raise ValueError(
-                f"a {model.architecture} cannot search a collection: give `first`, the run whose "
-                "top it re-ranks"
-            )
         return retrieve(model, queries, passages, self.depth)
 
     def ranking(self) -> Run:
@@ -104,3 +114,8 @@ class Evaluate(Stage):
     def values(self, measure: str = MEASURES[0]) -> np.ndarray:
         """(Q,): one measure for each query of the split."""
         return np.array(self.record()["per_query"][measure])
+
+
+def searches(retriever: Trained | None) -> bool:
+    """Whether a retriever can search a collection. None is BM25, which can."""
+    return retriever is None or architecture(retriever.tower.architecture).searches

@@ -26,7 +26,7 @@ class Lagging(Negatives):
 
     kind = "lagging"
     student: Evaluate  # of the training queries
-    teacher: Trained  # re-ranks the student's top `rerank` of the near queries
+    teacher: Trained  # a CB or CE: re-ranks the student's top `rerank` of the near queries
     first: int
     last: int
     rerank: int

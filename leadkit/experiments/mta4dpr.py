@@ -31,7 +31,7 @@ class MTA4DPR:
 
     Nothing runs until asked for its result. Every iteration trains the same student afresh, equally
     long, so that only assistants and data differ (ours; paper: not noted). Pool members are
-    compared by MRR@10 on dev, all re-ranking the top of the 12DE that mines.
+    compared by MRR@10 on dev: a DE searches, a CB or CE re-ranks the DE teacher's list.
 
     assistants: towers of different architecture or size; by default a 12DE, a 6CB and a 6DE, what
         the student starts from and the first to be replaced.
@@ -74,7 +74,7 @@ class MTA4DPR:
             self.pool = Pool(scale.data, self._on_dev(assistant), len(assistants), self.pool)
 
     def _on_dev(self, retriever: Trained) -> Evaluate:
-        return self.pipeline.evaluate(retriever, "dev", rerank=True)
+        return self.pipeline.evaluate(retriever, "dev")
 
     def _on_train(self, retriever: Trained | None) -> Evaluate:
         data = self.scale.data

@@ -6,7 +6,7 @@ from typing import Any
 from leadkit.config import Scale
 from leadkit.data.sampling import Batches
 from leadkit.experiments.distillation import Distil, Mine, TeacherAfter, WarmUp
-from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.evaluation import Evaluate, searches
 from leadkit.experiments.methods import method
 from leadkit.experiments.rows import ROWS
 from leadkit.experiments.store import Trained
@@ -28,6 +28,9 @@ class Pipeline:
 
     The 12DE that mines the hard negatives is shared by all seeds: it is part of the data.
     Everything after it is seeded.
+
+    first_stage: the DE teacher: a DE of the teacher's size, trained like the teacher on the mined
+        negatives. A teacher that cannot search re-ranks its list.
 
     linear: width of a linear layer appended to teacher and student before they are warmed up
         (section 4.6.1), 0 for none.
@@ -54,8 +57,13 @@ class Pipeline:
             teacher_encoder, student_encoder = scale.larger_encoder, scale.teacher_encoder
         self.miner = WarmUp(data, tower(scale, "DE", scale.teacher_encoder), scale.warm_up)
         self.negatives = Mine(data, self.miner)
-        teacher_tower = tower(scale, teacher, teacher_encoder, linear)
-        self.teacher = WarmUp(data, teacher_tower, scale.teacher, self.negatives, seed)
+
+        def teacher_of(name: str) -> WarmUp:
+            chosen = tower(scale, name, teacher_encoder, linear)
+            return WarmUp(data, chosen, scale.teacher, self.negatives, seed)
+
+        self.teacher = teacher_of(teacher)
+        self.first_stage = teacher_of("DE")
         student_tower = tower(scale, "DE", student_encoder, linear)
         self.student = WarmUp(data, student_tower, scale.student, self.negatives, seed)
 
@@ -79,12 +87,16 @@ class Pipeline:
         """Step -> the distillation's batch in this tower's tokens: to look at."""
         return self.distil("LEAD").batches(tower)
 
-    def evaluate(self, retriever: Trained | None, split: str, rerank: bool = False) -> Evaluate:
-        """The evaluation of a retriever: it searches, or re-ranks the top of the 12DE."""
+    def evaluate(self, retriever: Trained | None, split: str) -> Evaluate:
+        """The evaluation of a retriever, None for BM25.
+
+        It searches the collection where it can. Others, as a CB or CE, re-rank the top of the
+        DE teacher's search (section 4.2.1).
+        """
         scale = self.scale
-        if not rerank:
+        if searches(retriever):
             return Evaluate(scale.data, retriever, split, scale.depth)
-        first = self.evaluate(self.miner, split)
+        first = self.evaluate(self.first_stage, split)
         return Evaluate(scale.data, retriever, split, scale.depth, first, scale.rerank)
 
     def rows(self, split: str = "test") -> dict[str, Evaluate]:
@@ -93,12 +105,12 @@ class Pipeline:
         evaluations = (
             self.evaluate(None, split),
             self.evaluate(self.miner, split),
-            self.evaluate(self.teacher, split, rerank=True),
+            self.evaluate(self.teacher, split),
             self.evaluate(self.student, split),
             self.evaluate(self.distil("student"), split),
             self.evaluate(self.distil("FD"), split),
             self.evaluate(self.distil("RD"), split),
             self.evaluate(lead, split),
-            self.evaluate(TeacherAfter(self.scale.data, lead), split, rerank=True),
+            self.evaluate(TeacherAfter(self.scale.data, lead), split),
         )
         return dict(zip(ROWS, evaluations, strict=True))

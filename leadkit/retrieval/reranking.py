@@ -24,7 +24,14 @@ def rerank(
     depth: int,
     label: str = "re-ranking",
 ) -> Run:
-    """Re-rank the top `depth` of a run; what stood below stays below, in its order."""
+    """Re-rank the top `depth` of a run; what stood below stays below, in its order.
+
+    ValueError for a retriever that searches: its own search measures it.
+    """
+    if retriever.searches:
+        raise ValueError(
+            f"a {retriever.architecture} searches the collection, so it must not re-rank"
+        )
     rows = first.rows[:, :depth]
     if retriever.pairs_only:
         scores = _score_pairs(retriever, queries, passages, rows, label)

@@ -59,14 +59,14 @@ def test_main_table_has_its_rows_and_runs_nothing_twice(tiny, tmp_path, monkeypa
         "teacher after LEAD": 40.49,
     }
     assert table["paper MRR@10"].dropna().to_dict() == paper
-    # 1 miner, 1 mine, 2 seeds of (2 warm-ups, 4 distillations); evaluations: BM25 and the miner
-    # once, 7 others per seed
+    # 1 miner, 1 mine, 2 seeds of (3 warm-ups, 4 distillations); evaluations: BM25 and the miner
+    # once, 8 others per seed, the first stage's among them
     made = sorted(path.name.split("-")[0] for path in paths.RUNS.iterdir() if path.is_dir())
     assert {kind: made.count(kind) for kind in set(made)} == {
-        "warm": 5,
+        "warm": 7,
         "mine": 1,
         "distil": 8,
-        "evaluate": 16,
+        "evaluate": 18,
         "teacher": 2,  # after LEAD
     }
     monkeypatch.setattr(
@@ -202,6 +202,27 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
     base, start = every["CB LEAD"].retriever, every["masked LM start"].retriever
     tower = replace(base.student.tower, encoder="bert-6x128-masked-lm")
     assert start == replace(base, student=replace(base.student, tower=tower))  # and nothing else
+
+
+# --- the first stage
+
+
+@pytest.mark.parametrize("changes", [{}, {"linear": 32}, {"larger": True}])
+def test_who_cannot_search_re_ranks_the_de_teachers_search(changes, tiny):
+    """Section 4.2.1. The list is that of the teacher of the mined negatives, not of the miner."""
+    dense = Pipeline(tiny, 1, "DE", **changes)
+    expected = dense.rows()["teacher"]
+    assert expected.retriever.negatives == dense.negatives
+    for teacher in ("CB", "CE"):
+        chain = Pipeline(tiny, 1, teacher, **changes)
+        rows = chain.rows()
+        for row in ("teacher", "teacher after LEAD"):
+            assert rows[row].first.key == expected.key and rows[row].rerank == tiny.rerank
+        tower = replace(chain.teacher.tower, architecture="DE", scale=dense.teacher.tower.scale)
+        assert rows["teacher"].first.retriever.tower == tower
+        searched = [row for row, each in rows.items() if each.first is None]
+        assert searched == [row for row in ROWS if not row.startswith("teacher")]
+    assert all(each.first is None for each in dense.rows().values())
 
 
 # --- the chain

@@ -82,6 +82,7 @@ def variants(value, path="", met=None):
 def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "check", lambda encoder: None)
     monkeypatch.setattr(distillation, "check_lengths", lambda *_: None)
+    monkeypatch.setattr(Evaluate, "__post_init__", lambda self: None)
     made, steps = data(name), Schedule(3, 1e-3)
     small, large = (Tower("DE", f"random:{layers}x32") for layers in (2, 3))
 
@@ -545,24 +546,28 @@ def test_record_says_what_was_run_and_gives_every_query(common):
     assert read_tensors(stage.folder / "run.safetensors")["rows"].shape == (6, 20)
 
 
-def test_teacher_reranks_the_top_of_the_first_run(common):
+def test_teacher_reranks_the_top_of_the_de_teachers_search(common):
     chain = Pipeline(scale(common))
-    first, again = (
-        chain.evaluate(chain.miner, "test"),
-        chain.evaluate(chain.teacher, "test", rerank=True),
-    )
-    a, b = first.ranking().rows, again.ranking().rows
+    searched = chain.evaluate(Pipeline(scale(common), teacher="DE").teacher, "test")
+    again = chain.evaluate(chain.teacher, "test")
+    a, b = searched.ranking().rows, again.ranking().rows
+    assert not np.array_equal(a, chain.evaluate(chain.miner, "test").ranking().rows)
     np.testing.assert_array_equal(np.sort(a[:, :5]), np.sort(b[:, :5]))
     np.testing.assert_array_equal(a[:, 5:], b[:, 5:])
+    recall = [each.record()["measures"]["R@1000"] for each in (searched, again)]
+    assert recall[0] == recall[1] > 0
 
 
-def test_colbert_cannot_search_alone(common):
-    chain = Pipeline(scale(common))
-    with pytest.raises(
-        ValueError,
-        match="a CB cannot search a collection: give `first`, the run whose top it re-ranks",
-    ):
-        chain.evaluate(chain.teacher, "test").done()
+def test_who_searches_must_not_re_rank_and_who_cannot_search_must(name):
+    chain = Pipeline(scale(name))
+    searched = chain.evaluate(chain.student, "test")
+    message = "a CB cannot search a collection: give `first`, the run whose top it re-ranks"
+    with pytest.raises(ValueError, match=message):
+        replace(searched, retriever=chain.teacher)
+    for retriever, who in ((chain.student, "DE"), (None, "BM25")):
+        message = f"a {who} searches the collection, so it must not re-rank: leave `first` out"
+        with pytest.raises(ValueError, match=message):
+            replace(searched, retriever=retriever, first=searched, rerank=5)
 
 
 # --- bad input, before any work

@@ -214,18 +214,12 @@ def test_estimate_knows_which_model_is_evaluated(name):
     With another teacher another time, before and after LEAD the same.
     """
     cb, ce = pipeline.Pipeline(scale(name), 0, "CB"), pipeline.Pipeline(scale(name), 0, "CE")
-    seal(cb.evaluate(cb.teacher, "test", rerank=True), 50.0)
-    seal(ce.evaluate(ce.teacher, "test", rerank=True), 800.0)
+    seal(cb.evaluate(cb.teacher, "test"), 50.0)
+    seal(ce.evaluate(ce.teacher, "test"), 800.0)
     seal(ce.evaluate(ce.student, "test"), 20.0)
     estimates = sweep.Estimates()
-    assert (
-        estimates(cb.evaluate(TeacherAfter(data(name), cb.distil("LEAD")), "test", rerank=True))
-        == 50.0
-    )
-    assert (
-        estimates(ce.evaluate(TeacherAfter(data(name), ce.distil("LEAD")), "test", rerank=True))
-        == 800.0
-    )
+    assert estimates(cb.evaluate(TeacherAfter(data(name), cb.distil("LEAD")), "test")) == 50.0
+    assert estimates(ce.evaluate(TeacherAfter(data(name), ce.distil("LEAD")), "test")) == 800.0
     assert estimates(ce.evaluate(ce.distil("LEAD"), "test")) == 20.0
 
 

@@ -219,7 +219,7 @@ def test_lead_runs_end_to_end(teacher, student, architecture, folders, common):
         words = "embeddings.word_embeddings.weight"
         assert before.keys() == after.keys() and not torch.equal(before[words], after[words])
     trained = TeacherAfter(lead.data, lead)
-    found = pipeline.evaluate(lead, "test"), pipeline.evaluate(trained, "test", rerank=True)
+    found = pipeline.evaluate(lead, "test"), pipeline.evaluate(trained, "test")
     for evaluation in found:
         ranking = evaluation.ranking()
         assert ranking.rows.shape == (6, 20) and np.isfinite(ranking.scores).all()

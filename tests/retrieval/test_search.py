@@ -128,8 +128,6 @@ def slow_scores(model, texts, rows):
                     values[i, j] = model.score(
                         pair(queries, passages, np.array([i]), np.array([p])), last
                     )
-                elif model.architecture == "DE":
-                    values[i, j] = model.encode(q1)[0] @ model.encode(p1)[0]
                 else:
                     q, p = model.token_states(q1, last)[0][0], model.token_states(p1, last)[0][0]
                     values[i, j] = sum(max(float(x @ y) for y in p) for x in q)
@@ -144,7 +142,7 @@ released = pytest.mark.xfail(
 
 @pytest.mark.parametrize(
     "architecture, released",
-    [("DE", False), ("CB", False), ("CE", False), pytest.param("CB", True, marks=released)],
+    [("CB", False), ("CE", False), pytest.param("CB", True, marks=released)],
 )
 def test_rerank_orders_by_slow_scores_and_keeps_the_tail(architecture, released, texts):
     model = retriever(architecture, released=released)
@@ -165,8 +163,13 @@ def test_rerank_orders_by_slow_scores_and_keeps_the_tail(architecture, released,
     assert any(not np.array_equal(got.rows[i, :6], rows[i, :6]) for i in range(4))
 
 
-@pytest.mark.parametrize("architecture", ["DE", "CB"])
-def test_rerank_encodes_each_candidate_once_and_no_other_passage(architecture, texts, monkeypatch):
+def test_who_searches_must_not_re_rank(texts):
+    first = Run(np.tile(np.arange(8), (4, 1)), np.zeros((4, 8), np.float32))
+    with pytest.raises(ValueError, match="a DE searches the collection, so it must not re-rank"):
+        rerank(retriever("DE"), *texts, first, 8)
+
+
+def test_rerank_encodes_each_candidate_once_and_no_other_passage(texts, monkeypatch):
     encoded, real = [], reranking.for_each_batch
     monkeypatch.setattr(
         reranking,
@@ -174,7 +177,7 @@ def test_rerank_encodes_each_candidate_once_and_no_other_passage(architecture, t
         lambda model, some, *rest: encoded.append(len(some)) or real(model, some, *rest),
     )
     rerank(
-        retriever(architecture),
+        retriever("CB"),
         *texts,
         Run(np.tile([7, 2, 5], (4, 1)), np.zeros((4, 3), np.float32)),
         2,
@@ -200,9 +203,9 @@ def test_passage_padding_never_wins_where_every_product_is_negative(texts):
 @pytest.mark.parametrize("depth", [8, 100])
 def test_rerank_of_the_whole_run(depth, texts):
     rows = np.tile(np.arange(8), (4, 1))
-    got = rerank(retriever("DE"), *texts, Run(rows, np.zeros((4, 8), np.float32)), depth)
+    got = rerank(retriever("CE"), *texts, Run(rows, np.zeros((4, 8), np.float32)), depth)
     np.testing.assert_array_equal(
-        got.rows, np.argsort(-slow_scores(retriever("DE"), texts, rows), 1, kind="stable")
+        got.rows, np.argsort(-slow_scores(retriever("CE"), texts, rows), 1, kind="stable")
     )
 
 
