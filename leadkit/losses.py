@@ -11,6 +11,7 @@ LEAD/util.py): tau_d divides the target only, a layer has one weight for the who
 targets carry gradients, even those of a frozen teacher.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -54,8 +55,7 @@ def nll(scores: Tensor, positive: Tensor) -> Tensor:
 
     positive: (B,) long, the column of each query's positive passage.
 
-    >>> scores = torch.tensor([[2.0, 0.0]])
-    >>> nll(scores, positive=torch.tensor([0]))
+    >>> nll(torch.tensor([[2.0, 0.0]]), positive=torch.tensor([0]))
     tensor([0.1269])
     """
     positive = positive.expand(scores.shape[:-1])[..., None]  # (..., B, 1)
@@ -91,6 +91,7 @@ def lead_loss(
     reweight: bool = True,
     variant: str = "paper",
     teacher_layer_grad: bool = False,
+    average: Callable[[Tensor], Tensor] = lambda value: value,
 ) -> Loss:
     """LEAD, Eq. (6) to (12).
 
@@ -100,6 +101,7 @@ def lead_loss(
     joint: train the teacher too. False drops its gradient, its hard loss and D_KL(s_M, t_N).
     reweight: use Eq. (7). False gives every layer the weight 1 / K ("released": 1).
     teacher_layer_grad: let the layer loss train a joint teacher ("released": always).
+    average: mean over the processes that share a batch, for the weights of "released".
     ValueError for wrong shapes, a positive outside 0 .. C - 1, a temperature <= 0, a wrong variant.
 
     >>> layers, final = torch.zeros(3, 1, 2), torch.zeros(1, 2)
@@ -116,7 +118,15 @@ def lead_loss(
     rest = response_loss(
         student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant
     )
-    weights = _weights(student, teacher, positive, tau_l, reweight, variant)  # (K, B) or (K,)
+    if variant == "paper":
+        weights = layer_weights(teacher, positive, tau_l)  # (K, B)
+        unweighted = 1 / len(weights)
+    else:
+        divergence = average(nll(teacher.detach(), positive).mean(1))  # (K,)
+        weights = (-divergence / tau_l).softmax(0)  # (K,)
+        unweighted = 1.0
+    if not reweight:
+        weights = torch.full_like(weights, unweighted)
     if variant == "paper" and not (joint and teacher_layer_grad):
         teacher = teacher.detach()
     # L_{lyr}^i = D_{KL}(t_{a_i} / \tau_d, s_{b_i} / \tau_d), Eq. (6)
@@ -221,18 +231,6 @@ def _add_up(
     # L_{total} = L_{lyr} + L_{rep} + L_{tch} + L_{stu}, Eq. (12)
     total = layer + response + teacher + student
     return Loss(total, layer, response, teacher, student, weights)
-
-
-def _weights(
-    student: Tensor, teacher: Tensor, positive: Tensor, tau_l: float, reweight: bool, variant: str
-) -> Tensor:
-    K, B, _ = student.shape
-    if not reweight:
-        return student.new_full((K, B), 1 / K) if variant == "paper" else student.new_ones(K)
-    if variant == "paper":
-        return layer_weights(teacher, positive, tau_l)  # (K, B)
-    divergence = nll(teacher.detach(), positive).mean(1)  # (K,), of the whole batch
-    return (-divergence / tau_l).softmax(0)  # (K,)
 
 
 def _hard(final: Tensor, positive: Tensor) -> Tensor:

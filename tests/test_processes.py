@@ -34,7 +34,7 @@ def work(folder: Path) -> None:
     """
     from toys import scale
 
-    from leadkit.config import Schedule
+    from leadkit.config import Lead, Schedule
     from leadkit.experiments.distillation import Mine
     from leadkit.experiments.methods import METHODS
     from leadkit.experiments.pipeline import Pipeline
@@ -76,6 +76,12 @@ def work(folder: Path) -> None:
         methods = [name for name in METHODS if (name, teacher) != ("RD + states", "CE")]
         trained = {f"{teacher} {method}": chain.distil(method) for method in methods}
         trained[f"{teacher} warm-up"] = other.teacher
+        released = Pipeline(replace(tiny, lead=Lead(k=2, variant="released")), 0, teacher)
+        found["given"] += [
+            stage.done().name
+            for stage in (released.miner, released.negatives, released.teacher, released.student)
+        ]
+        trained |= {f"{teacher} {m}, released": released.distil(m) for m in ("FD", "LEAD")}
         torch.nn.utils.clip_grad_norm_ = watched
         for label, stage in trained.items():
             found["logs"][label] = stage.log()

@@ -8,9 +8,23 @@ from torch import Tensor
 
 from leadkit import losses, processes, selection
 from leadkit.config import Lead
+from leadkit.experiments.identity import added
 from leadkit.experiments.method import Method, Step, check_selection, logged
 from leadkit.models.tokenizers import identity, load_tokenizer
 from leadkit.models.tower import Tower
+
+REDRAWN = 10  # steps between two draws of layers in the released code
+
+
+def check_variant(variant: str, *towers: Tower | None) -> None:
+    """ValueError unless the loss and all towers follow the paper, or all the released code."""
+    for tower in towers:
+        if tower and tower.released != (variant == "released"):
+            raise ValueError(
+                f"variant is {variant!r}, but the {tower.architecture} has released = "
+                f"{tower.released}: the released code is reproduced whole or not at all; set it "
+                "in the scale, lead=Lead(variant='released'), and build its Pipeline"
+            )
 
 
 @dataclass(frozen=True)
@@ -32,17 +46,23 @@ class RD(Method):
 
     name = "RD"
     tau_d: float = 1.0
+    variant: str = added("paper")
 
     @classmethod
     def of(cls, lead: Lead) -> Self:
-        return cls(lead.tau_d)
+        return cls(lead.tau_d, lead.variant)
+
+    def check(self, student: Tower, teacher: Tower | None) -> None:
+        check_variant(self.variant, student, teacher)
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         with torch.no_grad():
             _, teacher_final = step.models["teacher"](step.batches["teacher"])
         _, student_final = step.models["student"](batch)
-        loss = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
+        loss = losses.response_loss(
+            student_final, teacher_final, batch.positive, tau_d=self.tau_d, variant=self.variant
+        )
         return logged(loss)
 
 
@@ -52,13 +72,19 @@ class FD(Method):
 
     name = "FD"
     k: int = 5
+    variant: str = added("paper")
 
     @classmethod
     def of(cls, lead: Lead) -> Self:
-        return cls(lead.k)
+        return cls(lead.k, lead.variant)
+
+    @property
+    def redraw_every(self) -> int:
+        return REDRAWN if self.variant == "released" else 1
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
         assert teacher is not None
+        check_variant(self.variant, student, teacher)
         check_selection(Lead(self.k), student, teacher)
         encoders = student.encoder, teacher.encoder
         if len({str(identity(load_tokenizer(encoder))) for encoder in encoders}) > 1:
@@ -75,6 +101,9 @@ class FD(Method):
                 step.batches["teacher"], teacher_layers
             )
         student_maps, final = step.models["student"].interactions(batch, student_layers)
+        if self.variant == "released":  # a ColBERT's [MASK]s have no counterpart in the student
+            mask = batch.queries.mask[:, None, :, None]  # (B, 1, X, 1)
+            teacher_maps = teacher_maps[..., : mask.shape[2], :] * mask  # (K, B, N, X, Y)
         return logged(losses.feature_loss(student_maps, teacher_maps, final, batch.positive))
 
 
@@ -94,10 +123,11 @@ class LEAD(Lead, Method):
 
     @property
     def redraw_every(self) -> int:
-        return 10 if self.variant == "released" else 1
+        return REDRAWN if self.variant == "released" else 1
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
         assert teacher is not None
+        check_variant(self.variant, student, teacher)
         check_selection(self, student, teacher)
 
     def parts(self, step: Step) -> dict[str, Tensor]:
@@ -116,6 +146,8 @@ class LEAD(Lead, Method):
             joint=self.joint,
             reweight=self.reweight,
             variant=self.variant,
+            # With own passages the released code exchanges nothing between processes.
+            average=Tensor.detach if batch.own else processes.mean,
         )
         return logged(loss)
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from leadkit.config import Scale
+from leadkit.config import Scale, Schedule
 from leadkit.data.sampling import Batches
 from leadkit.experiments.distillation import Distil, Mine, TeacherAfter, WarmUp
 from leadkit.experiments.evaluation import Evaluate, searches
@@ -14,17 +14,30 @@ from leadkit.models.encoders import hidden_size
 from leadkit.models.retrievers import ARCHITECTURES, architecture
 from leadkit.models.tower import Tower
 
+DROPOUT = 0.1  # of the released scripts
+
 
 def tower(scale: Scale, name: str, encoder: str, linear: int = 0) -> Tower:
     """A tower of this architecture at this scale, its scores scaled as suits the architecture."""
+    if scale.lead.variant == "released":
+        return Tower(name, encoder, 1.0, linear, DROPOUT, scale.bf16, released=True)
     factor = 1.0
     if scale.scaled:
         factor = architecture(name).score_scale(hidden_size(encoder))
     return Tower(name, encoder, factor, linear, scale.dropout, scale.bf16)
 
 
+def schedule(scale: Scale, training: str) -> Schedule:
+    """The schedule of a training at this scale: "warm_up", "teacher", "student" or "distil"."""
+    chosen: Schedule = getattr(scale, training)
+    return replace(chosen, weight_decay=0.0) if scale.lead.variant == "released" else chosen
+
+
 class Pipeline:
     """The stages of one scale, seed and teacher. Nothing runs until a stage is asked.
+
+    Where the scale's `lead.variant` is "released" all of them follow the released code: towers,
+    texts, schedules and losses.
 
     The 12DE that mines the hard negatives is shared by all seeds: it is part of the data.
     Everything after it is seeded.
@@ -55,17 +68,19 @@ class Pipeline:
         teacher_encoder, student_encoder = scale.teacher_encoder, scale.student_encoder
         if larger:
             teacher_encoder, student_encoder = scale.larger_encoder, scale.teacher_encoder
-        self.miner = WarmUp(data, tower(scale, "DE", scale.teacher_encoder), scale.warm_up)
+        self.miner = WarmUp(
+            data, tower(scale, "DE", scale.teacher_encoder), schedule(scale, "warm_up")
+        )
         self.negatives = Mine(data, self.miner)
 
         def teacher_of(name: str) -> WarmUp:
             chosen = tower(scale, name, teacher_encoder, linear)
-            return WarmUp(data, chosen, scale.teacher, self.negatives, seed)
+            return WarmUp(data, chosen, schedule(scale, "teacher"), self.negatives, seed)
 
         self.teacher = teacher_of(teacher)
         self.first_stage = teacher_of("DE")
         student_tower = tower(scale, "DE", student_encoder, linear)
-        self.student = WarmUp(data, student_tower, scale.student, self.negatives, seed)
+        self.student = WarmUp(data, student_tower, schedule(scale, "student"), self.negatives, seed)
 
     def distil(self, name: str, **lead: Any) -> Distil:
         """One distillation from the two warm-ups, by the method of this name.
@@ -79,7 +94,7 @@ class Pipeline:
             self.student,
             self.teacher if chosen.needs_teacher else None,
             self.negatives,
-            self.scale.distil,
+            schedule(self.scale, "distil"),
             self.seed,
         )
 

@@ -21,7 +21,9 @@ def states_and_scores(model: TwoTowers, batch: Batch) -> tuple[Tensor, Tensor, T
     last = (model.layers,)
     queries = model.token_states(batch.queries, last)
     passages = model.token_states(batch.passages, last)
-    final = model.score_states(queries, passages, batch)[0]  # (B, C)
+    last_queries = model.final_states(queries[0])
+    last_passages = model.final_states(passages[0])
+    final = model.score_states([last_queries], [last_passages], batch)[0]  # (B, C)
     return queries[0][:, 0], passages[0][:, 0], final
 
 

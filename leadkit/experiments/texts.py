@@ -1,11 +1,13 @@
-"""The texts of a stage, loaded and tokenised once per process."""
+"""The texts of a stage, loaded and tokenised once per process, as its tower reads them."""
 
 from functools import cache
 
 from leadkit import processes
 from leadkit.config import Data
+from leadkit.data import released
 from leadkit.data.collections import Collection, load
 from leadkit.data.tokens import Tokenised, tokenise
+from leadkit.models.retrievers import architecture
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 
@@ -19,12 +21,20 @@ def collection(name: str) -> Collection:
 
 def queries_of(tower: Tower, data: Data, split: str) -> Tokenised:
     """The queries of a split in the tokens of a tower."""
-    return _tokenised(tower.encoder, data.collection, split, data.query_tokens)
+    texts = _tokenised(tower.encoder, data.collection, split, data.query_tokens)
+    if tower.released and architecture(tower.architecture).marks:
+        return released.marked_queries(texts, load_tokenizer(tower.encoder), data.query_tokens)
+    return texts
 
 
 def passages_of(tower: Tower, data: Data) -> Tokenised:
     """The passages in the tokens of a tower."""
-    return _tokenised(tower.encoder, data.collection, None, data.passage_tokens)
+    texts = _tokenised(tower.encoder, data.collection, None, data.passage_tokens)
+    if tower.released and architecture(tower.architecture).marks:
+        return released.marked_passages(texts, load_tokenizer(tower.encoder))
+    if tower.released and architecture(tower.architecture).pairs_only:
+        return released.passages_of_pairs(texts)
+    return texts
 
 
 @cache

@@ -5,28 +5,39 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from leadkit import scores
-from leadkit.models.batch import Tokens
+from leadkit.models.batch import Batch, Tokens
 from leadkit.models.retriever import TwoTowers
 
 
 class ColBERT(TwoTowers):
-    """CB: late interaction, Eq. (2); no punctuation filter, no last linear layer."""
+    """CB: late interaction, Eq. (2); no punctuation filter, no last linear layer.
+
+    The released code computes the final score from L2-normalised states, and counts every query
+    position. A layer's score comes from the states as they are, the last layer's too.
+    """
 
     architecture = "CB"
+    marks = True
     kept_as = torch.float16  # re-ranking keeps every token of every candidate
 
     @staticmethod
     def score_scale(hidden: int) -> float:
         return 3.84 / hidden  # a MaxSim adds up one product of length H per query token
 
-    def token_states(self, tokens: Tokens, layers: tuple[int, ...]) -> list[Tensor]:
-        states = self.states(tokens, layers)
+    def final_states(self, states: Tensor) -> Tensor:
+        return normalize(states, dim=-1) if self.tower.released else states
+
+    def forward(self, batch: Batch, layers: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         if not self.tower.released:
-            return states
-        return [
-            normalize(state, dim=-1) if layer == self.layers else state
-            for layer, state in zip(layers, states, strict=True)
-        ]
+            return super().forward(batch, layers)
+        self.check_layers(layers)
+        wanted = (*layers, self.layers)
+        queries = self.token_states(batch.queries, wanted)
+        passages = self.token_states(batch.passages, wanted)
+        queries[-1] = self.final_states(queries[-1])
+        passages[-1] = self.final_states(passages[-1])
+        every = self.score_states(queries, passages, batch)  # (K + 1, B, C)
+        return every[:-1], every[-1]
 
     def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         counted = None if self.tower.released else q_mask
@@ -40,6 +51,6 @@ class ColBERT(TwoTowers):
         A MaxSim adds up the maxima of the rows. Times `scale`, as the final score is.
         """
         last = (self.layers,)
-        q = self.token_states(query.to(self.encoder.device), last)[0][0]  # (X, H)
-        p = self.token_states(passage.to(self.encoder.device), last)[0][0]  # (Y, H)
+        texts = [each.to(self.encoder.device) for each in (query, passage)]
+        q, p = (self.final_states(self.token_states(text, last)[0])[0] for text in texts)
         return q @ p.T * self.tower.scale  # (X, Y)

@@ -33,6 +33,8 @@ class Retriever(nn.Module):
     architecture: ClassVar[str]  # its name
     searches: ClassVar[bool] = False  # one vector a text, so it can search a collection
     pairs_only: ClassVar[bool] = False  # it sees a query and a passage together or not at all
+    # In the released code [Q] and [D] begin its texts and [MASK] fills its queries
+    marks: ClassVar[bool] = False
 
     def __init__(self, tower: Tower):
         super().__init__()
@@ -101,20 +103,24 @@ class Retriever(nn.Module):
         """FD's features (after VIRT): maps (K, B, n, X, Y), and final scores (B, C).
 
         A map holds the soft-maxed attention of a query's tokens over a passage's tokens. Each query
-        is mapped onto its own n passages only, as in VIRT; the released code maps it onto all N of
-        the batch. Rows of padding are zero. Where a CE takes part a passage's [CLS] is left out: a
-        pair has none.
+        is mapped onto its own n passages only, as in VIRT. A released tower maps it onto all N of
+        the batch, as the released code does: (K, B, N, X, Y). Rows of padding are zero. Where a CE
+        takes part a passage's [CLS] is left out: a pair has none.
         """
         raise NotImplementedError
 
-    def forward(self, batch: Batch, layers: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-        """Layer scores (K, B, C) of the selected layers and final scores (B, C)."""
+    def check_layers(self, layers: tuple[int, ...]) -> None:
+        """ValueError for a layer that does not exist."""
         for layer in layers:
             if not 1 <= layer <= self.layers:
                 raise ValueError(
                     f"layer {layer} does not exist: this {self.architecture} has layers 1 to "
                     f"{self.layers}"
                 )
+
+    def forward(self, batch: Batch, layers: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
+        """Layer scores (K, B, C) of the selected layers and final scores (B, C)."""
+        self.check_layers(layers)
         if self.layers in layers:
             every = self.layer_scores(batch, layers)  # (K, B, C)
             return every, every[layers.index(self.layers)]
@@ -152,6 +158,10 @@ class TwoTowers(Retriever):
         """What the score function is given: K times (P, T, H)."""
         return self.states(tokens, layers)
 
+    def final_states(self, states: Tensor) -> Tensor:
+        """What the final score is computed from, out of the last layer's token states (P, T, H)."""
+        return states
+
     def compared(self, states: Tensor) -> Tensor:
         """The part of the token states (P, T, H) that the score function compares."""
         return states
@@ -165,7 +175,8 @@ class TwoTowers(Retriever):
 
     def represent(self, tokens: Tokens) -> list[Tensor]:
         """What re-ranking keeps of each text: its `compared` final states without padding."""
-        states = self.compared(self.token_states(tokens, (self.layers,))[0])  # (P, T, H)
+        last = self.token_states(tokens, (self.layers,))[0]  # (P, T, H)
+        states = self.compared(self.final_states(last))
         lengths = tokens.mask.sum(1).tolist()
         kept = states.to(self.kept_as)
         return [state[:length].clone() for state, length in zip(kept, lengths, strict=True)]
@@ -198,10 +209,15 @@ class TwoTowers(Retriever):
         q = torch.stack(queries[:-1])  # (K, B, X, H)
         p = torch.stack(passages[:-1])  # (K, B * n, Y, H)
         q_mask = batch.queries.mask
+        last_queries = self.final_states(queries[-1])
+        last_passages = self.final_states(passages[-1])
+        final = self.score_states([last_queries], [last_passages], batch)[0]  # (B, C)
+        if self.tower.released and not batch.own:
+            p = processes.gather(p.transpose(0, 1)).transpose(0, 1)  # (K, N, Y, H)
+            return scores.attention_maps(q, p, q_mask, processes.gather(p_mask)), final
         n = len(p_mask) // len(batch.positive)
         maps = []
         for b, rows in enumerate(torch.arange(len(p_mask)).split(n)):
             one = slice(b, b + 1)
             maps.append(scores.attention_maps(q[:, one], p[:, rows], q_mask[one], p_mask[rows]))
-        final = self.score_states(queries[-1:], passages[-1:], batch)[0]  # (B, C)
         return torch.cat(maps, 1), final  # (K, B, n, X, Y), (B, C)

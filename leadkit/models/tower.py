@@ -20,7 +20,7 @@ class Tower:
     linear: int = 0  # width of an appended linear layer, 0 for none (section 4.6.1)
     dropout: float = 0.1  # paper: 0.1 (released scripts)
     bf16: bool = False  # the encoder computes in bfloat16; weights and scores stay float32
-    # CB only: normalise the final output and count every query position, as the released code does
+    # Score and read texts as the released code does; only `Lead(variant="released")` sets it
     released: bool = False
 
 

@@ -396,7 +396,6 @@ METHODS = [
     ("RD", {}, False),
     ("FD", {}, False),
     ("LEAD", {"joint": False}, False),
-    ("LEAD", {"variant": "released", "joint": False}, False),
     ("LEAD", {"joint": True}, True),
     ("LEAD", {"strategy": "weighted"}, True),
 ]

@@ -212,21 +212,6 @@ def test_vectors_of_encode_give_the_final_scores(tokenizer):
         torch.testing.assert_close(vectors * model.tower.scale, model(made)[1])
 
 
-def test_released_colbert_normalises_the_last_layer_and_counts_every_position(tokenizer):
-    model, made = retriever("CB", released=True, scale=1.0), batch(tokenizer)
-    with torch.no_grad():
-        q, p = (model.states(t, (1, 3)) for t in (made.queries, made.passages))
-        got, _ = model(made, (1, 3))
-    for k, unit in enumerate((False, True)):
-        for b, c in ((0, 0), (1, 4)):
-            x, y = q[k][b], p[k][c][made.passages.mask[c]]
-            if unit:
-                x, y = x / x.norm(dim=1, keepdim=True), y / y.norm(dim=1, keepdim=True)
-            assert got[k, b, c].item() == pytest.approx(
-                (x @ y.T).max(1).values.sum().item(), rel=1e-4
-            )
-
-
 # --- the maps of FD
 
 
