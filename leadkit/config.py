@@ -1,10 +1,15 @@
 """The scales: every number that decides a result, in one place, the paper's value beside ours."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from leadkit.hardware import BF16
 from leadkit.losses import check_temperature, check_variant
+
+
+def added(default: Any) -> Any:
+    """A dataclass field that came later: at this default it leaves old keys and records valid."""
+    return field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,14 @@ class Lead:
     joint: bool = True  # train the teacher too
     reweight: bool = True  # Eq. (7); False: 1 / K
     variant: str = "paper"  # or "released"
+    layer_weight: float = added(1.0)  # of L_lyr in the total, Eq. (12); paper: 1
 
     def __post_init__(self) -> None:
         check_variant(self.variant)
         check_temperature("tau_d", self.tau_d)
         check_temperature("tau_l", self.tau_l)
+        if not self.layer_weight >= 0:
+            raise ValueError(f"layer_weight is {self.layer_weight}: it must not be negative")
 
 
 @dataclass(frozen=True)

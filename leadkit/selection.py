@@ -2,7 +2,7 @@
 
 Layer 1 is the state after the first block. Each strategy takes K, the number of student layers M
 and the number of teacher layers N. It returns two sorted tuples of K layers, the student's and
-the teacher's; the i-th teacher layer teaches the i-th student layer. Every function raises
+the teacher's; the i-th teacher layer teaches the i-th student layer. Every strategy raises
 ValueError unless N >= M >= K >= 1.
 """
 
@@ -11,6 +11,16 @@ from torch import Generator, Tensor
 
 Layers = tuple[tuple[int, ...], tuple[int, ...]]
 STRATEGIES = ("random", "weighted", "last", "skip")
+
+
+def layers_heard(weights: Tensor) -> Tensor:
+    """The effective number of layers: weights (K, ...) that sum to 1 over K -> (...), 1 to K.
+
+    >>> layers_heard(torch.tensor([0.5, 0.5, 0.0]))
+    tensor(2.)
+    """
+    # \exp(-\sum_{i=1}^K w_i \log w_i)
+    return torch.special.entr(weights).sum(0).exp()
 
 
 def random_layers(k: int, student_layers: int, teacher_layers: int, generator: Generator) -> Layers:

@@ -17,6 +17,53 @@ from leadkit.experiments.state_matching import StateMatching
 from leadkit.models import retrievers
 from leadkit.models.dual_encoder import DualEncoder
 
+# --- LEAD
+
+
+def student_gradient(stage):
+    """The total's gradient in the student, one long vector, and the parts."""
+    step = step_of(stage)
+    parts = stage.method.parts(step)
+    parameters = list(step.models["student"].parameters())
+    each = torch.autograd.grad(parts["total"], parameters, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in each]), parts
+
+
+def test_the_gradient_is_linear_in_the_weight_of_the_layer_loss(common):
+    chain = Pipeline(scale(common))
+    none, once, thrice = (
+        student_gradient(chain.distil("LEAD", layer_weight=weight)) for weight in (0.0, 1.0, 3.0)
+    )
+    layer = once[0] - none[0]
+    assert layer.norm() > 0.01 * once[0].norm()
+    torch.testing.assert_close(thrice[0], none[0] + 3 * layer, rtol=1e-3, atol=1e-5)
+    for weight, (_, parts) in zip((0, 1, 3), (none, once, thrice), strict=True):
+        rest = parts["response"] + parts["teacher"] + parts["student"]
+        torch.testing.assert_close(parts["total"], rest + weight * parts["layer"])
+
+
+def test_the_weight_of_the_layer_loss_came_later(common):
+    plain, same, other = (
+        Pipeline(scale(common)).distil("LEAD", **changes)
+        for changes in ({}, {"layer_weight": 1.0}, {"layer_weight": 0.3})
+    )
+    assert "layer_weight" not in plain.describe()["method"] and plain.key == same.key != other.key
+
+
+def test_layers_heard_follow_the_temperature(common):
+    """K = 2: a high temperature hears both layers, a low one one; without Eq. (7) none is asked."""
+    chain = Pipeline(scale(common))
+    for variant in ("paper", "released"):
+        heard = [
+            student_gradient(chain.distil("LEAD", tau_l=tau_l, variant=variant))[1]["layers_heard"]
+            for tau_l in (1e-4, 0.1, 1e4)
+        ]
+        assert heard[0] < 1.01 and heard[0] < heard[1] < heard[2]
+        assert heard[2].item() == pytest.approx(2, abs=1e-4)
+    parts = student_gradient(chain.distil("LEAD", reweight=False))[1]
+    assert "w1" in parts and "layers_heard" not in parts
+
+
 # --- margin-MSE
 
 

@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from itertools import combinations, product
 
@@ -5,6 +6,7 @@ import pytest
 import torch
 
 from leadkit import selection
+from leadkit.losses import layer_weights
 
 EQUAL = torch.ones(12)
 
@@ -62,6 +64,20 @@ def test_weighted_layers_prefer_heavy_ones():
     )
     assert Counter(teacher)[(4,)] / 2000 == pytest.approx(0.5 / 0.61, abs=0.05)
     assert Counter(student)[(4,)] / 2000 == pytest.approx(1 / 6, abs=0.05)
+
+
+def test_layers_heard():
+    """Equal weights hear all K layers, one-hot weights one; a smaller tau_l hears fewer."""
+    equal = torch.full((5, 3), 1 / 5)
+    torch.testing.assert_close(selection.layers_heard(equal), torch.full((3,), 5.0))
+    one = torch.eye(5)[:, :1]  # (K, 1)
+    assert selection.layers_heard(one).tolist() == [1.0]
+    by_hand = math.exp(-0.9 * math.log(0.9) - 0.1 * math.log(0.1))
+    assert selection.layers_heard(torch.tensor([0.9, 0.1])).item() == pytest.approx(by_hand)
+    teacher, positive = torch.randn(5, 8, 16), torch.zeros(8, dtype=torch.long)
+    weights = [layer_weights(teacher, positive, tau_l) for tau_l in (0.01, 0.1, 1, 10, 1000)]
+    heard = [selection.layers_heard(each).mean().item() for each in weights]
+    assert heard == sorted(heard) and heard[0] < 1.1 and heard[-1] == pytest.approx(5, abs=1e-3)
 
 
 def test_weights_that_underflowed_still_give_k_layers():

@@ -71,6 +71,11 @@ class Assisted(Method):
             raise ValueError("joint is True: with assistants it must be False")
         if lead.variant != "paper":
             raise ValueError(f"variant is {lead.variant!r}: with assistants it must be 'paper'")
+        if lead.layer_weight != 1:
+            raise ValueError(
+                f"layer_weight is {lead.layer_weight}: with assistants it must be 1; the weights "
+                "are soft and assist"
+            )
         if lead.strategy == "weighted":
             raise ValueError(
                 "strategy is 'weighted', which follows one teacher: with assistants use random, "

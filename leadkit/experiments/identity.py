@@ -6,13 +6,10 @@ default must never change.
 """
 
 from collections.abc import Callable
-from dataclasses import field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-
-def added(default: Any) -> Any:
-    """A dataclass field that came later: at this default it leaves old keys and records valid."""
-    return field(default=default, metadata={"added": True})
+from leadkit.config import added as added  # config and models declare settings too
 
 
 def settings(value: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The methods of LEAD's main table: the control, RD, FD and LEAD itself."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -149,7 +149,15 @@ class LEAD(Lead, Method):
             # With own passages the released code exchanges nothing between processes.
             average=Tensor.detach if batch.own else processes.mean,
         )
-        return logged(loss)
+        parts = logged(self.weigh(loss))
+        if self.reweight:
+            assert loss.weights is not None
+            parts["layers_heard"] = selection.layers_heard(loss.weights).mean()
+        return parts
+
+    def weigh(self, loss: losses.Loss) -> losses.Loss:
+        """The loss with `layer_weight` times its layer part in the total."""
+        return replace(loss, total=loss.total + (self.layer_weight - 1) * loss.layer)
 
     def _teacher_scores(self, step: Step) -> tuple[tuple[int, ...], Tensor, Tensor]:
         """The student's layers, the teacher's layer scores (K, B, C) and final scores (B, C)."""

@@ -128,12 +128,18 @@ def _check_config(encoder: str, config: PreTrainedConfig, words: int) -> None:
 
 def grow(encoder: PreTrainedModel, layers: int) -> None:
     """Repeat an encoder's pile of layers, in place, up to `layers` of them (Gong et al. 2019)."""
-    depth = encoder.config.num_hidden_layers
-    piles = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    pile = next(pile for pile in piles if len(pile) == depth)
+    pile = blocks(encoder)
+    depth = len(pile)
     shared = {id(encoder.config): encoder.config}  # says how all blocks attend
     pile.extend(copy.deepcopy(pile[i % depth], dict(shared)) for i in range(depth, layers))
     encoder.config.num_hidden_layers = layers
+
+
+def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
+    """The Transformer blocks of an encoder, from the first to the last."""
+    depth = encoder.config.num_hidden_layers
+    piles = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
+    return next(pile for pile in piles if len(pile) == depth)
 
 
 def without_pooling(config: PreTrainedConfig) -> dict[str, bool]:

@@ -482,6 +482,10 @@ def test_recipe_that_cannot_be(name, settings, message):
             LEAD(joint=False, strategy="weighted"),
             "strategy is 'weighted', which follows one teacher",
         ),
+        (
+            LEAD(joint=False, layer_weight=0.3),
+            "layer_weight is 0.3: with assistants it must be 1",
+        ),
     ],
 )
 def test_method_that_cannot_be(taught, message):

@@ -427,7 +427,7 @@ def test_only_a_joint_teacher_moves(architecture, common, models, subtests):
                 assert (row["teacher"] > 0) == moves and row["student"] > 0
                 assert (row["layer"] != 0) == (method in ("FD", "LEAD"))
                 assert (row["response"] != 0) == (method in ("RD", "LEAD"))
-                assert ("w1" in row) == (method == "LEAD")
+                assert ("w1" in row) == ("layers_heard" in row) == (method == "LEAD")
 
 
 def test_distillation_without_a_rate_changes_nothing(common):
@@ -579,6 +579,7 @@ IMPOSSIBLE = [
     ({"variant": "Paper"}, "variant 'Paper' is unknown: use one of paper, released"),
     ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
     ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
+    ({"layer_weight": -0.1}, "layer_weight is -0.1: it must not be negative"),
 ]
 
 

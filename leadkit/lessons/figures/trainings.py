@@ -30,6 +30,8 @@ def training(
 ) -> Axes:
     """The log of a training: the parts of its loss, and its layer weights w1 .. wK if it has any.
 
+    The title of the weights says how many layers are heard, a mean over the steps.
+
     log: one row per step. dev: step -> MRR@10 in percent, where it was measured.
     steps: of the whole training, the width of the panels.
     """
@@ -37,7 +39,7 @@ def training(
     # Not parts of a loss: the step, weights, and what MTA4DPR logs of its assistants.
     parts = [
         name
-        for name in frame.filter(regex=r"^(?!(step|total|chosen|[wd]\d+)$)")
+        for name in frame.filter(regex=r"^(?!(step|total|chosen|layers_heard|[wd]\d+)$)")
         if frame[name].any()
     ]
     smoothed: dict[str, Values] = {name: smooth(frame[name]) for name in frame}
@@ -47,7 +49,10 @@ def training(
     panels.append((shown, "Parts of the loss, running mean of ten", "nats", None))
     if weights:
         shown = {name: smoothed[name] for name in weights}
-        panels.append((shown, "Layer weights, running mean of ten", "weight", None))
+        name = "Layer weights, running mean of ten"
+        if "layers_heard" in frame:
+            name += f"\n{frame['layers_heard'].mean():.2f} of {len(weights)} layers heard"
+        panels.append((shown, name, "weight", None))
     if dev:
         panels.append(({"MRR@10": list(dev.values())}, "On a sample of dev", "percent", list(dev)))
     figure, drawn = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4), squeeze=False)
