@@ -99,8 +99,8 @@ def sweep(
     Ctrl-C loses nothing.
 
     Args:
-        table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, prod,
-            mta4dpr, or all.
+        table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, controls,
+            prod, mta4dpr, or all.
         scale: smoke, classroom, classroom-short or gpu.
         seeds: number of seeds.
         first: the first of them; several machines can share a table by its seeds.

@@ -49,6 +49,8 @@ class Pipeline:
         (section 4.6.1), 0 for none.
     larger: the pair of the next size: the scale's larger encoder as teacher, its teacher's as
         student (section 4.3.1).
+    like: the pipeline whose miner and first stage are used, so that a scale with other towers
+        trains on the same negatives and re-ranks the same list. By default they are its own.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Pipeline:
         teacher: str = "CB",
         linear: int = 0,
         larger: bool = False,
+        like: "Pipeline | None" = None,
     ):
         if teacher not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
@@ -68,9 +71,9 @@ class Pipeline:
         teacher_encoder, student_encoder = scale.teacher_encoder, scale.student_encoder
         if larger:
             teacher_encoder, student_encoder = scale.larger_encoder, scale.teacher_encoder
-        self.miner = WarmUp(
-            data, tower(scale, "DE", scale.teacher_encoder), schedule(scale, "warm_up")
-        )
+        miner_tower = tower(scale, "DE", scale.teacher_encoder)
+        miner = WarmUp(data, miner_tower, schedule(scale, "warm_up"))
+        self.miner: WarmUp = like.miner if like else miner
         self.negatives = Mine(data, self.miner)
 
         def teacher_of(name: str) -> WarmUp:
@@ -78,7 +81,7 @@ class Pipeline:
             return WarmUp(data, chosen, schedule(scale, "teacher"), self.negatives, seed)
 
         self.teacher = teacher_of(teacher)
-        self.first_stage = teacher_of("DE")
+        self.first_stage: WarmUp = like.first_stage if like else teacher_of("DE")
         student_tower = tower(scale, "DE", student_encoder, linear)
         self.student = WarmUp(data, student_tower, schedule(scale, "student"), self.negatives, seed)
 
@@ -97,6 +100,13 @@ class Pipeline:
             schedule(self.scale, "distil"),
             self.seed,
         )
+
+    def teacher_as_long(self) -> Distil:
+        """The teacher that goes on alone, with LEAD's batches and schedule.
+
+        It is the control of the teacher after LEAD.
+        """
+        return replace(self.distil("student"), student=self.teacher)
 
     def batches(self, tower: Tower) -> Batches:
         """Step -> the distillation's batch in this tower's tokens: to look at."""

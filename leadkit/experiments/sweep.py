@@ -14,14 +14,19 @@ from tqdm import tqdm
 
 from leadkit import paths
 from leadkit.config import Scale
-from leadkit.experiments import mta4dpr, prod, tables, workers
+from leadkit.experiments import controls, mta4dpr, prod, tables, workers
 from leadkit.experiments.estimates import Estimates, chains, missing, time_left
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.store import Stage, tell_first_edition
 from leadkit.experiments.texts import collection
 from leadkit.hardware import DEVICE
 
-SOURCES = (tables, prod, mta4dpr)  # each with TABLES, names of experiments, and experiments()
+SOURCES = (
+    tables,
+    controls,
+    prod,
+    mta4dpr,
+)  # each with TABLES, names of experiments, and experiments()
 
 Experiments = Mapping[int, Mapping[str, Stage]]  # seed -> name -> stage
 
@@ -198,8 +203,8 @@ def plan(
     absent = [name for name in names if name not in every[first]]
     if absent:
         print(
-            f"left out, as {paths.MODELS} lacks their encoders: {', '.join(absent)}; "
-            "python -m leadkit pretrain --objective makes them"
+            f"left out, as {paths.MODELS} lacks their encoders or the student has fewer layers: "
+            f"{', '.join(absent)}; python -m leadkit pretrain --objective makes the encoders"
         )
     return {
         seed: {name: experiments[name] for name in names if name in experiments}

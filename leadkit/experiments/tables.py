@@ -4,6 +4,7 @@ To add a table, name its rows in `TABLES` and make the new ones in `experiments`
 """
 
 from dataclasses import replace
+from typing import Any
 
 from leadkit import paths
 from leadkit.config import Scale
@@ -11,10 +12,11 @@ from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.methods import METHODS
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import ROWS, TEACHERS, experiment
+from leadkit.models.tower import depth
 from leadkit.training.objectives import OBJECTIVES
 
 ABLATED = "CB"  # the teacher of Tables 4 to 8
-ABLATIONS: dict[str, dict[str, object]] = {
+ABLATIONS: dict[str, dict[str, Any]] = {
     **{f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)},
     "Weighted": {"strategy": "weighted"},
     "Last": {"strategy": "last"},
@@ -30,7 +32,7 @@ BASELINES = tuple(name for name in METHODS if name not in (*ROWS, "student"))
 
 
 TABLES = {
-    "main": tuple(experiment(row, "CB") for row in ROWS),
+    "main": (*(experiment(row, "CB") for row in ROWS), "DE teacher"),  # whose list CB re-ranks
     "1": ("CB LEAD", "larger LEAD"),
     "3": tuple(
         dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])
@@ -51,14 +53,17 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
     """Every row of the tables by name, each an evaluation that runs when asked.
 
     The starts of Table 8 are there where their encoders are:
-    `python -m leadkit pretrain --objective ... --layers 6`.
+    `python -m leadkit pretrain --objective ... --layers 6`. Those of Table 4 are there as far as
+    the student has K layers.
     """
     every: dict[str, Evaluate] = {}
     for teacher in TEACHERS:
         for row, evaluation in Pipeline(scale, seed, teacher).rows(split).items():
             every[experiment(row, teacher)] = evaluation
     plain = Pipeline(scale, seed, ABLATED)
-    for name, changes in ABLATIONS.items():
+    deepest = depth(plain.student.tower)
+    possible = {name: lead for name, lead in ABLATIONS.items() if lead.get("k", 1) <= deepest}
+    for name, changes in possible.items():
         every[name] = plain.evaluate(plain.distil("LEAD", **changes), split)
     for name in BASELINES:
         every[experiment(name, ABLATED)] = plain.evaluate(plain.distil(name), split)

@@ -184,6 +184,8 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
     assert (
         larger.negatives == base.negatives and larger.method == base.method
     )  # the same miner, the same settings
+    shallow = experiments(replace(tiny, student_encoder="random:3x32", lead=config.Lead(k=2)))
+    assert {name for name in shallow if name.startswith("K=")} == {"K=1", "K=2", "K=3"}
 
 
 def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, monkeypatch):

@@ -1,0 +1,87 @@
+"""Rows that the paper lacks: controls that its claims are held against."""
+
+from dataclasses import replace
+from typing import Any
+
+from leadkit.config import Scale
+from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import TEACHERS, experiment
+from leadkit.experiments.tables import ABLATED, BASELINES
+
+# Experiment -> its method and the settings of LEAD that it changes.
+TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "student, as long": ("student", {}),
+    "CB RD": ("RD", {}),
+    "CB LEAD": ("LEAD", {}),
+    "CB frozen LEAD": ("LEAD", {"joint": False}),
+}
+WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
+RAW = ", raw scores"  # the paper's own regime
+TABLES = {
+    "controls": (
+        "student",
+        "student, as long",
+        *(experiment(row, each) for each in TEACHERS for row in ("RD", "LEAD")),
+        "DE frozen LEAD",
+        "without joint training",  # frozen LEAD with the CB teacher
+        "CE frozen LEAD",
+        *(
+            experiment(row, each)
+            for each in TEACHERS
+            for row in ("teacher", "teacher, as long", "teacher after LEAD")
+        ),
+        *(experiment(name, ABLATED) for name in BASELINES),
+        *(name + WIDE for name in TRAININGS),
+        "CB teacher" + RAW,
+        "student" + RAW,
+        *(name + RAW for name in TRAININGS),
+        "CB LEAD, released",
+    )
+}
+
+
+def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
+    """The rows of the table that tables.py does not have, by name."""
+    every: dict[str, Evaluate] = {}
+    for teacher in TEACHERS:
+        chain = Pipeline(scale, seed, teacher)
+        every[f"{teacher} teacher, as long"] = chain.evaluate(chain.teacher_as_long(), split)
+        if teacher != ABLATED:
+            frozen = chain.distil("LEAD", joint=False)
+            every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
+    plain = Pipeline(scale, seed, ABLATED)
+    return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)
+
+
+def _wide(chain: Pipeline, split: str) -> dict[str, Evaluate]:
+    """Fewer queries and more negatives of each in a batch; the warm-ups stay as they are."""
+    data = replace(chain.scale.data, batch=16, passages=8)
+    return {
+        name + WIDE: chain.evaluate(replace(chain.distil(method, **changes), data=data), split)
+        for name, (method, changes) in TRAININGS.items()
+    }
+
+
+def _raw(plain: Pipeline, split: str) -> dict[str, Evaluate]:
+    """Raw scores with the dropout and the temperature of the released scripts.
+
+    Teacher and student are warmed up in this regime. The mined negatives and the list that the
+    teacher re-ranks are the same as elsewhere.
+    """
+    lead = replace(plain.scale.lead, tau_l=10.0)
+    regime = replace(plain.scale, scaled=False, dropout=0.1, lead=lead)
+    chain = Pipeline(regime, plain.seed, ABLATED, like=plain)
+    every = {
+        "CB teacher": chain.teacher,
+        "student": chain.student,
+        **{name: chain.distil(method, **changes) for name, (method, changes) in TRAININGS.items()},
+    }
+    return {name + RAW: chain.evaluate(stage, split) for name, stage in every.items()}
+
+
+def _released(plain: Pipeline, split: str) -> dict[str, Evaluate]:
+    """LEAD as its authors released it: loss and retrievers."""
+    lead = replace(plain.scale.lead, variant="released")
+    chain = Pipeline(replace(plain.scale, lead=lead), plain.seed, ABLATED, like=plain)
+    return {"CB LEAD, released": chain.evaluate(chain.distil("LEAD"), split)}
