@@ -41,8 +41,8 @@ quick: $(READY) ## run the fast tests only
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" tests
 
 check: $(READY) ## check style, format and types
-	$(BIN)/ruff check leadkit tests bench notebooks
-	$(BIN)/ruff format --check leadkit tests bench
+	$(BIN)/ruff check leadkit tests bench data notebooks
+	$(BIN)/ruff format --check leadkit tests bench data
 	$(BIN)/mypy
 
 # Without a Chromium the tests are skipped, and the reason that is printed says how to install one.
@@ -76,7 +76,7 @@ notebooks: $(READY) ## execute the committed notebooks again, in place, at smoke
 	    --extra-keys "metadata.papermill cell.metadata.papermill cell.metadata.execution" "$$notebook"; \
 	done
 
-clean: ## remove the environment and what the tools left; keep runs/ and the collections
+clean: ## remove the environment and what the tools left; keep runs/ and the cache
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find leadkit tests bench notebooks -name __pycache__ -prune -exec rm -rf {} +
 

@@ -82,41 +82,27 @@ def models() -> Finding:
 
 
 def collections() -> Finding:
-    """The cache, and whether python-docs is the text of the committed records here."""
+    """The text of python-docs, and the cache of the other collections."""
     from leadkit.data import python_docs
-    from leadkit.data.collections import read_python_docs
 
-    folders = [*paths.CACHE.glob("python-docs-*/"), *paths.CACHE.glob("irds-*/")]
-    damaged = sorted(folder.name for folder in folders if not _is_intact(folder))
+    try:
+        edition = python_docs.header()["edition"]
+    except (OSError, ValueError) as error:
+        said, _, remedy = str(error).rpartition(": ")
+        return Finding(said, remedy, problem=True)
+    folders = sorted(paths.CACHE.glob("irds-*/"))
+    damaged = [folder.name for folder in folders if not _is_intact(folder)]
     intact = len(folders) - len(damaged)
-    said = f"{paths.CACHE}: {intact} collections, {size(paths.CACHE)} with token files"
+    said = (
+        f"python-docs, edition {edition}, as shipped; "
+        f"{paths.CACHE}: {intact} of ir_datasets, {size(paths.CACHE)} with token files"
+    )
     if damaged:
         return Finding(
             f"{said}; {', '.join(damaged)} damaged or unfinished",
             "nothing: it is built anew when it is needed",
         )
-    try:
-        folder = python_docs.location("python-docs")
-    except ValueError as error:  # packages are missing
-        return Finding(f"{said}; python-docs cannot be built here", str(error))
-    if folder not in folders:
-        return Finding(
-            f"{said}; python-docs of this environment is not among them: it is built on first use, "
-            "in about 30 s"
-        )
-    fingerprint = read_python_docs(folder, "python-docs").fingerprint
-    said += f"; python-docs is {fingerprint}"
-    committed = _committed()
-    if not committed:
-        return Finding(said)
-    if fingerprint not in committed:
-        return Finding(
-            f"{said}, the committed records are of {' and '.join(committed)}: another text, never "
-            "averaged with theirs",
-            "for their text install what constraints.txt pins under Python "
-            f"{' or '.join(set(committed.values()))}",
-        )
-    return Finding(f"{said}, as in the committed records")
+    return Finding(said)
 
 
 def _is_intact(folder: Path) -> bool:
@@ -131,17 +117,6 @@ def _is_intact(folder: Path) -> bool:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
-
-
-def _committed() -> dict[str, str]:
-    """Fingerprint of python-docs -> version of Python, by the first record of each table."""
-    versions = {}
-    for table in sorted(paths.RESULTS.glob("*/records.jsonl")):
-        with open(table) as lines:
-            record = json.loads(lines.readline())
-        if record["collection"] == "python-docs":
-            versions[record["fingerprint"]] = record["versions"]["python"]
-    return versions
 
 
 def stages() -> Finding:

@@ -15,12 +15,9 @@ import psutil
 import pytest
 import torch
 from safetensors.numpy import save_file
-from toys import install
 
 from leadkit import config, doctor, files, hardware, inventory, paths
 from leadkit.data import python_docs
-from leadkit.data.collections import load
-from leadkit.data.python_docs import Variant
 from leadkit.experiments.store import EDITION
 from leadkit.files import digests, write_json
 from leadkit.results import tried
@@ -63,46 +60,34 @@ def stage(name: str, **seal: object) -> Path:
     return folder
 
 
-def table(name: str, collection: str, fingerprint: str, python: str) -> None:
-    """A folder of records in data/results."""
-    record = {"collection": collection, "fingerprint": fingerprint, "versions": {"python": python}}
-    folder = paths.RESULTS / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "records.jsonl").write_text(2 * (json.dumps(record) + "\n"))
-
-
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
-    """A checkout in order: shipped models, python-docs of a toy package, its records, stages."""
+    """A checkout in order: shipped models, python-docs, a cached collection, records, stages."""
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(paths, "MODELS", tmp_path / "data" / "models")
+    monkeypatch.setattr(paths, "PYTHON_DOCS", tmp_path / "data" / "python-docs")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "data" / "results")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
-    shutil.copytree(REPOSITORY / "data" / "models", paths.MODELS)
+    for name in ("models", "python-docs"):
+        shutil.copytree(REPOSITORY / "data" / name, tmp_path / "data" / name)
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
     (tmp_path / "constraints.txt").write_text(
         "".join(f"{package}=={version}\n" for package, version in PINS.items())
     )
     machine(monkeypatch, packages=PINS)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    install(tmp_path / "site")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    toy = Variant(("toypack",), standard_library=True, test=6, dev=5)
-    monkeypatch.setitem(python_docs.VARIANTS, "python-docs", toy)
-    monkeypatch.setattr(python_docs, "_sources", without_standard_library(python_docs._sources))
-    table("classroom", "python-docs", load("python-docs").fingerprint, "3.11.7")
-    table("classroom-nq", "beir:nq", "f", "2")
+    cached = paths.CACHE / "irds-nq"
+    cached.mkdir(parents=True)
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (cached / name).write_text("{}")
+    write_json(cached / "cache.json", {"digests": digests(cached)})
+    for name in ("classroom", "classroom-nq"):
+        (paths.RESULTS / name).mkdir(parents=True)
+        (paths.RESULTS / name / "records.jsonl").touch()
     stage("evaluate-0123456789ab")
     stage("distil-ba9876543210")
     return tmp_path
-
-
-def without_standard_library(real):
-    """It takes long to read."""
-    return lambda variant: real(
-        Variant(variant.packages, standard_library=False, test=variant.test, dev=variant.dev)
-    )
 
 
 def machine(monkeypatch, packages=None, memory=(16.0, 8.0), disk=50.0) -> None:
@@ -163,7 +148,7 @@ def test_a_healthy_setup(see, root):
         "memory": "16.0 GiB, 8.0 available; needed: smoke 4, classroom 6, classroom-short 6",
         "disk": "50.0 GB free; ",
         "models": SHIPPED,
-        "collections": r".*: 1 collections, .*; python-docs is \w{16}, as in the committed records",
+        "collections": "python-docs, edition 2, as shipped; .*: 1 of ir_datasets, ",
         "stages": ".*4 MB; 2 stages finished, 0 not",
         "results": ".*: 2 folders of records$",
         "scales": r"smoke and classroom and classroom-short can be run; .*gpu lacks a GPU; paper l",
@@ -366,30 +351,19 @@ def test_a_model_that_is_another(see, root):
     only(see, "models", "warning", said, "restore data/models")
 
 
-def test_python_docs_of_an_unknown_fingerprint(see, root):
-    ours = load("python-docs").fingerprint
-    table("classroom", "python-docs", "0123456789abcdef", "3.11.7")
-    said = f"python-docs is {ours}, the committed records are of 0123456789abcdef: another text"
-    remedy = "install what constraints.txt pins under Python 3.11.7"
-    only(see, "collections", "warning", said, remedy)
-
-
-def test_python_docs_of_another_environment_is_not_taken_for_ours(see, root):
-    install(root / "site", version="1.1")
-    said = "1 collections, .*; python-docs of this environment is not among them"
-    only(see, "collections", "ok", said)
-
-
-def test_python_docs_of_packages_that_are_missing(see, monkeypatch):
-    variant = Variant(("nopack",), standard_library=True, test=6, dev=5)
-    monkeypatch.setitem(python_docs.VARIANTS, "python-docs", variant)
-    said = "1 collections, .*; python-docs cannot be built here"
-    only(see, "collections", "warning", said, "lacks nopack: .*pip install")
+def test_python_docs_that_is_missing_or_damaged(see, root):
+    file = paths.PYTHON_DOCS / python_docs.FILE
+    content = file.read_bytes()
+    restore = f"^git -C {re.escape(str(root))} restore data/python-docs brings it back$"
+    file.write_bytes(content[:-9])
+    only(see, "collections", "PROBLEM", f"{python_docs.FILE} is damaged", restore)
+    file.unlink()
+    only(see, "collections", "PROBLEM", f"{python_docs.FILE} is missing", restore)
 
 
 def test_an_empty_cache(see, root):
     shutil.rmtree(paths.CACHE)
-    only(see, "collections", "ok", "0 collections, 0 MB")
+    only(see, "collections", "ok", "0 of ir_datasets, 0 MB")
     assert not paths.CACHE.exists()
 
 
@@ -404,7 +378,7 @@ def test_an_empty_cache(see, root):
     ],
 )
 def test_a_damaged_collection(see, root, damage):
-    [folder] = paths.CACHE.glob("python-docs-*/")
+    [folder] = paths.CACHE.glob("irds-*/")
     damage(folder)
     said = f"; {folder.name} damaged or unfinished"
     only(see, "collections", "warning", said, "nothing: it is built anew")

@@ -5,7 +5,6 @@ the work takes undisturbed. LEADKIT_KILLS=20 python -m pytest -q -rP tests/test_
 moments of each kind instead of one, and prints how many hit.
 """
 
-import concurrent.futures.process
 import copy
 import ctypes
 import json
@@ -35,7 +34,7 @@ from toys import PROCESSES, Count, data, isolate, save_each_step, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
-from leadkit.data import python_docs, tokens
+from leadkit.data import tokens
 from leadkit.experiments import sweep, workers
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.files import digest, write_json
@@ -73,15 +72,6 @@ def growing(name, folder):
         learning_rate=(1e-3, 1e-3),
     )
     pretraining.pretrain(small, folder / "models", Operation(checkpoint_seconds=0.0))
-
-
-def collecting(name, folder):
-    multiprocessing.set_start_method("fork", force=True)  # not that of the tests' own processes
-    paths.CACHE = folder / "cache"
-    python_docs.VARIANTS["toy"] = python_docs.Variant(
-        ("tqdm", "datasketch"), standard_library=False, test=9, dev=9
-    )
-    python_docs.cached_folder("toy")
 
 
 def sweeping(name, folder):
@@ -145,7 +135,6 @@ def _finish(wanted, name, folder):
 
 # kind -> the stages that must be there before, what is done
 WORK = {
-    "collection": ((), collecting),
     "pre-training": ((), growing),
     "mining": (("miner",), partial(_finish, "negatives")),
     "distillation": (("teacher", "student"), partial(_finish, "LEAD")),
@@ -307,23 +296,10 @@ def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbe
                 kill(process.pid, signal.SIGKILL)
             process.join()
             hits.append(process.exitcode == -signal.SIGKILL)
-            if kind == "collection":
-                ended(process.pid)
         assert run(work, name, folder) == 0, said(folder)
         assert results(folder) == want
         shutil.rmtree(folder)
     print(f"{kind}: {seconds:.1f} s undisturbed; {sum(hits)} of {len(hits)} kills in time")
-
-
-def ended(group: int) -> None:
-    """Wait until no process of the group is left."""
-    for _ in range(600):
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"a process of group {group} goes on")
 
 
 # --- stopped
@@ -374,7 +350,7 @@ def interrupting(kind, delay, name, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
+@pytest.mark.parametrize("kind", ["pre-training", "distillation"])
 def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tmp_path):
     (name, before, seconds, want), draw, hits = undisturbed(kind), random.Random(kind), 0
     for trial in range(KILLS):
@@ -386,18 +362,6 @@ def test_cell_that_ctrl_c_stops_goes_on_in_the_same_kernel(kind, undisturbed, tm
         hits += any(line.startswith("interrupted:") for line in said(folder))
         shutil.rmtree(folder)
     print(f"{kind}: {hits} of {KILLS} times interrupted before the end")
-
-
-def test_ctrl_c_while_a_pool_starts_is_ctrl_c(tmp_path, monkeypatch):
-    def start(thread):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(concurrent.futures.process._ExecutorManagerThread, "start", start)
-    with pytest.raises(KeyboardInterrupt):
-        python_docs.write_collection(
-            python_docs.Variant(("tqdm",), standard_library=False, test=1, dev=1), tmp_path
-        )
-    assert multiprocessing.active_children() == []  # its readers are gone
 
 
 def test_interrupted_stage_says_how_it_goes_on(name, monkeypatch, request):
@@ -465,7 +429,7 @@ def test_second_process_says_what_it_waits_for(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
+@pytest.mark.parametrize("kind", ["pre-training", "distillation"])
 def test_two_processes_end_with_the_files_of_one(kind, undisturbed, tmp_path):
     name, before, _, want = undisturbed(kind)
     folder = shutil.copytree(before, tmp_path / "both")
@@ -555,7 +519,7 @@ def fails(kind, undisturbed, folder, room):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["collection", "pre-training", "distillation"])
+@pytest.mark.parametrize("kind", ["pre-training", "distillation"])
 def test_full_disk_is_told_in_a_sentence_and_the_work_goes_on(kind, undisturbed, tmp_path):
     _, before, _, want = undisturbed(kind)
     needed, draw, hits = (
@@ -670,26 +634,3 @@ def test_token_file_of_another_layout_is_not_read(tmp_path, monkeypatch):
         tokens.tokenise(texts, tokenizer, 16, tmp_path).row(1).tolist()
         == tokenizer("two sorted lists")["input_ids"]
     )
-
-
-def test_collection_with_another_seal_is_built_anew(tmp_path, monkeypatch, subtests):
-    for seal in ["[]", "{}", "", '{"digests": {}}', "null"]:
-        with subtests.test(seal):
-            monkeypatch.setitem(
-                python_docs.VARIANTS,
-                "toy",
-                python_docs.Variant((), standard_library=False, test=1, dev=1),
-            )
-            monkeypatch.setattr(paths, "CACHE", tmp_path)
-            monkeypatch.setattr(
-                python_docs,
-                "write_collection",
-                lambda variant, folder: (folder / "corpus.jsonl").write_text("made"),
-            )
-            folder = python_docs.cached_folder("toy")
-            (folder / "cache.json").write_text(seal)
-            (folder / "corpus.jsonl").write_text("older")
-            assert (
-                python_docs.cached_folder("toy") == folder
-                and (folder / "corpus.jsonl").read_text() == "made"
-            )

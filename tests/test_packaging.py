@@ -142,8 +142,7 @@ def test_every_import_is_declared():
 
 def test_every_dependency_is_imported():
     used = set().union(*map(imported, (ROOT / "leadkit").rglob("*.py")))
-    text = {"networkx", "sympy"}  # nothing imports them: their docstrings are read
-    assert set(declared("lessons", "export")) - used == text | {"ipykernel", "jupyterlab"}
+    assert set(declared("lessons", "export")) - used == {"ipykernel", "jupyterlab"}
 
 
 def test_only_dense_search_imports_faiss():

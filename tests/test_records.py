@@ -37,6 +37,9 @@ class Evaluation:
     def describe(self):
         return self.written["stage"]
 
+    def fingerprint(self):
+        return self.written["fingerprint"]
+
     def record(self):
         return self.written
 
@@ -103,6 +106,10 @@ def test_a_plan_is_refused_before_the_work(tmp_path):
     records.check_plan({0: {"RD": Evaluation(0, scale=2.0)}}, tmp_path)  # takes its place
     with pytest.raises(ValueError, match="tower.scale is 1.0 with seed 0, 2.0 with seed 1"):
         records.check_plan({1: {"RD": Evaluation(1, scale=2.0)}}, tmp_path)
+    other = Evaluation(1, fingerprint="g")  # of another edition of the collection
+    with pytest.raises(ValueError, match="fingerprints f and g: name another folder with --out"):
+        records.check_plan({1: {"RD": other}}, tmp_path)
+    records.check_plan({0: {"RD": other}}, tmp_path)  # none of the old ones stays
 
 
 def killed_save(folder, writes):

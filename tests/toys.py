@@ -225,7 +225,7 @@ def function(name: str, query: str, passage: str) -> str:
     return f'def {name}():\n    """{query}\n\n    {passage}\n    """\n\n'
 
 
-def install(site: Path, extra: str = "", version: str = "1.0", parts: int = 3) -> None:
+def install(site: Path, extra: str = "", parts: int = 3) -> None:
     """A package `toypack` with metadata, as pip leaves it."""
     (site / "toypack" / "tests").mkdir(parents=True, exist_ok=True)
     sources = {}
@@ -257,8 +257,10 @@ def install(site: Path, extra: str = "", version: str = "1.0", parts: int = 3) -
         (site / name).write_text(text)
     info = site / "toypack.dist-info"
     info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: toypack\nVersion: {version}\n")
-    (info / "RECORD").write_text("".join(f"{name},,\n" for name in sources))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toypack\nVersion: 1.0\n")
+    (info / "LICENSE").write_text("You may do with it what you like.\n")
+    recorded = [*sources, "toypack.dist-info/LICENSE"]
+    (info / "RECORD").write_text("".join(f"{name},,\n" for name in recorded))
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ Three kinds answer with one type, `Collection`:
 - `load("irds:NAME")`: a collection of ir_datasets, for example MS MARCO (irds.py). Its passages
   stay on disk (passages.py).
 
-The first and the last are written to the cache in BEIR layout, so one reader serves all three.
+The last are written to the cache in BEIR layout.
 """
 
 import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -32,8 +32,7 @@ class Collection:
     queries: query id -> text.
     qrels: split -> query id -> passage id -> grade.
     relevant: split -> the lowest grade that binary measures count, where it is not 1.
-    fingerprint: 16 hexadecimal digits over extractor, package versions and content; every result
-        record carries it.
+    fingerprint: 16 hexadecimal digits over the content; every result record carries it.
     """
 
     name: str
@@ -80,9 +79,9 @@ def load(name: str) -> Collection:
         return read_beir(Path(os.path.expanduser(name.removeprefix("beir:"))), name)
     if name.startswith("irds:"):
         return read_irds(name)
-    if name in python_docs.VARIANTS:
-        return read_python_docs(python_docs.cached_folder(name), name)
-    known = ", ".join(repr(variant) for variant in python_docs.VARIANTS)
+    if name in python_docs.SLICES:
+        return _in_memory(name, *python_docs.read(name))
+    known = ", ".join(map(repr, python_docs.SLICES))
     raise ValueError(f"collection {name!r} is unknown: use {known}, 'beir:PATH' or 'irds:NAME'")
 
 
@@ -96,18 +95,7 @@ def read_beir(folder: Path, name: str) -> Collection:
     if not judgements:
         raise FileNotFoundError(f"collection folder {folder} has no qrels/*.tsv")
     qrels = {path.stem: read_qrels(path, passages, queries) for path in judgements}
-    content = json.dumps([passages, queries, qrels], ensure_ascii=False, sort_keys=True)
-    return Collection(name, _fingerprint(content), passages, queries, qrels)
-
-
-def read_python_docs(folder: Path, name: str) -> Collection:
-    """Read a folder of python_docs.
-
-    The name of the folder hashes the versions of extractor and packages: the fingerprint has them.
-    """
-    collection = read_beir(folder, name)
-    fingerprint = _fingerprint(f"{folder.name} {collection.fingerprint}")
-    return replace(collection, fingerprint=fingerprint)
+    return _in_memory(name, passages, queries, qrels)
 
 
 def read_irds(name: str) -> Collection:
@@ -125,6 +113,17 @@ def read_irds(name: str) -> Collection:
     texts = {file: value for file, value in digests.items() if not file.endswith(".npy")}
     fingerprint = _fingerprint(json.dumps(texts, sort_keys=True))
     return Collection(name, fingerprint, passages, queries, qrels, source.relevant)
+
+
+def _in_memory(
+    name: str,
+    passages: dict[str, str],
+    queries: dict[str, str],
+    qrels: dict[str, dict[str, dict[str, int]]],
+) -> Collection:
+    """A collection whose fingerprint is that of its whole content."""
+    content = json.dumps([passages, queries, qrels], ensure_ascii=False, sort_keys=True)
+    return Collection(name, _fingerprint(content), passages, queries, qrels)
 
 
 def _fingerprint(content: str) -> str:

@@ -1,237 +1,118 @@
-"""The embedded collection: docstrings of the standard library and of installed packages."""
+"""The embedded collection: docstrings as queries and passages, the same on every Python.
+
+The first paragraph of a docstring is the query, the rest is its relevant passage. data/README.md
+explains the filters. The file is in data/python-docs, with the licences of its sources (NOTICE) and
+the script that made it (build.py).
+
+The file is JSON lines, compressed with xz: one header, then the passages, then the queries, both
+in the order of their ids. A query's `group` names the queries that share a passage with it.
+"""
 
 import hashlib
-import importlib.metadata
 import json
-import platform
-import re
-import shutil
-import sys
-import sysconfig
+import lzma
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
-from pathlib import Path
-
-from datasketch import MinHashLSH
-from scipy.cluster.hierarchy import DisjointSet
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from leadkit import paths
-from leadkit.data.docstrings import PERMUTATIONS, Docstring, extract_all, words
-from leadkit.files import alone, digests, write_folder
 
-EXTRACTOR = 1  # raise it when a change here or in docstrings.py changes the text
-ALIKE = 0.7  # two passages of a higher Jaccard similarity count as one
-NO_SOURCES = re.compile(
-    r"^(tests?|testing|idlelib|turtledemo|_?vendor(ed)?|_pyrepl|bin|.*\.data|\.\.)$"
-    r"|^(test_|conftest)"
-)
+FILE = "python-docs-2.jsonl.xz"
+# SHA-256 of the text in it, not of the file: another xz may compress the same text otherwise.
+DIGEST = "8f95d3bf1c662edadd29d4f25ea0cc0cd93ce835844103a8373eed007771fab8"
+SALT = "second edition"  # another salt draws other splits
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What is read, and how many of its queries are for test and dev."""
+class Slice(NamedTuple):
+    """The part of the file whose passage ids start with `prefix`, and queries for test and dev."""
 
-    packages: tuple[str, ...]
-    standard_library: bool
+    prefix: str
     test: int
     dev: int
 
 
-PACKAGES = tuple(
-    "accelerate huggingface-hub ipython jupyter-server matplotlib networkx numpy pandas pydantic "
-    "safetensors scipy seaborn sympy tokenizers torch tornado tqdm transformers".split()
-)
-VARIANTS = {
-    "python-docs": Variant(PACKAGES, standard_library=True, test=2000, dev=1000),
-    "python-docs:smoke": Variant(("networkx",), standard_library=False, test=100, dev=100),
+SLICES = {
+    "python-docs": Slice("", test=2000, dev=1000),
+    "python-docs:smoke": Slice("networkx.", test=100, dev=100),
 }
 
 
-def _sources(variant: Variant) -> list[tuple[str, str]]:
-    """(path, dotted module name) of every source file, sorted; no tests, no vendored copies."""
-    files: list[tuple[Path, Path]] = []
-    if variant.standard_library:
-        root = Path(sysconfig.get_paths()["stdlib"])
-        for path in root.rglob("*.py"):
-            relative = path.relative_to(root)
-            if not {"site-packages", "dist-packages", "lib2to3"} & set(relative.parts):
-                files.append((path, relative))
-    for package in variant.packages:
-        for file in importlib.metadata.files(package) or ():
-            if file.suffix == ".py":
-                files.append((Path(str(file.locate())), Path(str(file))))
-    return sorted(
-        (str(path), ".".join(relative.with_suffix("").parts).removesuffix(".__init__"))
-        for path, relative in files
-        if not any(NO_SOURCES.match(part) for part in relative.parts)
-    )
+class Texts(NamedTuple):
+    """passages, queries: id -> text; qrels: split -> query id -> passage id -> grade 1."""
+
+    passages: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, dict[str, int]]]
 
 
-def _unique(docstrings: Iterable[Docstring]) -> list[Docstring]:
-    """One docstring for each name (a property and its setter share one), shortest name first."""
-    ordered = sorted(docstrings, key=lambda d: (len(d.name), d.name, d.query, d.passage))
-    by_name: dict[str, Docstring] = {}
-    for docstring in ordered:
-        by_name.setdefault(docstring.name, docstring)
-    return list(by_name.values())
+def lines() -> list[str]:
+    """The lines of the file; the first is the header.
 
-
-def _merge(docstrings: list[Docstring]) -> dict[str, str]:
-    """Name -> the shortest name among those whose passages are nearly the same."""
-    index = MinHashLSH(threshold=ALIKE, num_perm=PERMUTATIONS)
-    representative: dict[str, str] = {}
-    for docstring in docstrings:
-        name = docstring.name
-        twins = sorted(index.query(docstring.sketch), key=lambda twin: (len(twin), twin))
-        representative[name] = twins[0] if twins else name
-        if not twins:
-            index.insert(name, docstring.sketch)
-    return representative
-
-
-def _groups(relevant: dict[str, set[str]]) -> list[list[str]]:
-    """Queries in groups that share no passage, in an order that is random and always the same.
-
-    relevant: query -> passage ids. The order is that of the hash of a group's name: of the passage
-    that is first in the query that joined it last. Another rule would change the splits.
+    FileNotFoundError where there is no file, ValueError where its text is not the committed one.
     """
-    sets = DisjointSet(passage for ids in relevant.values() for passage in ids)
-    names = {passage: passage for passage in sets}
-    for ids in relevant.values():
-        first, *others = sorted(ids)
-        name = names[sets[first]]
-        for other in others:
-            sets.merge(first, other)
-        names[sets[first]] = name
-    groups: dict[str, list[str]] = defaultdict(list)
-    for query, ids in relevant.items():
-        groups[names[sets[min(ids)]]].append(query)
-    return [groups[name] for name in sorted(groups, key=_hash)]
+    path = paths.PYTHON_DOCS / FILE
+    restore = f"git -C {paths.ROOT} restore data/python-docs brings it back"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {restore}")
+    try:
+        text = lzma.decompress(path.read_bytes())
+    except lzma.LZMAError as error:
+        raise ValueError(f"{path} is damaged ({error}): {restore}") from None
+    digest = hashlib.sha256(text).hexdigest()
+    if digest != DIGEST:
+        raise ValueError(
+            f"{path} holds another text: its SHA-256 is {digest}, {DIGEST} is expected: {restore}"
+        )
+    return text.decode().rstrip("\n").split("\n")
 
 
-def _split(groups: list[list[str]], variant: Variant) -> dict[str, list[str]]:
-    """Split -> its queries: whole groups, so that no test passage is a training positive."""
+def header() -> dict:
+    """Counts of passages and queries, what each filter removed, the sources with their licences."""
+    return json.loads(lines()[0])
+
+
+def read(name: str) -> Texts:
+    """One of the SLICES. Raises as `lines`."""
+    part = SLICES[name]
+    passages: dict[str, str] = {}
+    queries: dict[str, str] = {}
+    judged: dict[str, dict[str, int]] = {}
+    group: dict[str, str] = {}
+    for row in map(json.loads, lines()[1:]):
+        if "passage" in row:
+            if row["passage"].startswith(part.prefix):
+                passages[row["passage"]] = row["text"]
+        elif all(passage.startswith(part.prefix) for passage in row["relevant"]):
+            queries[row["query"]] = row["text"]
+            judged[row["query"]] = dict.fromkeys(row["relevant"], 1)
+            group[row["query"]] = row["group"]
+    qrels = {
+        split: {query: judged[query] for query in drawn}
+        for split, drawn in draw(group, part).items()
+    }
+    return Texts(passages, queries, qrels)
+
+
+def draw(group: Mapping[str, str], part: Slice) -> dict[str, list[str]]:
+    """Split -> its queries, sorted. group: query -> group; a group is never divided.
+
+    Groups come in the order of a salted hash: the first are test, the next dev, the rest train. So
+    no relevant passage of a test query is a training positive.
+    """
+    members: dict[str, list[str]] = defaultdict(list)
+    for query, name in group.items():
+        members[name].append(query)
     splits: dict[str, list[str]] = {"test": [], "dev": [], "train": []}
-    for group in groups:
-        if len(splits["test"]) < variant.test:
+    for name in sorted(members, key=_salted):
+        if len(splits["test"]) < part.test:
             split = "test"
-        elif len(splits["dev"]) < variant.dev:
+        elif len(splits["dev"]) < part.dev:
             split = "dev"
         else:
             split = "train"
-        splits[split] += sorted(group)
-    return splits
+        splits[split] += members[name]
+    return {split: sorted(queries) for split, queries in splits.items()}
 
 
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_collection(variant: Variant, folder: Path) -> None:
-    """Extract, filter, merge and split; write a folder in BEIR layout.
-
-    It also holds `filters.json`, what each filter removed.
-    """
-    files = _sources(variant)
-    kept, filtered = extract_all(files)
-    docstrings = _unique(kept)
-    representative = _merge(docstrings)
-    passages = {d.name: d.passage for d in docstrings if representative[d.name] == d.name}
-    merged = len(docstrings) - len(passages)
-    if merged:
-        filtered["near-duplicate passage, merged"] = merged
-
-    relevant: dict[str, set[str]] = defaultdict(set)
-    first: dict[str, Docstring] = {}
-    for docstring in docstrings:
-        key = " ".join(words(docstring.query))
-        relevant[key].add(representative[docstring.name])
-        first.setdefault(key, docstring)
-    for key in [key for key, ids in relevant.items() if len(ids) > 3]:
-        filtered["query of more than 3 passages"] += 1
-        del relevant[key]
-    splits = _split(_groups(relevant), variant)
-
-    texts = {first[key].name: first[key].query for key in relevant}
-    (folder / "qrels").mkdir(parents=True)
-    _write_texts(folder / "corpus.jsonl", passages)
-    _write_texts(folder / "queries.jsonl", texts)
-    for split, keys in splits.items():
-        rows = sorted(f"{first[key].name}\t{pid}\t1" for key in keys for pid in relevant[key])
-        lines = ["query-id\tcorpus-id\tscore", *rows]
-        (folder / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    counts = {
-        "files": len(files),
-        "filtered": dict(sorted(filtered.items())),
-        "passages": len(passages),
-        "queries": {split: len(keys) for split, keys in splits.items()},
-    }
-    (folder / "filters.json").write_text(json.dumps(counts, indent=2) + "\n")
-
-
-def _write_texts(path: Path, texts: dict[str, str]) -> None:
-    with open(path, "w", encoding="utf-8") as out:
-        for key in sorted(texts):
-            line = json.dumps({"_id": key, "text": texts[key]}, ensure_ascii=False)
-            out.write(line + "\n")
-
-
-def _versions(name: str) -> dict[str, str]:
-    """The version of everything that a variant reads. ValueError where packages are missing."""
-    versions = {}
-    missing = []
-    for package in VARIANTS[name].packages:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(package)
-    if missing:
-        raise ValueError(
-            f"collection {name!r} is the text of installed packages, and this environment lacks "
-            f"{', '.join(missing)}: in {paths.ROOT}: {sys.executable} -m pip install -e "
-            '".[lessons]" -c constraints.txt'
-        )
-    if VARIANTS[name].standard_library:
-        versions["python"] = platform.python_version()
-    return versions
-
-
-def location(name: str) -> Path:
-    """The folder of a variant's text in this environment, whether it is there or not.
-
-    ValueError where packages are missing.
-    """
-    identity = [EXTRACTOR, _versions(name), astuple(VARIANTS[name])]
-    key = _hash(json.dumps(identity, sort_keys=True))[:16]
-    return paths.CACHE / f"{name.replace(':', '-')}-{key}"
-
-
-def cached_folder(name: str) -> Path:
-    """The cached folder of a variant, in BEIR layout.
-
-    Written on first use, and again where a file is not what was written.
-    """
-    folder = location(name)
-
-    def save(built: Path) -> None:
-        write_collection(VARIANTS[name], built)
-        seal = {"extractor": EXTRACTOR, "versions": _versions(name), "digests": digests(built)}
-        (built / "cache.json").write_text(json.dumps(seal, indent=2))
-
-    with alone(paths.CACHE / f".{folder.name}.lock", folder):
-        if not _is_sealed(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-            for unfinished in paths.CACHE.glob(f".{folder.name}.*"):  # of a killed process
-                shutil.rmtree(unfinished, ignore_errors=True)  # the lock, a file, stays
-            write_folder(folder, save)
-    return folder
-
-
-def _is_sealed(folder: Path) -> bool:
-    """Whether the files are exactly those that were written."""
-    try:
-        seal = json.loads((folder / "cache.json").read_text())
-        return seal["digests"] == digests(folder, "cache.json")
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+def _salted(name: str) -> bytes:
+    return hashlib.sha256(f"{SALT}\n{name}".encode()).digest()

@@ -85,6 +85,10 @@ class Evaluate(Stage):
         tensors = read_tensors(self.done() / "run.safetensors")
         return Run(tensors["rows"].numpy().astype(np.int64), tensors["scores"].numpy())
 
+    def fingerprint(self) -> str:
+        """Fingerprint of the collection, as the record will have it."""
+        return collection(self.data.collection).fingerprint
+
     def record(self) -> dict:
         return json.loads((self.done() / "record.json").read_text())
 

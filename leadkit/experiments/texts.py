@@ -15,7 +15,7 @@ from leadkit.models.tower import Tower
 @cache
 def collection(name: str) -> Collection:
     """The collection of this name."""
-    with processes.main_first():  # it may have to be made
+    with processes.main_first():  # irds: may have to be written
         return load(name)
 
 

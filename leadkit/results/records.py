@@ -33,6 +33,8 @@ class Evaluation(Protocol):
 
     def describe(self) -> dict: ...
 
+    def fingerprint(self) -> str: ...
+
     def record(self) -> dict: ...
 
     def cost(self) -> dict: ...
@@ -110,7 +112,10 @@ def save(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path) -> N
 
 
 def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path) -> None:
-    """Before the work: ValueError where `save` would refuse the settings of these evaluations."""
+    """Before the work: ValueError where `save` would refuse these evaluations.
+
+    That is where the settings differ, or the text of the collection.
+    """
     check_place(folder)
     if not (folder / LINES).exists():
         return
@@ -118,7 +123,13 @@ def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path
     for seed, experiments in evaluations.items():
         for name, evaluation in experiments.items():
             row = {"experiment": name, "seed": seed, "stage": evaluation.describe()}
-            table[name, seed] = row
+            table[name, seed] = row | {"fingerprint": evaluation.fingerprint()}
+    texts = sorted({row["fingerprint"] for row in table.values()})
+    if len(texts) > 1:
+        raise ValueError(
+            f"folder {folder}: its records and the new ones would be of different collections, "
+            f"fingerprints {' and '.join(texts)}: name another folder with --out"
+        )
     check_settings(table.values())
 
 

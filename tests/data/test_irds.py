@@ -162,6 +162,10 @@ def test_a_damaged_file_is_prepared_anew(collection, tmp_path, subtests):
             with subtests.test(file, bytes=len(damaged)):
                 assert load("irds:toy-irds") == collection
                 assert file == "cache.json" or path.read_bytes() == content
+    for seal in ("[]", "{}", "null", '{"digests": {}}'):
+        (tmp_path / "cache" / "irds-toy-irds" / "cache.json").write_text(seal)
+        with subtests.test(seal):
+            assert load("irds:toy-irds") == collection
 
 
 def test_fingerprint_is_that_of_the_content(home, collection, monkeypatch, tmp_path):

@@ -5,14 +5,10 @@ data/README.md explains every filter and gives its count.
 """
 
 import ast
-import multiprocessing
-import os
 import re
-import threading
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +17,26 @@ from tqdm.auto import tqdm
 
 SIGNATURE = re.compile(r"^[\w.]+\(.*\)(\s*->.*)?$", re.DOTALL)
 PERMUTATIONS = 64  # of a MinHash
-CHUNKS = 64  # the files are read in so many parts
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @dataclass(frozen=True)
-class Docstring:
-    """One that passed the filters. sketch: MinHash of the passage."""
+class Source:
+    """A Python file, its dotted module name, and the distribution that it is part of."""
 
-    name: str
+    path: Path
+    module: str
+    distribution: str
+
+
+@dataclass(frozen=True)
+class Docstring:
+    """One that passed the filters."""
+
+    name: str  # of what it documents
     query: str
     passage: str
-    sketch: MinHash
+    distribution: str
 
 
 def words(text: str) -> list[str]:
@@ -60,59 +64,32 @@ def query_and_passage(docstring: str) -> tuple[str, str] | str:
     return query, passage
 
 
-def extract(files: list[tuple[str, str]]) -> tuple[list[Docstring], Counter[str]]:
-    """The docstrings of (path, dotted module name) files, and how many each filter removed."""
+def extract(sources: Iterable[Source]) -> tuple[list[Docstring], Counter[str]]:
+    """The docstrings that pass the filters, and how many each filter removed."""
     kept: list[Docstring] = []
     filtered: Counter[str] = Counter()
-    for path, module in files:
+    for source in tqdm(sources, "reading docstrings", unit="file"):
         try:
-            tree = ast.parse(Path(path).read_bytes())
+            tree = ast.parse(source.path.read_bytes())
         except (SyntaxError, ValueError):
             filtered["file does not parse"] += 1
             continue
-        for name, docstring in _docstrings(tree, module):
+        for name, docstring in _docstrings(tree, source.module):
             pair = query_and_passage(docstring)
             if isinstance(pair, str):
                 filtered[pair] += 1
             else:
-                query, passage = pair
-                kept.append(Docstring(name, query, passage, _sketch(passage)))
+                kept.append(Docstring(name, *pair, source.distribution))
     return kept, filtered
 
 
-def extract_all(files: list[tuple[str, str]]) -> tuple[list[Docstring], Counter[str]]:
-    """As `extract`, in several processes."""
-    chunks = [files[i::CHUNKS] for i in range(CHUNKS)]
-    kept: list[Docstring] = []
-    filtered: Counter[str] = Counter()
-    others = set(multiprocessing.active_children())
-    try:
-        with ProcessPoolExecutor(initializer=_end_with_parent) as pool:
-            parts = pool.map(extract, chunks)
-            for part, counts in tqdm(parts, "reading docstrings", CHUNKS, unit="chunk"):
-                kept += part
-                filtered += counts
-    except RuntimeError as error:
-        if not isinstance(error.__context__, KeyboardInterrupt):
-            raise
-        # ctrl-C before the pool had started: the pool cannot be shut down either.
-        for worker in set(multiprocessing.active_children()) - others:
-            worker.kill()
-            worker.join()
-        raise error.__context__ from None
-    return kept, filtered
-
-
-def _end_with_parent() -> None:
-    """In a worker: end as soon as the process that started it ends, which may have been killed."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+def sketch(passage: str) -> MinHash:
+    """MinHash of the passage's 5-word shingles."""
+    tokens = words(passage)
+    starts = range(max(1, len(tokens) - 4))
+    result = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
+    result.update_batch({" ".join(tokens[i : i + 5]).encode() for i in starts})
+    return result
 
 
 def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
@@ -127,12 +104,3 @@ def _docstrings(tree: ast.Module, module: str) -> Iterator[tuple[str, str]]:
         for child in reversed(list(ast.iter_child_nodes(node))):
             part = getattr(child, "name", None)
             stack.append((child, f"{name}.{part}" if part else name))
-
-
-def _sketch(passage: str) -> MinHash:
-    """MinHash of the passage's 5-word shingles."""
-    tokens = words(passage)
-    starts = range(max(1, len(tokens) - 4))
-    sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=zlib.crc32)
-    sketch.update_batch({" ".join(tokens[i : i + 5]).encode() for i in starts})
-    return sketch
