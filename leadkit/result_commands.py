@@ -1,5 +1,6 @@
 """The commands that show: claims, reports, pages and the state of the machine."""
 
+import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -61,6 +62,86 @@ def report(scale: str = "") -> None:
         return
     for page in report.write_pages({"main-table": draw}):
         print(f"written: {page.relative_to(paths.ROOT)}")
+
+
+@app.command
+def gradients(
+    scale: str = "classroom",
+    teacher: str = "CB",
+    seed: int = 0,
+    batches: int = 8,
+    out: Path | None = None,
+) -> None:
+    """Compare the gradients of LEAD's loss parts in each block of the warmed-up student.
+
+    Runs the warm-ups that are missing. Prints the cosine, its standard deviation over the batches
+    and the ratio of the gradients' lengths.
+
+    Args:
+        scale: smoke, classroom or gpu.
+        teacher: DE, CB or CE.
+        seed: random seed of the warm-ups.
+        batches: the first so many of the distillation.
+        out: a file that receives the numbers, one line of JSON each.
+    """
+    import pandas as pd
+
+    from leadkit import config
+    from leadkit.experiments.agreement import gradient_cosines
+    from leadkit.experiments.pipeline import Pipeline
+
+    lead = Pipeline(config.scale(scale), seed, teacher).distil("LEAD")
+    lines = gradient_cosines(lead, batches)
+    table = pd.DataFrame(lines).set_index(["first", "second", "block"])
+    print(table.to_string(float_format="%.3f"))
+    if out:
+        _write_lines(out, lines)
+
+
+@app.command
+def layers(
+    scale: str = "classroom",
+    teacher: str = "CB",
+    seed: int = 0,
+    batches: int = 8,
+    out: Path | None = None,
+) -> None:
+    """Show what each layer of the warmed-up models says, and how many layers each tau_l hears.
+
+    Runs the warm-ups that are missing. The first table has the entropy of the layer features, the
+    second the effective number of layers heard of K, so that score scales and tau_l can be chosen.
+
+    Args:
+        scale: smoke, classroom or gpu.
+        teacher: DE, CB or CE.
+        seed: random seed of the warm-ups.
+        batches: the first so many of the distillation.
+        out: a file that receives the numbers, one line of JSON each.
+    """
+    import pandas as pd
+
+    from leadkit import config
+    from leadkit.experiments.features import answers, heard_by_temperature, layer_features
+    from leadkit.experiments.pipeline import Pipeline
+
+    chosen = config.scale(scale)
+    every = answers(Pipeline(chosen, seed, teacher).distil("LEAD"), batches)
+    features = layer_features(every, chosen.lead.tau_d)
+    heard = heard_by_temperature(every)
+    print(pd.DataFrame(features).set_index(["model", "layer"]).to_string(float_format="%.3f"))
+    print("\nlayers heard of K")
+    print(
+        pd.DataFrame(heard).pivot(index="tau_l", columns="k", values="heard").round(2).to_string()
+    )
+    if out:
+        _write_lines(out, [*features, *heard])
+
+
+def _write_lines(out: Path, lines: list[dict]) -> None:
+    from leadkit import files
+
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    files.write(out, lambda temporary: temporary.write_text(text))
 
 
 @app.command

@@ -1,5 +1,6 @@
 """Training stages: warm up, mine, distil (section 4.2.2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -121,6 +122,16 @@ class Distil(Trained):
         trained = [stage.tower for stage in (self.student, self.teacher) if stage]
         return _batches(self, tower, trained, 2 * self.seed + self.method.batch_stream)
 
+    def step(
+        self, number: int, models: Mapping[str, nn.Module], batches: Mapping[str, Batches]
+    ) -> Step:
+        """What the method is given at the step of this number."""
+        return Step(
+            models=models,
+            batches={name: each(number).to(DEVICE) for name, each in batches.items()},
+            seed=self.seed * 1_000_003 + number // self.method.redraw_every,
+        )
+
     def run(self, operation: Operation) -> None:
         student = self.student.model()
         teacher = self.teacher.model() if self.teacher else None
@@ -137,12 +148,7 @@ class Distil(Trained):
         batches = {name: self.batches(model.tower) for name, model in every.items()}
 
         def loss_at(number: int) -> dict[str, Tensor]:
-            step = Step(
-                models={**models, **frozen},
-                batches={name: each(number).to(DEVICE) for name, each in batches.items()},
-                seed=self.seed * 1_000_003 + number // self.method.redraw_every,
-            )
-            return self.method.parts(step)
+            return self.method.parts(self.step(number, {**models, **frozen}, batches))
 
         towers = [model for model in (teacher, student) if model]
         names = " -> ".join(f"{model.layers}{model.architecture}" for model in towers)
