@@ -141,7 +141,10 @@ def test_tables(tree):
     assert re.search(r"\| cb-rd-fd \| 10.00 \(.*\), holds \| 10.00 \(.*\), undecided \|\n", both)
     lengths = filled(BLOCK.format("tried lengths"), tree)
     assert "| 64 tokens | 25.38 |  |\n| 96 tokens | 40.00 | 3.00 1.25 |\n" in lengths
-    assert set(BLOCKS) == {"main-table", "ledger", "table", "differences", "tried", "figure"}
+    settings = filled(BLOCK.format("settings classroom"), tree)
+    assert "| distil | steps 150, learning_rate 0.0002, " in settings and "bf16" not in settings
+    blocks = {"main-table", "ledger", "table", "differences", "tried", "settings", "figure"}
+    assert set(BLOCKS) == blocks
 
 
 def test_a_figure_is_drawn_where_its_records_changed(tree):

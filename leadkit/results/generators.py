@@ -6,13 +6,14 @@ given what stands behind their name in the marker.
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from os.path import relpath
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from leadkit import paths
+from leadkit import config, paths
 from leadkit.results import tables, tried
 from leadkit.results.sources import Source, claim
 from leadkit.results.tables import main_markdown, markdown, p_text, paper_mrr
@@ -198,6 +199,18 @@ def tried_table(source: Source, text: str, page: Path) -> str:
     return tried.markdown(text)
 
 
+def settings(source: Source, text: str, page: Path) -> str:
+    """SCALE: every setting of `config.py` that decides a result on any machine."""
+    described = asdict(config.scale(text))
+    values = {}
+    for name, value in described.items():
+        if isinstance(value, dict):
+            values[name] = ", ".join(f"{field} {each}" for field, each in value.items())
+        elif name not in ("name", "bf16"):
+            values[name] = str(value)
+    return markdown(pd.DataFrame({text: values}))
+
+
 def figure(source: Source, text: str, page: Path) -> str:
     """SCALE: DRAWING[, ALTERNATIVE TEXT]; data/results/SCALE/DRAWING.png, drawn where outdated."""
     scale, _, what = text.partition(": ")
@@ -227,5 +240,6 @@ BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
     "table": table,
     "differences": differences,
     "tried": tried_table,
+    "settings": settings,
     "figure": figure,
 }
