@@ -19,8 +19,8 @@ CARD = """---
 
 # {{ title }}
 
-A dual encoder for retrieval: the vector of a text is its [CLS] state, vectors are compared by
-their dot product.
+A dual encoder for retrieval: the vector of a text is {{ vector }},
+vectors are compared by their dot product.
 Distilled with leadkit, a reproduction of [LEAD](https://doi.org/10.1145/3616855.3635774).
 
 ## Use
@@ -61,6 +61,7 @@ One seed.
 
 {{ versions }}; {{ device }}.
 """
+VECTORS = {"cls": "its [CLS] state", "mean": "the mean of its token states"}
 BFLOAT16 = (
     "Measured with the encoder in bfloat16; sentence-transformers computes in float32 and may "
     "differ a little.\n"
@@ -96,6 +97,7 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
         passage_tokens=data.passage_tokens,
         longest=max(data.query_tokens, data.passage_tokens),
         scale=f"{stage.tower.scale:g}",
+        vector=VECTORS[stage.tower.pooling],
         source=escaped(Path(texts.name).name),
         fingerprint=texts.fingerprint,
         passages=f"{len(texts.passages):,}",

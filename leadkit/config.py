@@ -83,6 +83,8 @@ class Scale:
     rerank: int = 100  # of the DE teacher's passages; paper: 1,000 (passages), 100 (documents)
     depth: int = 1000  # passages in a run; paper: 1,000
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
+    # Of DE towers: "mean" for encoders that were trained so; paper: [CLS]
+    pooling: str = added("cls")
 
 
 def _miniatures(name: str, data: Data, **settings: Any) -> Scale:

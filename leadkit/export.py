@@ -74,7 +74,7 @@ def check_out(folder: Path) -> None:
 def save_student(student: Retriever, data: Data, card: str, folder: Path) -> None:
     """Write a student as `SentenceTransformer(folder)` loads it; leadkit loads the folder too.
 
-    That is its encoder, [CLS] pooling, dot product, and texts cut as in training. A dot product
+    That is its encoder, its pooling, dot product, and texts cut as in training. A dot product
     there is the student's score over its `scale`. FileExistsError for a folder that is not empty,
     ValueError for a student that is no DE or has a linear layer.
     """
@@ -82,7 +82,7 @@ def save_student(student: Retriever, data: Data, card: str, folder: Path) -> Non
     if not isinstance(student, DualEncoder) or student.linear is not None:
         raise ValueError(
             f"student is a {student.architecture} with linear layer {student.tower.linear}: only a "
-            "DE without one (0) is an encoder and its [CLS] state"
+            "DE without one (0) is an encoder and one vector of a text"
         )
 
     def save(part: Path) -> None:
@@ -97,7 +97,7 @@ def save_student(student: Retriever, data: Data, card: str, folder: Path) -> Non
         )
         encoder.model = student.encoder  # not a second copy of the weights
         model = SentenceTransformer(
-            modules=[encoder, Pooling(student.width, "cls")],
+            modules=[encoder, Pooling(student.width, student.tower.pooling)],
             similarity_fn_name="dot",
             device=str(student.encoder.device),
         )

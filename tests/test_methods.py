@@ -174,11 +174,11 @@ class MeanEncoder(DualEncoder):
 
     architecture = "mean"
 
-    def compared(self, states):
+    def compared(self, states, mask):
         return states.mean(1, keepdim=True)  # (P, 1, H)
 
     def encode(self, tokens):
-        return self.compared(self.states(tokens, (self.layers,))[0])[:, 0]  # (P, H)
+        return self.compared(self.states(tokens, (self.layers,))[0], tokens.mask)[:, 0]  # (P, H)
 
 
 def test_a_new_architecture_teaches_and_searches(common, monkeypatch):

@@ -21,10 +21,12 @@ def tower(scale: Scale, name: str, encoder: str, linear: int = 0) -> Tower:
     """A tower of this architecture at this scale, its scores scaled as suits the architecture."""
     if scale.lead.variant == "released":
         return Tower(name, encoder, 1.0, linear, DROPOUT, scale.bf16, released=True)
+    kind = architecture(name)
+    pooling = scale.pooling if scale.pooling in kind.poolings else "cls"
     factor = 1.0
     if scale.scaled:
-        factor = architecture(name).score_scale(hidden_size(encoder))
-    return Tower(name, encoder, factor, linear, scale.dropout, scale.bf16)
+        factor = kind.score_scale(hidden_size(encoder), pooling)
+    return Tower(name, encoder, factor, linear, scale.dropout, scale.bf16, pooling=pooling)
 
 
 def schedule(scale: Scale, training: str) -> Schedule:

@@ -24,7 +24,11 @@ def states_and_scores(model: TwoTowers, batch: Batch) -> tuple[Tensor, Tensor, T
     last_queries = model.final_states(queries[0])
     last_passages = model.final_states(passages[0])
     final = model.score_states([last_queries], [last_passages], batch)[0]  # (B, C)
-    return queries[0][:, 0], passages[0][:, 0], final
+    vectors = [
+        model.compared(states, tokens.mask)[:, 0]  # a CB compares every state: that of [CLS]
+        for states, tokens in ((queries[0], batch.queries), (passages[0], batch.passages))
+    ]
+    return *vectors, final
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ class ColBERT(TwoTowers):
     kept_as = torch.float16  # re-ranking keeps every token of every candidate
 
     @staticmethod
-    def score_scale(hidden: int) -> float:
+    def score_scale(hidden: int, pooling: str = "cls") -> float:
         return 3.84 / hidden  # a MaxSim adds up one product of length H per query token
 
     def final_states(self, states: Tensor) -> Tensor:

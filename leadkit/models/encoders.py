@@ -1,4 +1,4 @@
-"""Encoders: loaded after every check that needs no weights, grown by stacking, or untrained."""
+"""Encoders: loaded after every check that needs no weights; stacked, cut, or untrained."""
 
 import copy
 import inspect
@@ -49,7 +49,7 @@ def layers(encoder: str) -> int:
     """Number of layers of an encoder, without its weights."""
     if shape := names.untrained(encoder):
         return shape[0]
-    return names.stacked(encoder)[0] or load_config(encoder).num_hidden_layers
+    return _reshaped_depth(encoder, load_config(encoder).num_hidden_layers)
 
 
 def hidden_size(encoder: str) -> int:
@@ -63,8 +63,8 @@ def check(encoder: str) -> None:
     """Find what is wrong with an encoder and shows without loading it, before any work starts.
 
     FileNotFoundError for a folder without weights; ValueError for damaged weights, weights outside
-    of the folder, a tokeniser with more words than the embedding table, no layer, or a stack of
-    fewer layers than there are.
+    of the folder, a tokeniser with more words than the embedding table, no layer, a stack of fewer
+    layers than there are, or layers to keep that do not exist.
     """
     words = len(load_tokenizer(encoder))
     if names.untrained(encoder):
@@ -118,12 +118,27 @@ def _check_config(encoder: str, config: PreTrainedConfig, words: int) -> None:
             f"encoder {encoder!r}: its tokeniser has {words} words, its embedding table "
             f"{config.vocab_size} rows; they do not belong together"
         )
-    stacked = names.stacked(encoder)[0]
-    if stacked and stacked < config.num_hidden_layers:
-        raise ValueError(
-            f"encoder {encoder!r}: it has {config.num_hidden_layers} layers already, stacking "
-            "takes none away"
-        )
+    _reshaped_depth(encoder, config.num_hidden_layers)
+
+
+def _reshaped_depth(encoder: str, depth: int) -> int:
+    """Number of layers after what the name does to a pile of `depth`."""
+    for change, numbers in names.reshaped(encoder)[0]:
+        if change == "stacked":
+            if numbers[0] < depth:
+                raise ValueError(
+                    f"encoder {encoder!r}: it has {depth} layers already, stacking takes none away"
+                )
+            depth = numbers[0]
+        else:
+            if not 1 <= numbers[0] <= numbers[-1] <= depth:
+                missing = numbers[0] if numbers[0] < 1 else numbers[-1]
+                raise ValueError(
+                    f"encoder {encoder!r}: layer {missing} does not exist, it has layers 1 to "
+                    f"{depth}"
+                )
+            depth = len(numbers)
+    return depth
 
 
 def grow(encoder: PreTrainedModel, layers: int) -> None:
@@ -133,6 +148,15 @@ def grow(encoder: PreTrainedModel, layers: int) -> None:
     shared = {id(encoder.config): encoder.config}  # says how all blocks attend
     pile.extend(copy.deepcopy(pile[i % depth], dict(shared)) for i in range(depth, layers))
     encoder.config.num_hidden_layers = layers
+
+
+def keep(encoder: PreTrainedModel, layers: tuple[int, ...]) -> None:
+    """Take every other layer out of an encoder's pile, in place. layers: 1-based, ascending."""
+    pile = blocks(encoder)
+    for layer in range(len(pile), 0, -1):
+        if layer not in layers:
+            del pile[layer - 1]
+    encoder.config.num_hidden_layers = len(pile)
 
 
 def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
@@ -159,8 +183,11 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
     if names.untrained(encoder):
         return AutoModel.from_config(config, **without_pooling(config))
     model = _load_weights(encoder, config)
-    if layers := names.stacked(encoder)[0]:
-        grow(model, layers)
+    for change, numbers in names.reshaped(encoder)[0]:
+        if change == "stacked":
+            grow(model, numbers[0])
+        else:
+            keep(model, numbers)
     return model
 
 

@@ -1,8 +1,12 @@
 """What the name of an encoder means.
 
-- one of data/models, a folder, or a name on the Hugging Face hub;
+- one of data/models, a folder, or a name on the Hugging Face hub; some of these come in a Python
+  package too (packaged.py), which is then read instead of the hub;
 - "stacked:LAYERS:NAME": an encoder whose pile of layers is repeated up to LAYERS;
+- "layers:2,4,6:NAME": an encoder of which only these layers are kept, in this order;
 - "random:LxH": an untrained BERT of L layers and hidden size H, with our miniatures' tokeniser.
+
+NAME may be "stacked:" or "layers:" again: what is nearest to the encoder is done first.
 """
 
 import re
@@ -10,15 +14,21 @@ from pathlib import Path
 
 from leadkit import paths
 from leadkit.files import digest, fingerprint
+from leadkit.models.packaged import packaged_folder
 
 TOKENISER = "bert-6x128"  # of the untrained encoders
 
 
 def source(encoder: str) -> str:
-    """Where transformers finds an encoder: a folder of data/models, else the name as it is."""
-    name = stacked(encoder)[1]
+    """Where transformers finds an encoder: a folder, else the name on the hub.
+
+    Raises as `packaged_folder`.
+    """
+    name = reshaped(encoder)[1]
     ours = paths.MODELS / name
-    return str(ours) if (ours / "config.json").is_file() else name
+    if (ours / "config.json").is_file():
+        return str(ours)
+    return str(packaged_folder(name) or name)
 
 
 def tokenizer_source(encoder: str) -> str:
@@ -26,10 +36,31 @@ def tokenizer_source(encoder: str) -> str:
     return source(TOKENISER if untrained(encoder) else encoder)
 
 
-def stacked(encoder: str) -> tuple[int, str]:
-    """(LAYERS, NAME) of "stacked:LAYERS:NAME"; (0, encoder) for any other name."""
-    match = re.fullmatch(r"stacked:(\d+):(.+)", encoder)
-    return (int(match[1]), match[2]) if match else (0, encoder)
+def reshaped(encoder: str) -> tuple[list[tuple[str, tuple[int, ...]]], str]:
+    """How an encoder's pile of layers is changed, the first change first, and the encoder's name.
+
+    A change is ("stacked", (LAYERS,)) or ("layers", the layers that are kept). ValueError for
+    layers that are no whole numbers in ascending order.
+    """
+    match = re.fullmatch(r"(?:stacked:(\d+)|layers:([^:]*)):(.+)", encoder)
+    if not match:
+        return [], encoder
+    stacked, kept, name = match.groups()
+    changes, name = reshaped(name)
+    if stacked:
+        return [*changes, ("stacked", (int(stacked),))], name
+    numbers = kept.split(",")
+    if not all(re.fullmatch(r"\d{1,4}", number) for number in numbers):
+        raise ValueError(
+            f"encoder {encoder!r}: layers {kept!r} are not whole numbers with commas between, "
+            "such as 2,4,6"
+        )
+    layers = tuple(map(int, numbers))
+    if list(layers) != sorted(set(layers)):
+        raise ValueError(
+            f"encoder {encoder!r}: layers {kept!r} are not in ascending order, each once"
+        )
+    return [*changes, ("layers", layers)], name
 
 
 def untrained(encoder: str) -> tuple[int, int] | None:
@@ -39,9 +70,12 @@ def untrained(encoder: str) -> tuple[int, int] | None:
 
 
 def encoder_digest(encoder: str) -> str:
-    """Identity of an encoder's weights: a digest of local files, or the hub name."""
+    """Identity of an encoder's weights: a digest of local files, or the hub name.
+
+    An encoder of a package is the one of the hub, so it has the hub's name.
+    """
     folder = Path(source(encoder))
-    if not folder.is_dir():
+    if not folder.is_dir() or packaged_folder(reshaped(encoder)[1]):
         return encoder
     return fingerprint([digest(weights) for weights in sorted(folder.glob("*.safetensors"))])
 

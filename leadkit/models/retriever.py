@@ -33,11 +33,17 @@ class Retriever(nn.Module):
     architecture: ClassVar[str]  # its name
     searches: ClassVar[bool] = False  # one vector a text, so it can search a collection
     pairs_only: ClassVar[bool] = False  # it sees a query and a passage together or not at all
+    poolings: ClassVar[tuple[str, ...]] = ("cls",)  # of `Tower.pooling`
     # In the released code [Q] and [D] begin its texts and [MASK] fills its queries
     marks: ClassVar[bool] = False
 
     def __init__(self, tower: Tower):
         super().__init__()
+        if tower.pooling not in self.poolings:
+            allowed = " or ".join(map(repr, self.poolings))
+            raise ValueError(
+                f"pooling {tower.pooling!r} is not for a {self.architecture}: use {allowed}"
+            )
         self.tower = tower
         self.encoder = load_encoder(tower.encoder, tower.dropout)
         set_attention(self.encoder, tower.bf16)
@@ -49,7 +55,7 @@ class Retriever(nn.Module):
         self.at_once: int | None = None
 
     @staticmethod
-    def score_scale(hidden: int) -> float:
+    def score_scale(hidden: int, pooling: str = "cls") -> float:
         """The factor that brings scores of states of this size into a softmax's range."""
         return 1.0
 
@@ -162,8 +168,11 @@ class TwoTowers(Retriever):
         """What the final score is computed from, out of the last layer's token states (P, T, H)."""
         return states
 
-    def compared(self, states: Tensor) -> Tensor:
-        """The part of the token states (P, T, H) that the score function compares."""
+    def compared(self, states: Tensor, mask: Tensor) -> Tensor:
+        """What the score function compares, from the token states (P, T, H) and their mask (P, T).
+
+        A part of the states or something made of them.
+        """
         return states
 
     def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
@@ -176,20 +185,20 @@ class TwoTowers(Retriever):
     def represent(self, tokens: Tokens) -> list[Tensor]:
         """What re-ranking keeps of each text: its `compared` final states without padding."""
         last = self.token_states(tokens, (self.layers,))[0]  # (P, T, H)
-        states = self.compared(self.final_states(last))
+        states = self.compared(self.final_states(last), tokens.mask)
         lengths = tokens.mask.sum(1).tolist()
         kept = states.to(self.kept_as)
         return [state[:length].clone() for state, length in zip(kept, lengths, strict=True)]
 
     def score_states(self, queries: list[Tensor], passages: list[Tensor], batch: Batch) -> Tensor:
         """(K, B, C): scores of K layers' token states (B, X, H) and (B * n, Y, H)."""
-        queries = [self.compared(states) for states in queries]
-        passages = [self.compared(states) for states in passages]
+        q_mask = batch.queries.mask
         p_mask = batch.passages.mask
+        queries = [self.compared(states, q_mask) for states in queries]
+        passages = [self.compared(states, p_mask) for states in passages]
         if not batch.own:
             passages = [processes.gather(states) for states in passages]
             p_mask = processes.gather(p_mask)
-        q_mask = batch.queries.mask
         pairs = zip(queries, passages, strict=True)
         every = torch.stack([self.compare(q, p, q_mask, p_mask) for q, p in pairs])  # (K, B, N)
         return batch.candidates(every * self.tower.scale)  # (K, B, C)

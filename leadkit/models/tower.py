@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModel
 
+from leadkit.config import added
 from leadkit.models import encoders
 from leadkit.models.tokenizers import load_tokenizer, separators
 
@@ -22,6 +23,7 @@ class Tower:
     bf16: bool = False  # the encoder computes in bfloat16; weights and scores stay float32
     # Score and read texts as the released code does; only `Lead(variant="released")` sets it
     released: bool = False
+    pooling: str = added("cls")  # DE: a text's [CLS] state, or the "mean" of its token states
 
 
 def depth(tower: Tower) -> int:

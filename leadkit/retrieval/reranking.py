@@ -85,7 +85,7 @@ def _score_apart(
     for batch in tqdm(batches, desc=label, unit="batch", leave=False, disable=hidden):
         tokens = queries.rows(batch).to(device)
         last = retriever.token_states(tokens, (retriever.layers,))[0]  # (B, X, H)
-        compared = retriever.compared(retriever.final_states(last))
+        compared = retriever.compared(retriever.final_states(last), tokens.mask)
         for i, query, q_mask in zip(batch, compared, tokens.mask, strict=True):
             states = [table[j] for j in position[i]]
             lengths = torch.tensor([len(state) for state in states], device=device)
