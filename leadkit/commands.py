@@ -177,7 +177,7 @@ def distil(
 
 @app.command
 def pretrain(
-    objective: str = "contrastive",
+    objective: str = "distilled",
     layers: int = 12,
     out: Path | None = None,
     bf16: bool = False,
@@ -186,7 +186,7 @@ def pretrain(
     """Train the tokeniser and the miniature BERTs of data/models.
 
     Args:
-        objective: contrastive, masked LM or bottlenecked.
+        objective: distilled, contrastive, masked LM or bottlenecked.
         layers: grow up to so many: 3, 6 or 12.
         out: folder that receives them; data/models by default.
         bf16: bfloat16 autocast; faster where the processor multiplies it.

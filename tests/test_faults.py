@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 import torch
 import tqdm.std
-from toys import PROCESSES, Count, data, isolate, save_each_step, scale, toy
+from toys import PROCESSES, Count, data, encoder, isolate, save_each_step, scale, toy
 
 from leadkit import config, paths
 from leadkit.config import Schedule
@@ -61,14 +61,16 @@ def chain(name):
 
 def growing(name, folder):
     small = pretraining.Pretraining(
-        "bottlenecked",
+        "distilled",
         name,
+        teacher=f"{name.removeprefix('beir:')}-teacher",
         vocabulary=300,
         hidden=64,
         layers=(3, 6),
         steps=(8, 6),
         batch=4,
-        tokens=24,
+        paired=3,
+        long=24,
         learning_rate=(1e-3, 1e-3),
     )
     pretraining.pretrain(small, folder / "models", Operation(checkpoint_seconds=0.0))
@@ -252,6 +254,7 @@ def undisturbed(tmp_path_factory):
     """kind -> (collection, folder before the work, seconds of the work, results)."""
     base, known = tmp_path_factory.mktemp("faults"), {}
     name = toy(base / "toy")
+    encoder(base / "toy-teacher", "bert", layers=1, hidden=64, positions=256)
 
     def prepared(wanted):
         folder = base / "-".join(["before", *wanted])

@@ -1,13 +1,19 @@
-"""Pre-training objectives, computed on two random spans of each text of a batch.
+"""Pre-training objectives, computed on a short and a long view of each text of a batch.
 
-- masked LM: 15 % of the tokens are masked and predicted (Devlin et al. 2018, section 3.1). It is
-  always part of the loss; one of the other two may be added.
-- contrastive: the [CLS] states of the two spans must find each other among the spans of all texts
-  of the batch (Izacard et al. 2022, "independent cropping").
+- masked LM: the two views are joined as a pair, 15 % of the tokens are masked and predicted
+  (Devlin et al. 2018, section 3.1). It is always part of the loss.
+- contrastive: the [CLS] states of the two views must find each other among the views of all texts
+  of the batch (Izacard et al. 2022, "independent cropping"); so must their token states, compared
+  by MaxSim.
+- distilled: contrastive, and three more losses. The similarities must be those of a teacher's
+  vectors. A linear layer must find the teacher's vector in the [CLS] state. The [CLS] state of a
+  pair must tell pairs of one text from pairs of two (Devlin et al. 2018, section 3.1, here with the
+  hardest texts of the batch).
 - bottlenecked: a decoder of one layer predicts half of the tokens from the [CLS] state and the
   other half of the tokens (Xiao et al. 2022, section 2.2, "basic decoding").
 
-Shapes: B texts in a batch, T tokens in a span, V words of the tokeniser, hidden size H.
+Shapes: B texts in a batch, T tokens in a view, P pairs of n long views each, V words of the
+tokeniser, hidden size H, D numbers in a teacher's vector.
 """
 
 from typing import cast
@@ -15,45 +21,22 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertTokenizer
+from transformers import BertForMaskedLM
+
+from leadkit import scores
+from leadkit.losses import kl
+from leadkit.models.batch import Tokens
+from leadkit.models.colbert import ColBERT
+from leadkit.training.views import Seen
 
 # objective -> what is appended to the name of an encoder
-OBJECTIVES = {"contrastive": "", "masked LM": "-masked-lm", "bottlenecked": "-bottlenecked"}
-
-
-class Spans:
-    """Random spans of tokenised texts, padded.
-
-    All tokens are in one flat array; each text has a start and a length in it.
-    """
-
-    def __init__(self, tokenizer: BertTokenizer, lines: list[str]):
-        ids = tokenizer(lines, add_special_tokens=False, verbose=False)["input_ids"]
-        self.flat = torch.tensor([token for row in ids for token in row])  # (all tokens,)
-        self.length = torch.tensor([len(row) for row in ids])  # (texts,)
-        self.start = self.length.cumsum(0) - self.length  # (texts,)
-        self.cls = tokenizer.cls_token_id
-        self.sep = tokenizer.sep_token_id
-
-    def draw(self, rows: Tensor, shortest: int, longest: int) -> tuple[Tensor, Tensor]:
-        """One span of each text in `rows` (B,), between [CLS] and [SEP]: ids and mask, (B, T).
-
-        shortest: tokens of a span at least, where its text has so many. longest: T at most.
-        """
-        B = len(rows)
-        length = self.length[rows]  # (B,)
-        size = torch.randint(shortest, longest - 1, (B,)).minimum(length)  # (B,)
-        first = self.start[rows] + (torch.rand(B) * (length - size + 1)).long()  # (B,)
-        position = torch.arange(int(size.max()))  # (T - 2,)
-        inside = position < size[:, None]  # (B, T - 2)
-        index = (first[:, None] + position).clamp(max=len(self.flat) - 1)  # (B, T - 2)
-        body = self.flat[index] * inside  # (B, T - 2); [PAD] is 0
-        cls = torch.full((B, 1), self.cls)
-        padding = torch.zeros(B, 1, dtype=torch.long)
-        ids = torch.cat([cls, body, padding], 1)  # (B, T)
-        ids[torch.arange(B), size + 1] = self.sep
-        mask = torch.arange(ids.shape[1]) < size[:, None] + 2  # (B, T)
-        return ids, mask
+OBJECTIVES = {
+    "distilled": "",
+    "contrastive": "-contrastive",
+    "masked LM": "-masked-lm",
+    "bottlenecked": "-bottlenecked",
+}
+TEMPERATURE = 0.05  # of the teacher's cosines, as in its own training
 
 
 def mask_tokens(
@@ -71,13 +54,24 @@ def mask_tokens(
     return torch.where(chosen & (kind > 0.9), random, masked), chosen
 
 
-def contrastive_loss(a: Tensor, b: Tensor) -> Tensor:
-    """InfoNCE, in both directions, between the [CLS] states (B, H) of two spans of each text."""
-    H = a.shape[1]
-    scores = a @ b.T / H**0.5  # (B, B)
-    same = torch.arange(len(scores), device=scores.device)  # (B,)
-    # -\log \frac{\exp(a_i \cdot b_i / \sqrt{H})}{\sum_j \exp(a_i \cdot b_j / \sqrt{H})}
-    return (F.cross_entropy(scores, same) + F.cross_entropy(scores.T, same)) / 2
+def contrastive_loss(table: Tensor) -> Tensor:
+    """InfoNCE, in both directions, of the scores (B, B) of short and long views."""
+    same = torch.arange(len(table), device=table.device)  # (B,)
+    # -\log \frac{\exp s_{ii}}{\sum_j \exp s_{ij}}
+    return (F.cross_entropy(table, same) + F.cross_entropy(table.T, same)) / 2
+
+
+def similarity_loss(table: Tensor, cosines: Tensor) -> Tensor:
+    """KL from a teacher's cosines (B, B) to the scores (B, B), over rows and over columns."""
+    taught = cosines / TEMPERATURE  # (B, B)
+    # KL(\mathrm{softmax}(c_i / \tau) \| \mathrm{softmax}(s_i))
+    both = kl(taught, table).mean() + kl(taught.T, table.T).mean()
+    return both / 2
+
+
+def vector_loss(made: Tensor, taught: Tensor) -> Tensor:
+    """1 - cosine between vectors (B, D) and the teacher's, their mean."""
+    return 1 - F.cosine_similarity(made, taught).mean()
 
 
 def bottleneck_loss(
@@ -96,34 +90,53 @@ def bottleneck_loss(
     return _prediction_loss(model, states, ids, chosen)
 
 
-def span_loss(
-    model: BertForMaskedLM,
-    spans: list[tuple[Tensor, Tensor]],
-    special: int,
-    mask_id: int,
-    objective: str = "contrastive",
+def step_loss(
+    model: BertForMaskedLM, seen: Seen, special: int, mask_id: int, objective: str
 ) -> dict[str, Tensor]:
-    """The loss of two spans, (ids, mask) each: its parts and their sum, "total"."""
-    device = model.device
-    cls_states = []
-    losses = []
-    for ids, mask in spans:
-        masked, chosen = mask_tokens(ids, special, mask_id, model.config.vocab_size)
-        encoded = model.bert(masked.to(device), attention_mask=mask.to(device))
-        states = encoded.last_hidden_state  # (B, T, H)
-        cls_states.append(states[:, 0].float())  # (B, H)
-        losses.append(_prediction_loss(model, states, ids, chosen))
-    parts = {"masked_lm": (losses[0] + losses[1]) / 2}
-    if objective == "contrastive":
-        parts["contrastive"] = contrastive_loss(*cls_states)
+    """The loss of a step: its parts and their sum, "total"."""
+    masked, chosen = mask_tokens(seen.pairs.ids, special, mask_id, model.config.vocab_size)
+    paired = _encode(model, Tokens(masked, seen.pairs.mask, seen.pairs.kinds))  # (P * n, T, H)
+    parts = {"masked_lm": _prediction_loss(model, paired, seen.pairs.ids, chosen)}
+    if objective in ("contrastive", "distilled"):
+        states = _encode(model, seen.short), _encode(model, seen.long)  # (B, T, H) each
+        parts |= _compared(seen, *states)
+    if objective == "distilled":
+        assert seen.taught is not None
+        cls = torch.cat([state[:, 0] for state in states])  # (2 B, H)
+        made = cast(nn.Module, model.to_teacher)(cls)  # (2 B, D)
+        parts["vectors"] = vector_loss(made.float(), torch.cat(seen.taught).to(made.device))
+        matches = cast(nn.Module, model.match)(paired[:, 0]).float().view(-1, seen.n)  # (P, n)
+        parts["same_text"] = -matches.log_softmax(1)[:, 0].mean()
     if objective == "bottlenecked":
-        first, second = (
-            bottleneck_loss(model, cls, ids, mask, special, mask_id)
-            for cls, (ids, mask) in zip(cls_states, spans, strict=True)
-        )
-        parts["bottleneck"] = (first + second) / 2
+        losses = []
+        for view in (seen.short, seen.long):
+            cls = _encode(model, view)[:, 0]  # (B, H)
+            losses.append(bottleneck_loss(model, cls, view.ids, view.mask, special, mask_id))
+        parts["bottleneck"] = (losses[0] + losses[1]) / 2
     total = torch.stack(list(parts.values())).sum()
     return {"total": total, **parts}
+
+
+def _compared(seen: Seen, short: Tensor, long: Tensor) -> dict[str, Tensor]:
+    """The losses of both kinds of scores between views, from their states (B, T, H)."""
+    H = short.shape[-1]
+    device = short.device
+    masks = seen.long.mask.to(device), seen.short.mask.to(device)
+    dots = short[:, 0] @ long[:, 0].T / H**0.5  # (B, B)
+    late = scores.maxsim(short[None], long[None], *masks)[0] * ColBERT.score_scale(H)  # (B, B)
+    parts = {"contrastive": contrastive_loss(dots), "late": contrastive_loss(late)}
+    if seen.taught:
+        cosines = (seen.taught[0] @ seen.taught[1].T).to(device)  # (B, B)
+        parts["similarity"] = similarity_loss(dots, cosines)
+        parts["late_similarity"] = similarity_loss(late, cosines)
+    return parts
+
+
+def _encode(model: BertForMaskedLM, tokens: Tokens) -> Tensor:
+    """(P, T, H): the final states of texts or pairs."""
+    tokens = tokens.to(model.device)
+    encoded = model.bert(tokens.ids, attention_mask=tokens.mask, token_type_ids=tokens.kinds)
+    return encoded.last_hidden_state.float()
 
 
 def _prediction_loss(model: BertForMaskedLM, states: Tensor, ids: Tensor, chosen: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Miniature BERTs: a WordPiece tokeniser and encoders, pre-trained on the text of a collection.
 
-The objectives are in `objectives`. With masked LM alone [CLS] carries next to nothing; Table 8
-starts students from each of the three.
+The objectives are in `objectives`. The usual one also distils the vectors of a larger encoder. With
+masked LM alone [CLS] carries next to nothing; Table 8 starts students from several objectives.
 
 The encoder grows by stacking: 3 layers, then 6, then 12. Each stage starts from twice the layers
 of the one before (Gong et al. 2019).
@@ -16,34 +16,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer
 
 from leadkit.config import Schedule
 from leadkit.data.collections import Collection, load
+from leadkit.data.tokens import Tokenised, tokenise
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.models.attention import set_attention
-from leadkit.models.encoders import grow
+from leadkit.models.encoders import grow, hidden_size
 from leadkit.training.loop import LossAt, Operation, fit
-from leadkit.training.objectives import OBJECTIVES, Spans, span_loss
+from leadkit.training.objectives import OBJECTIVES, step_loss
+from leadkit.training.teaching import kept_vectors, word_vectors
+from leadkit.training.views import Draws, long_views, short_views
+from leadkit.training.wordpiece import LONGEST, train_tokenizer
 
-SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-LONGEST = 256  # tokens of a text that an encoder takes
+TAUGHT = 128  # tokens of a view that the teacher reads
 
 
 @dataclass(frozen=True)
 class Pretraining:
     """The settings of one growth stage after the other. All are recorded beside the weights."""
 
-    objective: str = "contrastive"
+    objective: str = "distilled"
     collection: str = "python-docs"
+    teacher: str = "sentence-transformers/all-MiniLM-L6-v2"  # of the objective "distilled"
     vocabulary: int = 8192
     hidden: int = 128
     layers: tuple[int, ...] = (3, 6, 12)
     steps: tuple[int, ...] = (2500, 2000, 1500)
-    batch: int = 128  # texts; two spans of each
-    tokens: int = 64  # of the longer span, at most
+    batch: int = 64  # texts; two views of each
+    short: int = 24  # tokens of a short view, at most
+    long: int = 112  # tokens of a long view, at most
+    paired: int = 8  # texts of a batch whose views are joined as pairs
+    others: int = 3  # pairs of each with the view of another text; 0 without a teacher
     learning_rate: tuple[float, ...] = (1e-3, 1e-3, 5e-4)
     seed: int = 0
     bf16: bool = False
@@ -52,6 +58,11 @@ class Pretraining:
         if self.objective not in OBJECTIVES:
             raise ValueError(
                 f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}"
+            )
+        if max(self.paired, self.others + 1) > self.batch:
+            raise ValueError(
+                f"paired is {self.paired}, others {self.others}: a batch has {self.batch} texts, "
+                "so use at most that, and for others at most one less"
             )
 
     def up_to(self, layers: int) -> "Pretraining":
@@ -106,37 +117,6 @@ def texts(collection: Collection) -> list[str]:
     return list(text.values())
 
 
-def train_tokenizer(lines: list[str], vocabulary: int) -> BertTokenizer:
-    """An uncased WordPiece tokeniser with BERT's special tokens. The same lines give the same one.
-
-    The trainer would number the characters inside of words at random, and it chooses between
-    equally frequent pairs by these numbers. They are therefore given to it, sorted, as special
-    tokens; in the tokeniser that is returned they are ordinary tokens.
-    """
-    trained = BertWordPieceTokenizer(lowercase=True)
-    trained.train_from_iterator(
-        lines,
-        vocab_size=vocabulary,
-        min_frequency=2,
-        show_progress=False,
-        special_tokens=SPECIAL_TOKENS + _inner_characters(trained, lines),
-    )
-    plain = BertWordPieceTokenizer(trained.get_vocab(), lowercase=True)
-    return BertTokenizer(
-        tokenizer_object=plain._tokenizer, do_lower_case=True, model_max_length=LONGEST
-    )
-
-
-def _inner_characters(wordpiece: BertWordPieceTokenizer, lines: list[str]) -> list[str]:
-    """Every character that is not the first of a word, as a sorted list of tokens (##a)."""
-    normalizer = wordpiece._tokenizer.normalizer
-    splitter = wordpiece._tokenizer.pre_tokenizer
-    pieces = {piece for line in lines for piece in normalizer.normalize_str(line).split()}
-    words = {word for piece in pieces for word, _ in splitter.pre_tokenize_str(piece)}
-    characters = {character for word in words for character in word[1:]}
-    return [f"##{character}" for character in sorted(characters)]
-
-
 def _is_whole(folder: Path, config: Pretraining, collection: Collection) -> bool:
     """Whether a folder holds the encoder of these settings and texts, undamaged."""
     try:
@@ -157,8 +137,8 @@ def _grow(
     lines = texts(collection)
     tokenizer = train_tokenizer(lines, config.vocabulary)
     torch.manual_seed(config.seed)
-    model = _smallest(config, len(tokenizer))
-    loss_at = _loss_of_step(config, model, tokenizer, lines)
+    model = _smallest(config, tokenizer)
+    loss_at = _loss_of_step(config, collection, model, tokenizer, growing)
     for layers, steps, learning_rate in zip(
         config.layers, config.steps, config.learning_rate, strict=True
     ):
@@ -181,22 +161,28 @@ def _grow(
         _save(model.bert, tokenizer, record, out / config.name(layers))
 
 
-def _smallest(config: Pretraining, vocabulary: int) -> BertForMaskedLM:
-    """The untrained model of the first growth stage, with the decoder of its objective."""
+def _smallest(config: Pretraining, tokenizer: BertTokenizer) -> BertForMaskedLM:
+    """The model of the first growth stage, untrained, with what its objective needs beside it."""
     heads = config.hidden // 64 or 1
     model = BertForMaskedLM(
         BertConfig(
-            vocab_size=vocabulary,
+            vocab_size=len(tokenizer),
             hidden_size=config.hidden,
             num_hidden_layers=config.layers[0],
             num_attention_heads=heads,
             intermediate_size=4 * config.hidden,
             max_position_embeddings=LONGEST,
+            initializer_range=config.hidden**-0.5,  # BERT's 0.02 makes [CLS] deaf for long
             hidden_dropout_prob=0.0,
             attention_probs_dropout_prob=0.0,
         )
     )
     set_attention(model, config.bf16)
+    if config.objective == "distilled":
+        model.to_teacher = nn.Linear(config.hidden, hidden_size(config.teacher))
+        model.match = nn.Linear(config.hidden, 1)
+        words = word_vectors(config.teacher, tokenizer, config.hidden)  # (V, H)
+        model.bert.embeddings.word_embeddings.weight.data.copy_(words)
     if config.objective == "bottlenecked":
         model.decoder = nn.TransformerEncoderLayer(
             config.hidden,
@@ -210,19 +196,39 @@ def _smallest(config: Pretraining, vocabulary: int) -> BertForMaskedLM:
 
 
 def _loss_of_step(
-    config: Pretraining, model: BertForMaskedLM, tokenizer: BertTokenizer, lines: list[str]
+    config: Pretraining,
+    collection: Collection,
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizer,
+    folder: Path,
 ) -> LossAt:
-    spans = Spans(tokenizer, lines)
+    """Step -> loss. The tokens of all views, and the teacher's vectors, are kept in `folder`."""
+    views = short_views(collection, config.seed), long_views(collection, config.seed)
+    short = _tokenised(views[0], tokenizer, config.short, folder)
+    long = _tokenised(views[1], tokenizer, config.long, folder)
+    vectors = None
+    if config.objective == "distilled":
+        short_vectors, long_vectors = (
+            kept_vectors(config.teacher, each, TAUGHT, config.bf16, folder) for each in views
+        )
+        vectors = short_vectors, long_vectors  # (2 * texts, D) each
+    draw = Draws(short, long, vectors, config.batch, config.paired, config.others)
     special = max(tokenizer.all_special_ids) + 1
     mask_id = tokenizer.mask_token_id
 
     def loss_at(step: int) -> dict[str, Tensor]:
-        rows = torch.randint(len(lines), (config.batch,))  # (B,)
-        drawn = [spans.draw(rows, 6, 24), spans.draw(rows, 16, config.tokens)]
         with torch.autocast(model.device.type, torch.bfloat16, enabled=config.bf16):
-            return span_loss(model, drawn, special, mask_id, config.objective)
+            return step_loss(model, draw(), special, mask_id, config.objective)
 
     return loss_at
+
+
+def _tokenised(
+    views: list[list[str]], tokenizer: BertTokenizer, longest: int, folder: Path
+) -> Tokenised:
+    lines = [line for view in views for line in view]
+    named = {str(i): line for i, line in enumerate(lines)}
+    return tokenise(named, tokenizer, longest, folder)
 
 
 def _save(bert: nn.Module, tokenizer: BertTokenizer, record: dict[str, Any], folder: Path) -> None:

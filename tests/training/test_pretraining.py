@@ -1,22 +1,22 @@
 """Pre-training: what it reads, what it masks, and that growing keeps what was learned."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from toys import WORDS, toy
 from transformers import BertConfig, BertForMaskedLM
 
 from leadkit.data.collections import load
 from leadkit.models.encoders import grow
 from leadkit.models.retrievers import build
-from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower
 from leadkit.training import pretraining
-from leadkit.training.objectives import OBJECTIVES, Spans, bottleneck_loss, mask_tokens, span_loss
-from leadkit.training.pretraining import Pretraining, texts, train_tokenizer
+from leadkit.training.objectives import OBJECTIVES
+from leadkit.training.pretraining import Pretraining, texts
+from leadkit.training.views import long_views, short_views
+from leadkit.training.wordpiece import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -104,130 +104,23 @@ def test_grow_repeats_the_pile_and_keeps_the_rest(layers):
         torch.testing.assert_close(grown.eval()(ids).logits, small(ids).logits)
 
 
-@pytest.fixture(scope="module")
-def spans():
-    tokenizer = load_tokenizer("random:2x32")
-    lines = [" ".join(WORDS[:n]) for n in (1, 4, 9, 30, 80)] + ["".join(WORDS[:3])]
-    return (
-        Spans(tokenizer, lines),
-        [tokenizer(line, add_special_tokens=False)["input_ids"] for line in lines],
-        tokenizer,
-    )
-
-
-@given(seed=st.integers(0, 200), shortest=st.integers(1, 12), more=st.integers(3, 40))
-def test_spans_stay_within_their_text(spans, seed, shortest, more):
-    made, rows, tokenizer = spans
-    torch.manual_seed(seed)
-    drawn, longest = torch.randint(len(rows), (16,)), shortest + more
-    ids, mask = made.draw(drawn, shortest, longest)
-    assert ids.shape == mask.shape and ids.shape[1] <= longest
-    for row, line, kept in zip(drawn.tolist(), ids, mask, strict=True):
-        cls, *body, sep = line[kept].tolist()
-        assert (cls, sep) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        assert line[~kept].eq(0).all() and kept.int().diff().le(0).all()
-        text = rows[row]
-        assert len(body) >= min(shortest, len(text)) and len(body) >= 1
-        assert any(text[i : i + len(body)] == body for i in range(len(text)))
-
-
-def test_every_start_of_a_span_is_drawn(spans):
-    made, rows, _ = spans
-    ids, _ = made.draw(torch.full((3000,), 3), 2, 6)
-    starts = {rows[3].index(token) for token in ids[:, 1].tolist()}
-    assert min(starts) == 0 and max(starts) >= len(rows[3]) - 4 and len(starts) >= len(rows[3]) - 4
-
-
-def test_mask_rates():
-    torch.manual_seed(0)
-    ids = torch.randint(5, 1000, (400, 500))
-    ids[:, 0], ids[:, -50:] = 2, 0  # [CLS], padding
-    masked, chosen = mask_tokens(ids, 5, 4, 1000)
-    ordinary = ids >= 5
-    assert not chosen[~ordinary].any() and torch.equal(masked[~chosen], ids[~chosen])
-    assert chosen[ordinary].float().mean().item() == pytest.approx(0.15, abs=0.005)
-    after, before = masked[chosen], ids[chosen]
-    assert after.eq(4).float().mean().item() == pytest.approx(0.8, abs=0.01)
-    assert after.eq(before).float().mean().item() == pytest.approx(0.1, abs=0.01)
-    other = after[after.ne(4) & after.ne(before)]
-    assert (
-        len(other) / len(after) == pytest.approx(0.1, abs=0.01)
-        and other.min() >= 5
-        and len(other.unique()) > 900
-    )
-
-
-def two_spans():
-    torch.manual_seed(3)
-    return [(torch.randint(5, 60, (4, 9)), torch.ones(4, 9, dtype=torch.bool)) for _ in range(2)]
-
-
-def test_span_loss_by_hand():
-    model, spans = bert(1), two_spans()
-    torch.manual_seed(7)
-    got = span_loss(model, spans, 5, 4)
-    torch.manual_seed(7)
-    cls, losses = [], []
-    for ids, mask in spans:
-        masked, chosen = mask_tokens(ids, 5, 4, 60)
-        out = model(
-            masked,
-            attention_mask=mask.long(),
-            labels=ids.masked_fill(~chosen, -100),
-            output_hidden_states=True,
-        )
-        losses.append(out.loss)
-        cls.append(out.hidden_states[-1][:, 0])
-    scores = cls[0] @ cls[1].T / 32**0.5
-    both = [-(s.softmax(1).diagonal().log().mean()) for s in (scores, scores.T)]
-    torch.testing.assert_close(got["masked_lm"], sum(losses) / 2)
-    torch.testing.assert_close(got["contrastive"], sum(both) / 2)
-    torch.testing.assert_close(got["total"], got["masked_lm"] + got["contrastive"])
-    torch.manual_seed(7)
-    assert span_loss(model, spans, 5, 4, "masked LM") == {
-        "total": got["masked_lm"],
-        "masked_lm": got["masked_lm"],
-    }
-
-
-class Copy(torch.nn.Module):
-    """A decoder that keeps what it was given."""
-
-    def forward(self, states, src_key_padding_mask):
-        self.states, self.padding = states, src_key_padding_mask
-        return states
-
-
-def test_bottleneck_loss_by_hand():
-    model, ((ids, mask), _) = bert(1), two_spans()
-    ids[2, 6:], mask[2, 6:] = 0, False
-    model.decoder, cls = Copy(), torch.randn(4, 32)
-    torch.manual_seed(7)
-    got = bottleneck_loss(model, cls, ids, mask, 5, 4)
-    torch.manual_seed(7)
-    masked, chosen = mask_tokens(ids, 5, 4, 60, rate=0.5)
-    torch.testing.assert_close(
-        model.decoder.states[:, 0], cls
-    )  # the bottleneck stands where [CLS] was
-    torch.testing.assert_close(model.decoder.states[:, 1:], model.bert.embeddings(masked)[:, 1:])
-    assert torch.equal(model.decoder.padding, ~mask)  # PyTorch's sign: True is left out
-    nll = [
-        -model.cls(model.decoder.states[b, t]).log_softmax(-1)[ids[b, t]]
-        for b, t in chosen.nonzero().tolist()
-    ]
-    torch.testing.assert_close(got, sum(nll) / len(nll))
-    assert chosen[mask].float().mean() > 0.3
-
-
-def test_bottleneck_teaches_cls():
-    model, spans = bert(1), two_spans()
-    model.decoder = torch.nn.TransformerEncoderLayer(32, 2, 64, dropout=0.0, batch_first=True)
-    parts = span_loss(model, spans, 5, 4, "bottlenecked")
-    torch.testing.assert_close(parts["total"], parts["masked_lm"] + parts["bottleneck"])
-    parts["bottleneck"].backward()
-    assert (
-        model.bert.encoder.layer[0].output.dense.weight.grad.abs().sum() > 0
-    )  # which only [CLS] can have brought
+def test_views_are_parts_of_their_text_and_no_dev_or_test_query(collection):
+    marked = {qid: f"{text} mark{qid}" for qid, text in collection.queries.items()}
+    collection = replace(collection, queries=marked)
+    short, long = short_views(collection, 0), long_views(collection, 0)
+    train = {marked[qid] for qid in collection.qrels["train"]}
+    passages = list(collection.passages.values())
+    queries, spans = short
+    assert long[0] == passages and len(train & {*queries}) >= 0.7 * len(train)
+    for made, shortest, longest in ((spans, 4, 14), (long[1], 12, 60), (queries, 4, 14)):
+        for view, text in zip(made, passages, strict=True):
+            if view not in train:
+                words = len(text.split())
+                assert view in text and min(shortest, words) <= len(view.split()) <= longest
+    seen = " ".join(view for views in (*short, *long) for view in views).split()
+    for split in ("dev", "test"):
+        assert not [qid for qid in collection.qrels[split] if f"mark{qid}" in seen]
+    assert short_views(collection, 0) == short != short_views(collection, 1)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -237,15 +130,18 @@ def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
         collection.name,
         vocabulary=300,
         hidden=64,
+        teacher="random:2x64",
         layers=(3, 6),
         steps=(3, 2),
         batch=4,
-        tokens=24,
+        paired=3,
+        long=24,
         learning_rate=(1e-3, 1e-3),
     )
     pretraining.pretrain(small, tmp_path)
     name = {
-        "contrastive": "bert-6x64",
+        "distilled": "bert-6x64",
+        "contrastive": "bert-6x64-contrastive",
         "masked LM": "bert-6x64-masked-lm",
         "bottlenecked": "bert-6x64-bottlenecked",
     }[objective]
@@ -265,7 +161,7 @@ def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
 def test_unknown_objective():
     with pytest.raises(
         ValueError,
-        match="objective 'mlm' is unknown: use one of contrastive, masked LM, bottlenecked",
+        match="objective 'mlm' is unknown: use one of distilled, contrastive, masked LM, ",
     ):
         Pretraining("mlm")
 
