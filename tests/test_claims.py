@@ -53,14 +53,14 @@ def simulate(rng, means, S=5, Q=200, seed_sd=0.3, query_sd=10.0, noise=10.0):
 def test_numbers_of_the_paper():
     """Typed from the paper once more, at corners where a shifted row or column would show."""
     assert {number: table.shape for number, table in TABLES.items()} == {
-        1: (19, 7),
-        2: (8, 7),
+        1: (20, 7),
+        2: (9, 7),
         3: (13, 14),
-        4: (6, 4),
+        4: (7, 4),
         5: (4, 3),
         6: (4, 3),
         7: (6, 2),
-        8: (3, 14),
+        8: (4, 14),
         9: (10, 2),
         10: (6, 4),
         "PROD": (2, 8),
@@ -70,7 +70,7 @@ def test_numbers_of_the_paper():
         (1, "BM25", "MS-Pas", "MRR@10", 18.7),
         (1, "CL-DRD", "TREC-Pas-19", "nDCG@10", 72.5),
         (1, "ERNIE-Search", "MS-Pas", "R@1k", 98.2),
-        (1, "larger LEAD", "TREC-Pas-20", "MAP@1k", 48.8),
+        (1, "larger LEAD from MASTER", "TREC-Pas-20", "MAP@1k", 48.8),
         (2, "ADORE", "TREC-Doc-19", "R@100", 31.7),
         (2, "CB LEAD", "TREC-Doc-20", "nDCG@10", 60.1),
         (3, "student", "MS-Pas", "MRR@10", 32.62),
@@ -78,7 +78,7 @@ def test_numbers_of_the_paper():
         (3, "CE RD", "MS-Doc", "R@100", 81.29),
         (3, "CE LEAD", "TREC-Doc-20", "R@100", 39.93),
         (3, "DE FD", "TREC-Pas-20", "MAP@1k", 38.21),
-        (4, "CB LEAD", "MS-Doc", "MRR@10", 39.98),
+        (4, "CB LEAD", "MS-Doc", "MRR@10", 40.00),
         (4, "K=6", "MS-Doc", "MAP@100", 40.93),
         (5, "Skip", "MS-Pas", "R@1k", 97.05),
         (6, "without re-weighting", "MS-Pas", "MRR@10", 36.46),
@@ -133,7 +133,7 @@ def test_every_claim_holds_on_the_papers_own_mrr():
         documents = claim.paper("MS-Doc")
         assert np.isnan(documents) or documents > 0, claim.id
     by_hand = {
-        "larger-pair": 40.4 - 37.8,
+        "larger-pair": 38.96 - 37.8,
         "cb-lead-rd": 37.80 - 36.02,
         "best-teacher": 37.80 - 36.73,
         "worst-k": 37.53 - 37.04,
@@ -178,6 +178,7 @@ def test_where_the_papers_other_numbers_contradict_its_sentences():
         "strongest-teacher",
         "re-weighting-rd",
         "best-start",
+        "larger-pair",
     }
     mrr = TABLES[9]["MS-Pas", "MRR@10"]
     assert (

@@ -132,9 +132,12 @@ def test_processes_together_do_what_one_does(tmp_path):
                 (gradient - expected[name]).abs().max(),
                 expected[name].abs().max(),
             )
-            assert difference <= 1e-6 * max(1, largest), (count, name)  # those of FD reach 17
+            near = 1e-5 if "released" in name else 1e-6  # raw scores, up to 256
+            assert difference <= near * max(1, largest), (count, name)  # those of FD reach 17
         for label, log in alone["logs"].items():
             near = 3e-6 if "margin-MSE" in label else 1e-6  # squares of margins
+            if "released" in label:
+                near = 1e-4  # raw scores, up to 256
             for step, own in zip(log, together["logs"][label], strict=True):
                 assert own == pytest.approx(step, abs=near), label
 

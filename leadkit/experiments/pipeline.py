@@ -17,16 +17,20 @@ from leadkit.models.tower import Tower
 DROPOUT = 0.1  # of the released scripts
 
 
-def tower(scale: Scale, name: str, encoder: str, linear: int = 0) -> Tower:
-    """A tower of this architecture at this scale, its scores scaled as suits the architecture."""
+def tower(scale: Scale, name: str, encoder: str, linear: bool = False) -> Tower:
+    """A tower of this architecture at this scale, its scores scaled as suits the architecture.
+
+    linear: append a linear layer as wide as the encoder, 768 -> 768 in the paper (section 4.6.1).
+    """
+    width = hidden_size(encoder) if linear else 0
     if scale.lead.variant == "released":
-        return Tower(name, encoder, 1.0, linear, DROPOUT, scale.bf16, released=True)
+        return Tower(name, encoder, 1.0, width, DROPOUT, scale.bf16, released=True)
     kind = architecture(name)
     pooling = scale.pooling if scale.pooling in kind.poolings else "cls"
     factor = 1.0
     if scale.scaled:
         factor = kind.score_scale(hidden_size(encoder), pooling)
-    return Tower(name, encoder, factor, linear, scale.dropout, scale.bf16, pooling=pooling)
+    return Tower(name, encoder, factor, width, scale.dropout, scale.bf16, pooling=pooling)
 
 
 def schedule(scale: Scale, training: str) -> Schedule:
@@ -47,8 +51,7 @@ class Pipeline:
     first_stage: the DE teacher: a DE of the teacher's size, trained like the teacher on the mined
         negatives. A teacher that cannot search re-ranks its list.
 
-    linear: width of a linear layer appended to teacher and student before they are warmed up
-        (section 4.6.1), 0 for none.
+    linear: append a linear layer to teacher and student before they are warmed up (section 4.6.1).
     larger: the pair of the next size: the scale's larger encoder as teacher, its teacher's as
         student (section 4.3.1).
     like: the pipeline whose miner and first stage are used, so that a scale with other towers
@@ -60,7 +63,7 @@ class Pipeline:
         scale: Scale,
         seed: int = 0,
         teacher: str = "CB",
-        linear: int = 0,
+        linear: bool = False,
         larger: bool = False,
         like: "Pipeline | None" = None,
     ):

@@ -67,7 +67,7 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
         every[name] = plain.evaluate(plain.distil("LEAD", **changes), split)
     for name in BASELINES:
         every[experiment(name, ABLATED)] = plain.evaluate(plain.distil(name), split)
-    linear = Pipeline(scale, seed, ABLATED, linear=128)
+    linear = Pipeline(scale, seed, ABLATED, linear=True)
     for name, method in LINEAR.items():
         every[name] = linear.evaluate(linear.distil(method), split)
     for name, suffix in STARTS.items():

@@ -173,7 +173,7 @@ def test_experiments_are_the_rows_of_the_tables(tiny):
     linear = every["linear RD"].retriever
     assert (
         linear.method.name == "RD"
-        and linear.tower.linear == linear.teacher.tower.linear == 128
+        and linear.tower.linear == linear.teacher.tower.linear == 32
         and base.tower.linear == 0
     )
     larger = every["larger LEAD"].retriever
@@ -209,7 +209,7 @@ def test_starts_of_table_8_are_there_where_their_encoders_are(tiny, tmp_path, mo
 # --- the first stage
 
 
-@pytest.mark.parametrize("changes", [{}, {"linear": 32}, {"larger": True}])
+@pytest.mark.parametrize("changes", [{}, {"linear": True}, {"larger": True}])
 def test_who_cannot_search_re_ranks_the_de_teachers_search(changes, tiny):
     """Section 4.2.1. The list is that of the teacher of the mined negatives, not of the miner."""
     dense = Pipeline(tiny, 1, "DE", **changes)
@@ -232,7 +232,7 @@ def test_who_cannot_search_re_ranks_the_de_teachers_search(changes, tiny):
 
 def test_every_method_starts_from_the_same_two_checkpoints(tiny):
     for teacher in TEACHERS:
-        for linear in (0, 32):
+        for linear in (False, True):
             chain = Pipeline(tiny, 1, teacher, linear)
             starts = {
                 (d.student.key, d.teacher.key, d.negatives.key, d.schedule, d.seed)
@@ -249,9 +249,15 @@ def test_every_method_starts_from_the_same_two_checkpoints(tiny):
                 teacher,
             )
             assert (
-                chain.student.tower.linear == chain.teacher.tower.linear == linear
+                chain.student.tower.linear == chain.teacher.tower.linear == 32 * linear
                 and chain.miner.tower.linear == 0
             )
+
+
+def test_an_appended_layer_is_as_wide_as_its_encoder(tiny):
+    """768 -> 768 in the paper (section 4.6.1); here teacher and student differ."""
+    chain = Pipeline(replace(tiny, student_encoder="random:2x16"), linear=True)
+    assert (chain.student.tower.linear, chain.teacher.tower.linear) == (16, 32)
 
 
 def test_seeds_share_the_miner_and_nothing_after_it(tiny):
