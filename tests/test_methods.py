@@ -7,6 +7,7 @@ import torch
 from toys import data, scale
 
 from leadkit import losses
+from leadkit.config import Lead
 from leadkit.experiments import methods
 from leadkit.experiments.distillation import Distil, TeacherAfter
 from leadkit.experiments.margin_mse import margins
@@ -52,10 +53,10 @@ def test_the_weight_of_the_layer_loss_came_later(common):
 
 def test_layers_heard_follow_the_temperature(common):
     """K = 2: a high temperature hears both layers, a low one one; without Eq. (7) none is asked."""
-    chain = Pipeline(scale(common))
-    for variant in ("paper", "released"):
+    for variant in ("released", "paper"):
+        chain = Pipeline(scale(common, lead=Lead(k=2, variant=variant)))
         heard = [
-            student_gradient(chain.distil("LEAD", tau_l=tau_l, variant=variant))[1]["layers_heard"]
+            student_gradient(chain.distil("LEAD", tau_l=tau_l))[1]["layers_heard"]
             for tau_l in (1e-4, 0.1, 1e4)
         ]
         assert heard[0] < 1.01 and heard[0] < heard[1] < heard[2]
