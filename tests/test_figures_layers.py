@@ -1,6 +1,7 @@
 """The figures of layers: two towers with the lines between them, and a bar per layer."""
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
@@ -128,3 +129,15 @@ def test_bars_alone_and_on_given_axes():
 def test_bars_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         figures.layer_bars([1.0, 2.0], "", "", **options)
+
+
+def test_a_curve_for_each_pair_of_gradients():
+    line = {"first": "layer", "second": "student", "block": 1, "mean": 0.5, "sd": 0.1}
+    other = line | {"first": "response"}
+    lines = [line, line | {"block": 2, "mean": None, "sd": None}, other, other | {"block": 2}]
+    axes = figures.gradient_cosines(lines, "t")
+    first, second = (container.lines[0] for container in axes.containers)
+    assert first.get_ydata()[0] == 0.5 and np.isnan(first.get_ydata()[1])
+    assert second.get_ydata().tolist() == [0.5, 0.5] and len(second.get_xdata()) == 2
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["layer, student", "response, student"]

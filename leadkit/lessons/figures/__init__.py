@@ -1,6 +1,6 @@
 """The figures of the lessons, by what they are about."""
 
-from leadkit.lessons.figures.layers import layer_bars, towers
+from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, towers
 from leadkit.lessons.figures.matrices import frame, heat, token_map
 from leadkit.lessons.figures.outcomes import against_cost, agreement, main_table, verdicts
 from leadkit.lessons.figures.plots import (
@@ -27,6 +27,7 @@ __all__ = [
     "distributions",
     "frame",
     "gaps",
+    "gradient_cosines",
     "heat",
     "layer_bars",
     "lines",

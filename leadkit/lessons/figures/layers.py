@@ -1,12 +1,13 @@
 """Towers and their layers."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from leadkit.lessons.figures.plots import STUDENT, TEACHER, axes_or_new
+from leadkit.lessons.figures.plots import STUDENT, TEACHER, axes_or_new, legend_below
 
 
 def towers(
@@ -96,4 +97,26 @@ def layer_bars(
         axes.hlines(before, layers - 0.4, layers + 0.4, color="black", linewidth=2)
     axes.set(title=title, xlabel="layer", ylabel=y, xticks=layers)
     axes.grid(visible=False, axis="x")
+    return axes
+
+
+def gradient_cosines(lines: Sequence[Mapping[str, Any]], title: str) -> Axes:
+    """The lines of `agreement.gradient_cosines`: a curve per pair of loss parts over the blocks.
+
+    Whiskers are a standard deviation over the batches.
+    """
+    axes = axes_or_new(None)
+    pairs = list(dict.fromkeys((line["first"], line["second"]) for line in lines))
+    for i, ((first, second), marker) in enumerate(zip(pairs, "os^D", strict=False)):
+        rows = [line for line in lines if (line["first"], line["second"]) == (first, second)]
+        columns = [[line[name] for line in rows] for name in ("block", "mean", "sd")]
+        blocks, means, deviations = np.array(columns, float)
+        beside = blocks + 0.08 * (i - 1)  # whiskers do not hide each other
+        axes.errorbar(
+            beside, means, deviations, marker=marker, capsize=3, label=f"{first}, {second}"
+        )
+    axes.axhline(0, color="black", linewidth=1)
+    axes.set(title=title, xlabel="block of the student", ylabel="cosine", ylim=(-1.05, 1.05))
+    axes.set_xticks(sorted({line["block"] for line in lines}))
+    legend_below(axes)
     return axes
