@@ -32,27 +32,30 @@ def table(
     seeds: int = 1,
     teacher: str = "CB",
     split: str = "test",
+    table: str = "main",
     only: str = "",
     at_once: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Run what is missing of the main table and print it.
+    """Run what is missing of a table, one stage after the other, and print it.
 
     Under torchrun several processes share every stage.
 
     Args:
         scale: smoke, classroom, classroom-short, gpu or paper.
         seeds: number of seeds, 0 to seeds - 1.
-        teacher: DE, CB or CE.
+        teacher: of the main table: DE, CB or CE.
         split: the split of the collection to evaluate on.
+        table: main, or one that `sweep` takes: 3, 4, ... controls.
         only: one row, e.g. "12DE (mines)", teacher, student or LEAD, and what it needs.
         at_once: texts that pass through an encoder at once in training, by default all; fewer take
             less memory and more time.
         out: folder for the result records.
     """
     from leadkit import config, processes
+    from leadkit.experiments import sweep
     from leadkit.experiments.pipeline import Pipeline
-    from leadkit.experiments.rows import ROWS, experiment
+    from leadkit.experiments.rows import experiment
     from leadkit.experiments.store import tell_first_edition
     from leadkit.experiments.texts import collection
     from leadkit.results import records, tables
@@ -61,24 +64,31 @@ def table(
     for name, value in {"seeds": seeds, "at_once": at_once}.items():
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}: at least one is needed")
-    if only and only not in ROWS:
-        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(ROWS)}")
-    pipelines = [Pipeline(config.scale(scale), seed, teacher) for seed in range(seeds)]
-    collection(pipelines[0].scale.data.collection).split(split)  # says whether it exists
+    main, chosen = table == "main", config.scale(scale)
+    collection(chosen.data.collection).split(split)  # says whether it exists
+    if main:
+        planned = {seed: Pipeline(chosen, seed, teacher).rows(split) for seed in range(seeds)}
+    else:
+        planned = sweep.plan((table,), chosen, seeds, split)
+    rows = list(planned[0])
+    if only and only not in rows:
+        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(rows)}")
     if processes.main():
         tell_first_edition()
-    rows = (only,) if only else ROWS
-    evaluations = {each.seed: each.rows(split) for each in pipelines}
-    for every in evaluations.values():
+    rows = [only] if only else rows
+    for every in planned.values():
         for row in rows:
             every[row].done(Operation(at_once))
-    summary = tables.run_main_table(pipelines, split, rows)
+    found = {row: [every[row].record() for every in planned.values()] for row in rows}
+    summary = tables.summarise(found, teacher)
     if processes.main():
-        print(summary.round(2).to_string(na_rep=""))
+        print(
+            (summary if main else summary.dropna(axis=1, how="all")).round(2).to_string(na_rep="")
+        )
     if out:
         named = {
-            seed: {experiment(row, teacher): every[row] for row in rows}
-            for seed, every in evaluations.items()
+            seed: {experiment(row, teacher) if main else row: every[row] for row in rows}
+            for seed, every in planned.items()
         }
         records.save(named, out)
 

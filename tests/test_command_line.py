@@ -82,6 +82,17 @@ def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
     }
 
 
+def test_a_row_of_another_table_is_an_experiment_of_a_sweep(call, tiny, tmp_path):
+    row = "CB teacher, as long"
+    out = "--out", tmp_path / "records"
+    chosen = "--scale", "toy", "--split", "dev", "--table", "controls", "--only", row
+    code, printed, _ = call("table", *chosen, *out)
+    assert code == 0 and f"\n{row} " in printed and "p vs RD" not in printed
+    (found,) = records.read(tmp_path / "records").values()
+    assert found[0]["experiment"] == row
+    assert found[0]["stage"]["retriever"]["student"]["tower"]["architecture"] == "CB"
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
@@ -103,6 +114,10 @@ def test_one_row_runs_what_it_needs_alone(call, tiny, tmp_path):
         (
             ("table", "--scale", "toy", "--only", "12CB"),
             "row '12CB' is unknown: use one of BM25, 12DE (mines), teacher",
+        ),
+        (
+            ("table", "--scale", "toy", "--table", "11"),
+            "table '11' is unknown: use one or more of main, 1, 3, 4,",
         ),
         (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
         (("claims", "--scale", "nowhere"), "nowhere holds no result records (records.jsonl)"),
