@@ -1,6 +1,8 @@
 """The scales: every number that decides a result, in one place, the paper's value beside ours."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from leadkit.hardware import BF16
@@ -22,6 +24,9 @@ class Data:
     batch: int = 32  # queries; paper: not said
     passages: int = 2  # passages per query, one positive; paper: not said
     negatives: int = 100  # mined per query; paper: 100
+    # Of a CE's pair; its passages are cut to what the longest query leaves. 0: not cut; paper: not
+    # said, PROD: 160
+    pair_tokens: int = added(0)
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,12 @@ class Schedule:
     learning_rate: float = 2e-5  # paper: 2e-5 (released scripts)
     warmup: float = 0.1  # fraction of the steps; paper: not said
     clip: float = 2.0  # paper: 2.0 (released scripts)
-    weight_decay: float = 0.01  # paper: not said
+    weight_decay: float = 0.01  # paper: 0 (released scripts)
+    accumulate: int = added(1)  # batches of a step; paper: 1, with a CE 10 (released scripts)
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate is {self.accumulate}: a step takes at least one batch")
 
     def rate(self, step: int) -> float:
         """Learning rate of step 0 .. steps - 1."""
@@ -85,6 +95,20 @@ class Scale:
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
     # Of DE towers: "mean" for encoders that were trained so; paper: [CLS]
     pooling: str = added("cls")
+    # "teacher CE", "distil CE", ...: the schedule with a teacher of this architecture; "larger": of
+    # the larger pair. By default those above
+    own: Mapping[str, Schedule] = field(default_factory=dict)
+    # Table 8's students by row, of the larger pair; by default our miniatures, of the smaller pair
+    starts: Mapping[str, str] = field(default_factory=dict)
+    prod_published: bool = False  # PROD has its authors' encoders, batches and schedules
+
+    def schedule(self, training: str, *who: str) -> Schedule:
+        """The schedule of "warm_up", "teacher", "student" or "distil"; who: as in `own`."""
+        chosen: Schedule = getattr(self, training)
+        return self.own.get(" ".join((training, *who)), chosen)
+
+
+_scripts = partial(Schedule, weight_decay=0.0)  # the released scripts
 
 
 def _miniatures(name: str, data: Data, **settings: Any) -> Scale:
@@ -138,16 +162,42 @@ SCALES = {
         "distilbert-base-uncased",
         "nghuyong/ernie-2.0-large-en",
         Data("irds:msmarco-passage", query_tokens=32, passage_tokens=144, batch=64, passages=8),
-        warm_up=Schedule(20_000),
-        teacher=Schedule(20_000),
-        student=Schedule(20_000),
-        distil=Schedule(50_000),
+        warm_up=_scripts(20_000),
+        teacher=_scripts(20_000),
+        student=_scripts(20_000),
+        distil=_scripts(50_000),
         scaled=False,
         dropout=0.1,
         rerank=1000,
         bf16=BF16,
+        own={
+            "teacher CE": _scripts(20_000, 1e-5, accumulate=10),
+            "teacher larger CB": _scripts(20_000, 1e-5),
+            "distil DE": _scripts(50_000, 5e-5),
+            "distil CE": _scripts(100_000, 5e-5, accumulate=10),
+        },
+        starts={
+            "masked LM start": "nghuyong/ernie-2.0-base-en",
+            "bottlenecked start": "lx865712528/master-base-pretrained-msmarco",
+        },
+        prod_published=True,
     ),
 }
+# The same on documents. Ours: batch, and how a pair of 544 tokens is cut to BERT's 512 positions.
+SCALES["paper-document"] = replace(
+    SCALES["paper"],
+    name="paper-document",
+    data=Data(
+        "irds:msmarco-document",
+        query_tokens=32,
+        passage_tokens=512,
+        batch=64,
+        passages=8,
+        pair_tokens=512,
+    ),
+    lead=Lead(k=6),
+    rerank=100,
+)
 
 
 def scale(name: str, **changes: Any) -> Scale:

@@ -5,6 +5,8 @@
 - Cross encoder: query and passage have one token type.
 """
 
+from typing import cast
+
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
@@ -29,7 +31,7 @@ class MarkedPassages(Tokenised):
 def marked_passages(texts: Tokenised, tokenizer: PreTrainedTokenizerBase) -> Tokenised:
     """The passages of a ColBERT."""
     marked = MarkedPassages(texts.flat, texts.offsets, texts.pad, texts.between, texts.kind)
-    marked.marker = int(tokenizer.convert_tokens_to_ids(PASSAGE))
+    marked.marker = cast(int, tokenizer.convert_tokens_to_ids(PASSAGE))
     return marked
 
 

@@ -67,7 +67,8 @@ class WarmUp(Trained):
     def __post_init__(self) -> None:
         pairs = architecture(self.tower.architecture).pairs_only
         check(self.tower.encoder)  # before the stages that this one waits for
-        check_lengths(self.tower, self.data.query_tokens, self.data.passage_tokens, pairs)
+        data = self.data
+        check_lengths(self.tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
 
     def batches(self) -> Batches:
         """Step -> the batch in the tokens of the tower."""
@@ -125,11 +126,12 @@ class Distil(Trained):
     def step(
         self, number: int, models: Mapping[str, nn.Module], batches: Mapping[str, Batches]
     ) -> Step:
-        """What the method is given at the step of this number."""
+        """What the method is given with the batch of this number."""
+        drawn = number // (self.schedule.accumulate * self.method.redraw_every)
         return Step(
             models=models,
             batches={name: each(number).to(DEVICE) for name, each in batches.items()},
-            seed=self.seed * 1_000_003 + number // self.method.redraw_every,
+            seed=self.seed * 1_000_003 + drawn,
         )
 
     def run(self, operation: Operation) -> None:

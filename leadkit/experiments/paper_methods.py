@@ -104,6 +104,7 @@ class FD(Method):
         if self.variant == "released":  # a ColBERT's [MASK]s have no counterpart in the student
             mask = batch.queries.mask[:, None, :, None]  # (B, 1, X, 1)
             teacher_maps = teacher_maps[..., : mask.shape[2], :] * mask  # (K, B, N, X, Y)
+        student_maps = student_maps[..., : teacher_maps.shape[-1]]  # a CE's passages may be cut
         return logged(losses.feature_loss(student_maps, teacher_maps, final, batch.positive))
 
 

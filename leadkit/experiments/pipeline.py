@@ -33,9 +33,9 @@ def tower(scale: Scale, name: str, encoder: str, linear: bool = False) -> Tower:
     return Tower(name, encoder, factor, width, scale.dropout, scale.bf16, pooling=pooling)
 
 
-def schedule(scale: Scale, training: str) -> Schedule:
-    """The schedule of a training at this scale: "warm_up", "teacher", "student" or "distil"."""
-    chosen: Schedule = getattr(scale, training)
+def schedule(scale: Scale, training: str, *who: str) -> Schedule:
+    """The schedule of a training at this scale; arguments as in `Scale.schedule`."""
+    chosen = scale.schedule(training, *who)
     return replace(chosen, weight_decay=0.0) if scale.lead.variant == "released" else chosen
 
 
@@ -54,6 +54,7 @@ class Pipeline:
     linear: append a linear layer to teacher and student before they are warmed up (section 4.6.1).
     larger: the pair of the next size: the scale's larger encoder as teacher, its teacher's as
         student (section 4.3.1).
+    start: the student's encoder, by default the scale's.
     like: the pipeline whose miner and first stage are used, so that a scale with other towers
         trains on the same negatives and re-ranks the same list. By default they are its own.
     """
@@ -66,6 +67,7 @@ class Pipeline:
         linear: bool = False,
         larger: bool = False,
         like: "Pipeline | None" = None,
+        start: str = "",
     ):
         if teacher not in ARCHITECTURES:
             known = ", ".join(ARCHITECTURES)
@@ -76,6 +78,8 @@ class Pipeline:
         teacher_encoder, student_encoder = scale.teacher_encoder, scale.student_encoder
         if larger:
             teacher_encoder, student_encoder = scale.larger_encoder, scale.teacher_encoder
+        student_encoder = start or student_encoder
+        self.size = ("larger",) if larger else ()
         miner_tower = tower(scale, "DE", scale.teacher_encoder)
         miner = WarmUp(data, miner_tower, schedule(scale, "warm_up"))
         self.miner: WarmUp = like.miner if like else miner
@@ -83,7 +87,8 @@ class Pipeline:
 
         def teacher_of(name: str) -> WarmUp:
             chosen = tower(scale, name, teacher_encoder, linear)
-            return WarmUp(data, chosen, schedule(scale, "teacher"), self.negatives, seed)
+            steps = schedule(scale, "teacher", *self.size, name)
+            return WarmUp(data, chosen, steps, self.negatives, seed)
 
         self.teacher = teacher_of(teacher)
         self.first_stage: WarmUp = like.first_stage if like else teacher_of("DE")
@@ -96,13 +101,15 @@ class Pipeline:
         lead: fields of `Lead` that are changed, e.g. k=1 or joint=False.
         """
         chosen = method(name)
+        teacher = self.teacher if chosen.needs_teacher else None
+        who = (*self.size, teacher.tower.architecture) if teacher else ()
         return Distil(
             self.scale.data,
             chosen.of(replace(self.scale.lead, **lead)),
             self.student,
-            self.teacher if chosen.needs_teacher else None,
+            teacher,
             self.negatives,
-            schedule(self.scale, "distil"),
+            schedule(self.scale, "distil", *who),
             self.seed,
         )
 

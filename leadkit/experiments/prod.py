@@ -19,7 +19,7 @@ from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
 from leadkit.experiments.method import Method, Step
-from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.pipeline import Pipeline, schedule
 from leadkit.experiments.rows import TEACHERS
 from leadkit.experiments.store import Trained
 from leadkit.losses import check_temperature
@@ -93,20 +93,19 @@ class Progressive(Method):
 class Progression:
     """PROD's own settings of a chain of stages.
 
-    Its teacher stages have the schedule of any distillation at their scale. Published: 12DE 10,000
-    steps at 2e-5, 12CE 6,000 at 1e-5, 24CE 6,000 at 5e-6; teacher stages 40,000 each, data stage
-    2,000.
+    Its teacher stages have the schedule of any distillation at their scale; `published` gives them
+    the authors'.
     """
 
     method: Progressive = Progressive()
     passages: int = 4  # per query, wherever a CE is trained or teaches; published: 16
+    taught: int | None = None  # queries in a batch with a CE teacher, None: any; published: 64
+    trained: int | None = None  # where a CE is trained; published: 32, 8 batches a step
     pace: float = 0.2  # learning rate of the data stage over a teacher stage's; published: 0.2
     epochs: int = 3  # passes of the data stage over its queries; published: 3 to 4
     first: int = 2  # the student's rank of its first relevant passage there, from; published: 2
     last: int = 15  # and to; published: 15
-    rerank: int = (
-        15  # of the student's passages, so many are ranked by the teacher; published: 1,000
-    )
+    rerank: int = 15  # of the student's passages, the teacher ranks so many; published: 1,000
 
     def __post_init__(self) -> None:
         if not 1 < self.first <= self.last <= self.rerank:
@@ -120,6 +119,33 @@ class Progression:
             )
 
 
+PUBLISHED = Progression(passages=16, taught=64, trained=32, rerank=1000)
+
+
+def published(scale: Scale) -> Scale:
+    """The scale with PROD's own encoders, batches and schedules (MS MARCO passages).
+
+    Not said: weight decay, here 0. On documents the lengths of the scale stay, which is ours.
+    """
+    base = "nghuyong/ernie-2.0-base-en"
+    warm_up = Schedule(40_000, weight_decay=0.0)
+    data = scale.data
+    return replace(
+        scale,
+        teacher_encoder=base,
+        student_encoder=f"layers:1,2,3,4,5,6:{base}",
+        data=replace(data, batch=128, passages=2, pair_tokens=data.pair_tokens or 160),
+        warm_up=warm_up,
+        teacher=warm_up,
+        student=warm_up,
+        distil=Schedule(40_000, 5e-5, weight_decay=0.0),
+        own={
+            "teacher CE": Schedule(6000, 1e-5, warmup=1 / 6, weight_decay=0.0, accumulate=8),
+            "teacher larger CE": Schedule(6000, 5e-6, weight_decay=0.0, accumulate=8),
+        },
+    )
+
+
 class PROD:
     """The stages of one scale and seed, on the main pipeline's warm-ups and negatives.
 
@@ -129,6 +155,7 @@ class PROD:
 
     large: the last teacher, which sees pairs only; by default a CE with the scale's larger encoder
         (published: ERNIE-2.0-large, 24 layers).
+    progression: by default the published one where the scale says so.
     """
 
     def __init__(
@@ -136,8 +163,12 @@ class PROD:
         scale: Scale,
         large: Tower | None = None,
         seed: int = 0,
-        progression: Progression = Progression(),
+        progression: Progression | None = None,
     ):
+        if scale.prod_published:
+            scale = published(scale)
+            progression = progression or PUBLISHED
+        progression = progression or Progression()
         smaller = Pipeline(scale, seed, "CE").teacher.tower
         large = large or replace(smaller, encoder=scale.larger_encoder)
         if not architecture(large.architecture).pairs_only:
@@ -146,24 +177,26 @@ class PROD:
         self.seed = seed
         self.progression = progression
         self.pipeline = first = Pipeline(scale, seed, "DE")
-        data = replace(scale.data, passages=progression.passages)
+        data = replace(
+            scale.data, passages=progression.passages, batch=progression.taught or scale.data.batch
+        )
+        trained = replace(data, batch=progression.trained or scale.data.batch)
         method = progression.method
         alone = replace(method, keep=0.0)
-        schedule = scale.distil
+        steps = schedule(scale, "distil")
 
         def stage(number: int, data, method, student, teacher, negatives, schedule) -> Distil:
             seeds = seed + STRIDE * number
             return Distil(data, method, student, teacher, negatives, schedule, seeds)
 
-        taught = stage(
-            1, scale.data, alone, first.student, first.teacher, first.negatives, schedule
-        )
+        taught = stage(1, scale.data, alone, first.student, first.teacher, first.negatives, steps)
         self.stages = [taught]
         miner: Trained = first.teacher  # after the first stage the 12DE mines, then the student
-        for number, tower in enumerate((smaller, large), start=2):
+        for number, (tower, size) in enumerate(((smaller, ()), (large, ("larger",))), start=2):
             negatives = Mine(scale.data, miner)
-            teacher = WarmUp(data, tower, scale.teacher, negatives, seed)
-            taught = stage(number, data, method, taught, teacher, negatives, schedule)
+            training = schedule(scale, "teacher", *size, tower.architecture)
+            teacher = WarmUp(trained, tower, training, negatives, seed)
+            taught = stage(number, data, method, taught, teacher, negatives, steps)
             miner = taught
             self.stages.append(taught)
         depth = max(scale.data.negatives, progression.rerank)
@@ -171,11 +204,11 @@ class PROD:
         lagging = Lagging(
             data, own, teacher, progression.first, progression.last, progression.rerank
         )
-        slower = replace(schedule, learning_rate=progression.pace * schedule.learning_rate)
+        slower = replace(steps, learning_rate=progression.pace * steps.learning_rate)
         passes = replace(method, epochs=progression.epochs)
         self.stages.append(stage(4, data, passes, taught, teacher, lagging, slower))
         # What the progression is compared with: the largest teacher alone, as long.
-        longer = replace(schedule, steps=3 * schedule.steps)
+        longer = replace(steps, steps=3 * steps.steps)
         self.direct = stage(1, data, alone, first.student, teacher, negatives, longer)
 
     def experiments(self, split: str = "test") -> dict[str, Evaluate]:

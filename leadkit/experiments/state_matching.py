@@ -24,11 +24,10 @@ def states_and_scores(model: TwoTowers, batch: Batch) -> tuple[Tensor, Tensor, T
     last_queries = model.final_states(queries[0])
     last_passages = model.final_states(passages[0])
     final = model.score_states([last_queries], [last_passages], batch)[0]  # (B, C)
-    vectors = [
-        model.compared(states, tokens.mask)[:, 0]  # a CB compares every state: that of [CLS]
-        for states, tokens in ((queries[0], batch.queries), (passages[0], batch.passages))
-    ]
-    return *vectors, final
+    # A CB compares every state: that of [CLS].
+    query_vectors = model.compared(queries[0], batch.queries.mask)[:, 0]
+    passage_vectors = model.compared(passages[0], batch.passages.mask)[:, 0]
+    return query_vectors, passage_vectors, final
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,7 @@ def plan(
     first: the first of so many seeds: several machines can share a table by its seeds.
     """
     rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
+    rows |= tables.rows_at(scale)
     unknown = [table for table in wanted or ("",) if table not in (*rows, "all")]
     if unknown:
         raise ValueError(

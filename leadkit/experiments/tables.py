@@ -3,7 +3,6 @@
 To add a table, name its rows in `TABLES` and make the new ones in `experiments`.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from leadkit import paths
@@ -34,6 +33,7 @@ BASELINES = tuple(name for name in METHODS if name not in (*ROWS, "student"))
 TABLES = {
     "main": (*(experiment(row, "CB") for row in ROWS), "DE teacher"),  # whose list CB re-ranks
     "1": ("CB LEAD", "larger LEAD"),
+    "2": ("CB LEAD", "larger LEAD"),  # Table 1 on documents
     "3": tuple(
         dict.fromkeys(experiment(row, teacher) for teacher in TEACHERS for row in ROWS[:-1])
     ),
@@ -49,6 +49,16 @@ TABLES = {
 }
 
 
+def rows_at(scale: Scale) -> dict[str, tuple[str, ...]]:
+    """The tables whose rows differ at this scale: the paper's own K and the pair of Table 8."""
+    changed: dict[str, tuple[str, ...]] = {}
+    if scale.lead.k == 6:  # on documents
+        changed["4"] = (*(f"K={k}" for k in range(1, 6)), "CB LEAD")
+    if scale.starts:
+        changed["8"] = (*scale.starts, "larger LEAD")
+    return changed
+
+
 def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, Evaluate]:
     """Every row of the tables by name, each an evaluation that runs when asked.
 
@@ -62,7 +72,8 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             every[experiment(row, teacher)] = evaluation
     plain = Pipeline(scale, seed, ABLATED)
     deepest = depth(plain.student.tower)
-    possible = {name: lead for name, lead in ABLATIONS.items() if lead.get("k", 1) <= deepest}
+    ablations = ABLATIONS | {"K=5": {"k": 5}}
+    possible = {name: lead for name, lead in ablations.items() if lead.get("k", 1) <= deepest}
     for name, changes in possible.items():
         every[name] = plain.evaluate(plain.distil("LEAD", **changes), split)
     for name in BASELINES:
@@ -70,11 +81,13 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
     linear = Pipeline(scale, seed, ABLATED, linear=True)
     for name, method in LINEAR.items():
         every[name] = linear.evaluate(linear.distil(method), split)
-    for name, suffix in STARTS.items():
-        encoder = scale.student_encoder + suffix
-        if (paths.MODELS / encoder).is_dir():
-            other = Pipeline(replace(scale, student_encoder=encoder), seed, ABLATED)
-            every[name] = other.evaluate(other.distil("LEAD"), split)
+    ours = {name: scale.student_encoder + suffix for name, suffix in STARTS.items()}
+    starts = scale.starts or {
+        name: encoder for name, encoder in ours.items() if (paths.MODELS / encoder).is_dir()
+    }
+    for name, encoder in starts.items():
+        other = Pipeline(scale, seed, ABLATED, larger=bool(scale.starts), start=encoder)
+        every[name] = other.evaluate(other.distil("LEAD"), split)
     larger = Pipeline(scale, seed, ABLATED, larger=True)
     every["larger LEAD"] = larger.evaluate(larger.distil("LEAD"), split)
     return every

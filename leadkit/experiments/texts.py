@@ -9,7 +9,7 @@ from leadkit.data.collections import Collection, load
 from leadkit.data.tokens import Tokenised, tokenise
 from leadkit.models.retrievers import architecture
 from leadkit.models.tokenizers import load_tokenizer
-from leadkit.models.tower import Tower
+from leadkit.models.tower import Tower, passage_in_pair
 
 
 @cache
@@ -29,10 +29,14 @@ def queries_of(tower: Tower, data: Data, split: str) -> Tokenised:
 
 def passages_of(tower: Tower, data: Data) -> Tokenised:
     """The passages in the tokens of a tower."""
-    texts = _tokenised(tower.encoder, data.collection, None, data.passage_tokens)
-    if tower.released and architecture(tower.architecture).marks:
+    reader = architecture(tower.architecture)
+    longest = data.passage_tokens
+    if reader.pairs_only:
+        longest = passage_in_pair(tower, data.query_tokens, longest, data.pair_tokens)
+    texts = _tokenised(tower.encoder, data.collection, None, longest)
+    if tower.released and reader.marks:
         return released.marked_passages(texts, load_tokenizer(tower.encoder))
-    if tower.released and architecture(tower.architecture).pairs_only:
+    if tower.released and reader.pairs_only:
         return released.passages_of_pairs(texts)
     return texts
 

@@ -31,13 +31,34 @@ def depth(tower: Tower) -> int:
     return encoders.layers(tower.encoder) + (tower.linear > 0)
 
 
-def check_lengths(tower: Tower, query_tokens: int, passage_tokens: int, pairs: bool) -> None:
+def passage_in_pair(tower: Tower, query_tokens: int, passage_tokens: int, pair_tokens: int) -> int:
+    """The tokens of a passage that fit into pairs of `pair_tokens`, 0 for pairs of any length.
+
+    What does not fit is cut off at its end. The longest query decides, so a passage is cut at one
+    place, whatever its query. ValueError where less than one word of a passage would fit.
+    """
+    if not pair_tokens:
+        return passage_tokens
+    between = len(separators(load_tokenizer(tower.encoder))[0])
+    fit = pair_tokens - query_tokens - between + 1  # its [CLS] is not in the pair
+    if fit < 3:
+        raise ValueError(
+            f"data.pair_tokens is {pair_tokens}: with data.query_tokens {query_tokens} no word of "
+            f"a passage fits, use at least {pair_tokens + 3 - fit}"
+        )
+    return min(passage_tokens, fit)
+
+
+def check_lengths(
+    tower: Tower, query_tokens: int, passage_tokens: int, pairs: bool, pair_tokens: int = 0
+) -> None:
     """ValueError where a text can be longer than the position table of the tower's encoder.
 
-    pairs: whether query and passage stand in one text.
+    pairs: whether query and passage stand in one text, of at most `pair_tokens`, 0 for any length.
     """
     tokenizer = load_tokenizer(tower.encoder)
     if pairs:
+        passage_tokens = passage_in_pair(tower, query_tokens, passage_tokens, pair_tokens)
         longest = query_tokens + passage_tokens + len(separators(tokenizer)[0]) - 1
         too_long = (
             f"data.query_tokens {query_tokens} and data.passage_tokens {passage_tokens} make "

@@ -23,7 +23,7 @@ from leadkit.config import Schedule
 from leadkit.models.retriever import Retriever
 from leadkit.training import checkpoints
 
-LossAt = Callable[[int], dict[str, Tensor]]  # step -> {"total": loss, other parts to be logged}
+LossAt = Callable[[int], dict[str, Tensor]]  # batch -> {"total": loss, other parts to be logged}
 
 # Optional observer, called after each step with the training's label, the model, the log so far and
 # the number of steps. It is not a setting: watching changes neither keys nor results.
@@ -61,9 +61,10 @@ def fit(
 
     model: of an nn.ModuleDict each model's gradient is clipped on its own, as if each had its own
         optimiser (so the released code).
-    loss_at: step -> scalars, "total" to be minimised, all to be logged.
+    loss_at: number of a batch -> scalars, "total" to be minimised, all to be logged. A step takes
+        `schedule.accumulate` batches, one after another: its gradient and its log are their means.
     folder: receives checkpoints; a checkpoint found there is continued.
-    describe: step -> the batch's ids, for the message of `NotFinite`.
+    describe: number of a batch -> its ids, for the message of `NotFinite`.
 
     With several processes each has the loss of its share of the batch: gradients and log are means.
     """
@@ -80,9 +81,10 @@ def fit(
     saved = time.monotonic()
     for step in _progress(first, schedule.steps, label):
         seed_step(seed, step)
-        parts = _gradients(loss_at, step, accelerator)
+        batches = range(step * schedule.accumulate, (step + 1) * schedule.accumulate)
+        parts = _gradients(loss_at, batches, accelerator)
         if parts is None:  # here no traceback keeps the step's tensors
-            advice = _what_fits(model, loss_at, step, optimizer, operation.at_once)
+            advice = _what_fits(model, loss_at, batches[0], optimizer, operation.at_once)
             raise OutOfMemory(
                 f"{label}: step {step} does not fit into the memory of {accelerator.device}; "
                 f"{advice}"
@@ -93,8 +95,8 @@ def fit(
         if not all(map(math.isfinite, (*norms, *values.values()))):
             raise NotFinite(
                 f"{label}: the loss or its gradient is not finite at step {step} ({values}, "
-                f"gradient norm {norms}); batch {describe(step)}; the last checkpoint in {folder} "
-                "is kept"
+                f"gradient norm {norms}); batch {' '.join(map(describe, batches))}; the last "
+                f"checkpoint in {folder} is kept"
             )
         for group in optimizer.param_groups:
             group["lr"] = schedule.rate(step)
@@ -129,14 +131,23 @@ def _progress(first: int, steps: int, label: str) -> Iterable[int]:
     return tqdm(every, initial=first, total=steps, desc=label, unit="step", disable=hidden)
 
 
-def _gradients(loss_at: LossAt, step: int, accelerator: Accelerator) -> dict[str, Tensor] | None:
-    """The loss parts of a step after their backward pass; None where memory does not suffice."""
+def _gradients(
+    loss_at: LossAt, batches: range, accelerator: Accelerator
+) -> dict[str, Tensor] | None:
+    """The mean loss parts of some batches after their backward passes.
+
+    None where memory does not suffice.
+    """
+    means: dict[str, Tensor] = {}
     try:
-        parts = loss_at(step)
-        accelerator.backward(parts["total"])
+        for number in batches:
+            parts = {name: part / len(batches) for name, part in loss_at(number).items()}
+            accelerator.backward(parts["total"])
+            for name, part in parts.items():
+                means[name] = means.get(name, 0) + part.detach()
     except torch.OutOfMemoryError:
         return None
-    return parts
+    return means
 
 
 def _share_gradients(parameters: list[nn.Parameter]) -> None:

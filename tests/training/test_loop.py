@@ -145,6 +145,45 @@ def test_dropout_is_seeded_by_seed_and_step(tmp_path, undisturbed):
     assert not same(run(tmp_path / "b", seed=4)[0], undisturbed[0])
 
 
+# --- accumulation
+
+
+def test_a_step_of_several_batches_has_the_mean_of_their_gradients(tmp_path):
+    """Three batches a step end as one loss that is their mean, and are logged as that mean."""
+    ends = {}
+    for accumulate in (1, 3):
+        net = model().eval()
+        net[1].p = 0.0  # both ways draw the same nothing
+        batch = loss_of(net)
+
+        def whole(step, batch=batch):
+            parts = [batch(3 * step + i) for i in range(3)]
+            return {name: sum(part[name] for part in parts) / 3 for name in parts[0]}
+
+        loss_at = whole if accumulate == 1 else batch
+        schedule = Schedule(4, 1e-2, accumulate=accumulate)
+        log = fit(net, loss_at, schedule, 0, tmp_path / str(accumulate), "toy")
+        ends[accumulate] = torch.cat([p.detach().flatten() for p in net.parameters()]), log
+    torch.testing.assert_close(ends[1][0], ends[3][0])
+    for one, other in zip(ends[1][1], ends[3][1], strict=True):
+        assert one == pytest.approx(other)
+    assert [row["step"] for row in ends[3][1]] == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="accumulate is 0: a step takes at least one batch"):
+        Schedule(1, accumulate=0)
+
+
+def test_a_training_stopped_between_two_batches_of_a_step_ends_as_undisturbed(tmp_path):
+    def train(folder, *stopping):
+        net = model()
+        schedule = Schedule(5, 1e-2, accumulate=3)
+        fit(net, loss_of(net, *stopping), schedule, 3, folder, "toy", operation=OFTEN)
+        return dict(net.named_parameters())
+
+    with pytest.raises(Stopped):
+        train(tmp_path / "stopped", stop, 7)  # the second batch of the third step
+    assert same(train(tmp_path / "stopped"), train(tmp_path / "undisturbed"))
+
+
 # --- interrupted and resumed
 
 
