@@ -44,13 +44,13 @@ class Pretraining:
     vocabulary: int = 8192
     hidden: int = 128
     layers: tuple[int, ...] = (3, 6, 12)
-    steps: tuple[int, ...] = (2500, 2000, 1500)
+    steps: tuple[int, ...] = (400, 700, 500)
     batch: int = 64  # texts; two views of each
     short: int = 24  # tokens of a short view, at most
     long: int = 112  # tokens of a long view, at most
     paired: int = 8  # texts of a batch whose views are joined as pairs
     others: int = 3  # pairs of each with the view of another text; 0 without a teacher
-    learning_rate: tuple[float, ...] = (1e-3, 1e-3, 5e-4)
+    learning_rate: tuple[float, ...] = (2e-3, 1.5e-3, 1e-3)
     seed: int = 0
     bf16: bool = False
 

@@ -3,19 +3,21 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from toys import WORDS, toy
 from transformers import BertConfig, BertForMaskedLM
 
 from leadkit.data.collections import load
+from leadkit.data.tokens import Tokenised
 from leadkit.models.encoders import grow
 from leadkit.models.retrievers import build
 from leadkit.models.tower import Tower
 from leadkit.training import pretraining
 from leadkit.training.objectives import OBJECTIVES
 from leadkit.training.pretraining import Pretraining, texts
-from leadkit.training.views import long_views, short_views
+from leadkit.training.views import Draws, long_views, short_views
 from leadkit.training.wordpiece import train_tokenizer
 
 
@@ -56,6 +58,39 @@ def test_texts_hold_every_passage_and_no_dev_or_test_query(collection):
     assert len(seen) >= 0.7 * len(
         collection.qrels["train"]
     )  # of two queries with one passage, one stands before it
+
+
+def numbered(texts):
+    """Tokens of 2 views of each text, and their vectors; each view has its number as its token."""
+    views = range(2 * texts)
+    flat = np.array([[1, 10 + view, 2] for view in views], np.int32).ravel()
+    return Tokenised(flat, 3 * np.arange(2 * texts + 1), 0), torch.randn(2 * texts, 5)
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_draws_are_two_views_of_each_text_and_pairs_of_them(taught):
+    torch.manual_seed(0)
+    (short, q), (long, p) = numbered(20), numbered(20)
+    draw = Draws(short, long, (q, p) if taught else None, batch=8, paired=5, others=2)
+    views = set()
+    for _ in range(30):
+        seen = draw()
+        first, second = (view.ids[:, 1] - 10 for view in (seen.short, seen.long))  # (8,)
+        assert torch.equal(first % 20, second % 20) and len((first % 20).unique()) == 8
+        left, right = (seen.pairs.ids[:, i].view(5, -1) - 10 for i in (1, 3))  # (5, n)
+        assert torch.equal(left, first[:5, None].expand(5, seen.n))
+        assert torch.equal(right[:, 0], second[:5]) and seen.n == (3 if taught else 1)
+        assert seen.pairs.kinds.tolist() == 5 * seen.n * [[0, 0, 0, 1, 1]]
+        views |= {*first.tolist(), *second.tolist()}
+        if taught:
+            torch.testing.assert_close(seen.taught, (q[first], p[second]))
+            others = [[i for i in range(8) if i != row] for row in range(5)]
+            nearest = [
+                max(rest, key=(q[first] @ p[second].T)[i].__getitem__)
+                for i, rest in enumerate(others)
+            ]
+            assert torch.equal(right[:, 1], second[nearest])
+    assert views == set(range(40))
 
 
 def test_tokeniser_knows_the_words_of_its_text():
@@ -168,7 +203,7 @@ def test_unknown_objective():
 
 def test_growth_can_stop_early():
     short = Pretraining("bottlenecked").up_to(6)
-    assert (short.layers, short.steps, short.learning_rate) == ((3, 6), (2500, 2000), (1e-3, 1e-3))
+    assert (short.layers, short.steps, short.learning_rate) == ((3, 6), (400, 700), (2e-3, 1.5e-3))
     assert short.objective == "bottlenecked" and Pretraining().up_to(12) == Pretraining()
     with pytest.raises(ValueError, match="layers is 5: use one of 3, 6, 12"):
         Pretraining().up_to(5)
