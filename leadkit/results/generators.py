@@ -205,8 +205,8 @@ def settings(source: Source, text: str, page: Path) -> str:
     values = {}
     for name, value in described.items():
         if isinstance(value, dict):
-            values[name] = ", ".join(f"{field} {each}" for field, each in value.items())
-        elif name not in ("name", "bf16"):
+            value = ", ".join(f"{field} {each}" for field, each in value.items())
+        if value != "" and name not in ("name", "bf16"):
             values[name] = str(value)
     return markdown(pd.DataFrame({text: values}))
 
