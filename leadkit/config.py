@@ -14,6 +14,10 @@ def added(default: Any) -> Any:
     return field(default=default, metadata={"added": True})
 
 
+# The hub's name; read from a package where that is installed (leadkit/models/packaged.py)
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+
+
 @dataclass(frozen=True)
 class Data:
     """What a batch holds."""
@@ -134,15 +138,18 @@ SCALES = {
         distil=Schedule(150, 2e-4),
         bf16=BF16,
     ),
-    # Fewer steps after the mining, shorter passages, fewer candidates.
-    "classroom-short": _miniatures(
-        "classroom-short",
+    # Real encoders: all six layers of all-MiniLM-L6-v2 teach, its second, fourth and sixth learn.
+    "evening": Scale(
+        "evening",
+        MINILM,
+        f"layers:2,4,6:{MINILM}",
+        MINILM,  # of the larger pair, whose student then has all six layers
         Data(passage_tokens=64),
-        warm_up=Schedule(150, 2e-4),
-        teacher=Schedule(80, 3e-4),
-        student=Schedule(60, 3e-4),
-        distil=Schedule(60, 2e-4),
-        rerank=20,
+        warm_up=Schedule(100, 1e-4),
+        teacher=Schedule(120, 1e-4),
+        student=Schedule(120, 1e-4),
+        distil=Schedule(100, 1e-4),
+        lead=Lead(k=2, tau_l=1.0),
         bf16=BF16,
     ),
     "gpu": _miniatures(

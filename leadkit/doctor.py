@@ -26,7 +26,7 @@ from leadkit.inventory import Finding
 NEEDS = {
     "smoke": (4, 1),
     "classroom": (6, 1),
-    "classroom-short": (6, 1),
+    "evening": (6, 2),
     "gpu": (8, 2),
     "paper": (40, 30),
 }

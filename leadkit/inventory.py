@@ -56,9 +56,11 @@ def size(folder: Path) -> str:
 
 
 def models() -> Finding:
-    """The miniature BERTs of data/models: there, readable, and the shipped ones."""
+    """The miniature BERTs of data/models: there, readable, and the shipped ones; MiniLM."""
     from leadkit import files
+    from leadkit.config import MINILM
     from leadkit.models.encoders import check
+    from leadkit.models.packaged import packaged_folder
 
     restore = f"git -C {paths.ROOT} restore data/models"
     others = []
@@ -78,7 +80,15 @@ def models() -> Finding:
             f"{', '.join(others)}: not as shipped, results will differ from the committed ones",
             restore,
         )
-    return Finding(f"{', '.join(SHIPPED)}: as shipped")
+    said = f"{', '.join(SHIPPED)}: as shipped"
+    try:
+        minilm = packaged_folder(MINILM)
+    except ValueError as error:
+        problem, _, remedy = str(error).rpartition(": ")
+        return Finding(f"{said}; {problem}", remedy, problem=True)
+    if minilm:
+        return Finding(f"{said}; {MINILM} of its package, as expected")
+    return Finding(f"{said}; {MINILM}, which the scale evening needs, comes with `make evening`")
 
 
 def collections() -> Finding:

@@ -98,7 +98,7 @@ def test_a_row_of_another_table_is_an_experiment_of_a_sweep(call, tiny, tmp_path
     [
         (
             ("table", "--scale", "tiny"),
-            "scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, paper",
+            "scale 'tiny' is unknown: use one of smoke, classroom, evening, gpu, paper",
         ),
         (("reproduce", "--scale", "tiny"), "scale 'tiny' is unknown"),
         (
@@ -314,6 +314,5 @@ def test_process_exits_with_one_line_and_not_zero():
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, classroom-short, gpu, "
-        "paper\n"
+        "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, evening, gpu, paper\n"
     )

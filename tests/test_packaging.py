@@ -110,7 +110,7 @@ def test_constraints_pin_every_dependency_within_its_bounds():
     }
     assert len(pins) == len(lines)
     assert pins["torch"] == "2.13.0"
-    for name, bounds in declared("cpu", "gpu", "dev", "browser").items():
+    for name, bounds in declared("cpu", "gpu", "evening", "dev", "browser").items():
         assert pins[name] in bounds, name
 
 

@@ -193,7 +193,6 @@ def test_committed_means_are_those_of_the_queries(folder):
 
 SCALES = {  # folder of records -> its scale, whether in bfloat16, a seed that it has
     "classroom": ("classroom", True, 4),
-    "classroom-short-float32": ("classroom-short", False, 3),
 }
 
 
@@ -206,7 +205,7 @@ def test_new_seeds_would_join_the_committed_records(folder):
     for method in (tables, prod, mta4dpr):
         every |= method.experiments(config.scale(name, bf16=bf16), seed)
     both = every.keys() & kept.keys()
-    assert len(both) == {"classroom": 51, "classroom-short-float32": 35}[folder]
+    assert len(both) == 51
     for experiment in both:
         row = next(row for row in kept[experiment] if row["seed"] == seed)
         described = json.loads(json.dumps(every[experiment].describe()))

@@ -1,9 +1,13 @@
-"""How long a stage takes, and how long what is left takes: from the seals of finished stages."""
+"""How long a stage takes, and how long what is left takes.
+
+It is read from the seals of finished stages, and where none is like it from the committed records.
+"""
 
 import json
 from collections import Counter, defaultdict
 from contextlib import suppress
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 
@@ -44,10 +48,14 @@ def chains(todo: list[Stage], seconds: dict[str, float]) -> dict[str, float]:
 
 
 class Estimates:
-    """Seconds that a stage takes: the median of the finished stages most like it."""
+    """Seconds that a stage takes: the median of the finished stages most like it.
+
+    borrowed: whether an answer came from the committed records, so from another machine.
+    """
 
     def __init__(self) -> None:
         self.seen: dict[str, list[float]] = defaultdict(list)
+        self.borrowed = False
         self.likenesses: dict[str, list[tuple[str, int]]] = {}
         for folder in paths.RUNS.glob("*/"):
             self.learn(folder)
@@ -55,17 +63,39 @@ class Estimates:
     def learn(self, folder: Path) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # not finished
             seal = json.loads((folder / "stage.json").read_text())
-            for likeness, work in likenesses(seal["stage"]):
-                self.seen[likeness].append(seal["seconds"] / work)
+            _learn(self.seen, seal["stage"], seal["seconds"])
 
     def __call__(self, stage: Stage) -> float | None:
         """None: nothing like it was ever finished."""
         if stage.key not in self.likenesses:
             self.likenesses[stage.key] = likenesses(stage.describe())
-        for likeness, work in self.likenesses[stage.key]:
-            if likeness in self.seen:
-                return median(self.seen[likeness]) * work
+        for seconds in (self.seen, self.committed):
+            for likeness, work in self.likenesses[stage.key]:
+                if likeness in seconds:
+                    self.borrowed |= seconds is self.committed
+                    return median(seconds[likeness]) * work
         return None
+
+    @cached_property
+    def committed(self) -> dict[str, list[float]]:
+        """Likeness -> seconds of the evaluations and trainings of the committed records."""
+        seconds: dict[str, list[float]] = defaultdict(list)
+        for table in sorted(paths.RESULTS.glob("*/records.jsonl")):
+            for line in table.read_text().splitlines():
+                record = json.loads(line)
+                stage = record["stage"]
+                _learn(seconds, stage, record["seconds"])
+                trained = stage.get("retriever")
+                if trained:
+                    trained = trained.get("distillation", trained)  # of a teacher after LEAD
+                    trained = {"data": stage["data"]} | trained
+                    _learn(seconds, trained, record["training_seconds"])
+        return seconds
+
+
+def _learn(known: dict[str, list[float]], described: dict, seconds: float) -> None:
+    for likeness, work in likenesses(described):
+        known[likeness].append(seconds / work)
 
 
 def likenesses(described: dict) -> list[tuple[str, int]]:

@@ -17,7 +17,10 @@ from leadkit.models.tower import Tower
 
 
 def states_and_scores(model: TwoTowers, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Final [CLS] states of the queries (B, H) and passages (B * n, H), final scores (B, C)."""
+    """Final states of the queries (B, H) and passages (B * n, H), final scores (B, C).
+
+    Those of [CLS], or the means where a DE compares means.
+    """
     last = (model.layers,)
     queries = model.token_states(batch.queries, last)
     passages = model.token_states(batch.passages, last)

@@ -166,6 +166,8 @@ def finish(label: str, every: Experiments, jobs: int) -> set[str]:
     kinds = Counter(stage.kind for stage in todo)
     counted = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     left = time_left(todo, {stage.key: estimates(stage) for stage in todo}, jobs)
+    if estimates.borrowed:
+        left += " on the machines of the committed records"
     print(f"{label}: {len(todo)} stages to run ({counted}), {left} with jobs = {jobs}", flush=True)
     named = titles(todo, every)
     failed = Run(todo, jobs, estimates, named)()

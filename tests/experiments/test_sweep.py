@@ -226,6 +226,27 @@ def test_estimate_knows_which_model_is_evaluated(name):
     assert estimates(ce.evaluate(ce.distil("LEAD"), "test")) == 20.0
 
 
+def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, monkeypatch):
+    chain, other = (pipeline.Pipeline(scale(name), seed) for seed in (0, 7))
+    rows = chain.rows("test")
+    monkeypatch.setattr(paths, "RESULTS", paths.RUNS.parent / "results")
+    table = paths.RESULTS / "toy" / "records.jsonl"
+    table.parent.mkdir(parents=True)
+    with open(table, "w") as out:
+        for i, row in enumerate(rows.values(), start=1):
+            record = {"stage": row.describe(), "seconds": i, "training_seconds": 100 * i}
+            out.write(json.dumps(record) + "\n")
+    place = list(rows).index
+    estimates = sweep.Estimates()
+    assert not estimates.borrowed
+    assert estimates(other.student) == 100 * (1 + place("student"))
+    assert estimates(other.distil("RD")) == 100 * (1 + place("RD"))
+    assert estimates(other.rows("test")["teacher"]) == 1 + place("teacher")
+    assert estimates.borrowed and estimates(chain.negatives) is None  # mining has no record
+    seal(chain.student, 5.0)  # what ran here comes first
+    assert sweep.Estimates()(other.student) == 5.0
+
+
 def test_time_left_by_hand(name):
     a, b, c = (Step(data(name), n) for n in (1, 2, 3))
     d = Step(data(name), 4, first=a)

@@ -9,9 +9,12 @@ import pytest
 import torch
 from toys import encoder
 
+from leadkit import config
+from leadkit.config import MINILM
+from leadkit.experiments.pipeline import Pipeline
 from leadkit.models import names, packaged
 from leadkit.models.encoders import check, layers, load_encoder
-from leadkit.models.packaged import MINILM, PACKAGED, Packaged, packaged_folder
+from leadkit.models.packaged import PACKAGED, Packaged, packaged_folder
 from leadkit.models.retrievers import build, load
 from leadkit.models.tokenizers import load_tokenizer
 from leadkit.models.tower import Tower, depth
@@ -158,6 +161,23 @@ def test_layers_that_do_not_exist(numbers, said, folders):
     for ask in (check, layers, lambda name: build(Tower("DE", name))):
         with pytest.raises(ValueError, match=f"^encoder {re.escape(repr(name))}: {said}"):
             ask(name)
+
+
+def test_the_scale_evening_with_another_encoder(tmp_path):
+    """6 layers teach, 3 of them learn; the student of the larger pair is twice as deep."""
+    six = encoder(tmp_path / "six", "bert", 6)
+    chosen = config.scale("evening")
+    assert chosen.student_encoder == f"layers:2,4,6:{chosen.teacher_encoder}"
+    toy = config.scale(
+        "evening", teacher_encoder=six, student_encoder=f"layers:2,4,6:{six}", larger_encoder=six
+    )
+    pairs = [Pipeline(toy), Pipeline(toy, larger=True)]
+    assert [(depth(pair.teacher.tower), depth(pair.student.tower)) for pair in pairs] == [
+        (6, 3),
+        (6, 6),
+    ]
+    for teacher in ("DE", "CB", "CE"):
+        Pipeline(toy, teacher=teacher).rows()
 
 
 def test_a_folder_named_like_a_change_is_still_found(folders, monkeypatch):
