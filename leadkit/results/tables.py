@@ -8,9 +8,27 @@ import pandas as pd
 
 from leadkit.experiments.rows import ROWS, experiment
 from leadkit.results import paper
-from leadkit.results.comparable import per_query
 from leadkit.results.records import Records
 from leadkit.results.statistics import paired_t_test
+
+# The paper's measures -> ours, which have the names of ir_measures.
+OURS = {
+    "MRR@10": "RR@10",
+    "MAP@100": "AP@100",
+    "MAP@1k": "AP@1000",
+    "R@100": "R@100",
+    "R@1k": "R@1000",
+    "nDCG@10": "nDCG@10",
+}
+MS_MARCO = {"irds:msmarco-passage": "Pas", "irds:msmarco-document": "Doc"}
+TREC = {"dl19": "19", "dl20": "20"}  # splits of the TREC Deep Learning tracks
+# Benchmark of the paper (section 4.2.1) -> what a table shows.
+SHOWN = {
+    "MS-Pas": ("MRR@10", "MAP@1k", "R@100", "R@1k"),
+    "MS-Doc": ("MRR@10", "MAP@100", "R@100"),
+    **{f"TREC-Pas-{year}": ("nDCG@10", "MAP@1k") for year in TREC.values()},
+    **{f"TREC-Doc-{year}": ("nDCG@10", "R@100") for year in TREC.values()},
+}
 
 if TYPE_CHECKING:
     from leadkit.experiments.pipeline import Pipeline
@@ -36,11 +54,21 @@ def run_main_table(
     return summarise(records, pipelines[0].teacher.tower.architecture)
 
 
+def benchmark(collection: str, split: str) -> str:
+    """The paper's name of a split. Other collections stand beside its MS MARCO passages."""
+    kind = MS_MARCO.get(collection, "Pas")
+    if collection in MS_MARCO and split in TREC:
+        return f"TREC-{kind}-{TREC[split]}"
+    return f"MS-{kind}"
+
+
 def summarise(records: Mapping[str, Sequence[dict]], teacher: str = "CB") -> pd.DataFrame:
     """Row -> its records, one per seed; returns a line per row, in percent.
 
-    Means over the seeds; the sd of MRR@10 over the seeds; p of a paired t-test of MRR@10 against
-    the row RD, over queries, each the mean of its seeds; the paper's MRR@10 with this teacher.
+    The columns are the measures that the paper has for the collection and split (`SHOWN`), the
+    first with its sd over the seeds and the p of a paired t-test against the row RD, over queries,
+    each the mean of its seeds. Then the paper's numbers with this teacher: all of them on its own
+    collections, elsewhere its MRR@10 on MS MARCO passages.
     ValueError where the records are of more than one collection or split: they are not averaged.
     """
     rows = [row for found in records.values() for row in found]
@@ -49,32 +77,44 @@ def summarise(records: Mapping[str, Sequence[dict]], teacher: str = "CB") -> pd.
         raise ValueError(
             f"records of different collections cannot be averaged together: {sorted(kinds)}"
         )
-    queries = {  # row -> (Q,)
-        name: np.mean([per_query(row) for row in found], axis=0) for name, found in records.items()
+    collection, _, split = kinds.pop()
+    name = benchmark(collection, split)
+    first, *others = SHOWN[name]
+    queries = {  # row -> (Q,), where the values of the queries are kept
+        row: np.mean([each["per_query"][OURS[first]] for each in found], axis=0)
+        for row, found in records.items()
+        if all(OURS[first] in each["per_query"] for each in found)
     }
-    published = paper_mrr()
+    known = SHOWN[name] if collection in MS_MARCO else [first]
+    columns = {measure: paper_column(name, measure) for measure in known}
+    published = {measure: column for measure, column in columns.items() if len(column)}
     table = {}
-    for name, found in records.items():
-        means = pd.DataFrame([row["measures"] for row in found]) * 100  # (S, measures)
+    for row, found in records.items():
+        measures = pd.DataFrame([each["measures"] for each in found]) * 100  # (S, measures)
         p = np.nan
-        if "RD" in queries and name != "RD":
-            _, p = paired_t_test(queries[name], queries["RD"])
-        table[name] = {
-            "MRR@10": means["RR@10"].mean(),
-            "sd": means["RR@10"].std(),
-            "MAP@1k": means["AP@1000"].mean(),
-            "R@100": means["R@100"].mean(),
-            "R@1k": means["R@1000"].mean(),
-            "p vs RD": p,
-            "paper MRR@10": published.get(experiment(name, teacher), np.nan),
-        }
+        if {row, "RD"} <= queries.keys() and row != "RD":
+            _, p = paired_t_test(queries[row], queries["RD"])
+        line = {first: measures[OURS[first]].mean(), "sd": measures[OURS[first]].std()}
+        line |= {measure: measures[OURS[measure]].mean() for measure in others}
+        line["p vs RD"] = p
+        for measure, column in published.items():
+            line[f"paper {measure}"] = column.get(experiment(row, teacher), np.nan)
+        table[row] = line
     return pd.DataFrame(table).T
 
 
-def paper_mrr() -> pd.Series:
-    """Row -> the paper's MRR@10 on MS MARCO passages, of Table 3 where several tables have it."""
-    columns = [paper.TABLES[number]["MS-Pas", "MRR@10"] for number in (1, 10, 3)]
+def paper_column(name: str = "MS-Pas", measure: str = "MRR@10") -> pd.Series:
+    """Row -> the paper's number, of Table 3 where several tables have it; empty if none has."""
+    tables = [paper.TABLES[number] for number in (1, 2, 10, 3)]
+    columns = [table[name, measure] for table in tables if (name, measure) in table]
+    if not columns:
+        return pd.Series(dtype=float)
     return pd.concat(columns).groupby(level=0).last()
+
+
+def paper_mrr() -> pd.Series:
+    """Row -> the paper's MRR@10 on MS MARCO passages."""
+    return paper_column()
 
 
 def p_text(p: float) -> str:

@@ -10,17 +10,18 @@ from leadkit.lessons.figures.plots import PALETTE, TEACHER, axes_or_new, bars, p
 
 
 def main_table(table: pd.DataFrame) -> Axes:
-    """MRR@10 of each row of `tables.summarise`, its standard deviation over seeds, the paper's."""
-    values = table["MRR@10"].to_dict()
+    """The first measure of `tables.summarise`, its standard deviation over seeds, the paper's."""
+    measure = str(table.columns[0])
+    values = table[measure].to_dict()
     spread = table["sd"].fillna(0).to_dict()
     axes = bars(
         values,
         "Main table: ours, and the paper's on another collection",
-        "MRR@10, percent",
+        f"{measure}, percent",
         errors={row: (v - spread[row], v + spread[row]) for row, v in values.items()}
         if any(spread.values())
         else None,
-        paper=table["paper MRR@10"].dropna().to_dict(),
+        paper=table[f"paper {measure}"].dropna().to_dict(),
     )
     figure = axes.get_figure(root=True)
     assert figure is not None
