@@ -68,6 +68,8 @@ class Lead:
     reweight: bool = True  # Eq. (7); False: 1 / K
     variant: str = "paper"  # or "released"
     layer_weight: float = added(1.0)  # of L_lyr in the total, Eq. (12); paper: 1
+    # Give the scores of every layer the spread of the final ones, so that no layer feature is flat
+    even_spread: bool = added(False)  # paper: no
 
     def __post_init__(self) -> None:
         check_variant(self.variant)

@@ -12,7 +12,7 @@ from leadkit.experiments import methods
 from leadkit.experiments.distillation import Distil, TeacherAfter
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
-from leadkit.experiments.paper_methods import RD
+from leadkit.experiments.paper_methods import RD, evened
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.state_matching import StateMatching
 from leadkit.models import retrievers
@@ -43,12 +43,40 @@ def test_the_gradient_is_linear_in_the_weight_of_the_layer_loss(common):
         torch.testing.assert_close(parts["total"], rest + weight * parts["layer"])
 
 
-def test_the_weight_of_the_layer_loss_came_later(common):
-    plain, same, other = (
+@pytest.mark.parametrize(
+    "name, default, other", [("layer_weight", 1.0, 0.3), ("even_spread", False, True)]
+)
+def test_settings_that_came_later(name, default, other, common):
+    plain, same, changed = (
         Pipeline(scale(common)).distil("LEAD", **changes)
-        for changes in ({}, {"layer_weight": 1.0}, {"layer_weight": 0.3})
+        for changes in ({}, {name: default}, {name: other})
     )
-    assert "layer_weight" not in plain.describe()["method"] and plain.key == same.key != other.key
+    assert name not in plain.describe()["method"] and plain.key == same.key != changed.key
+
+
+def test_layers_of_even_spread():
+    """Each layer has the final scores' spread and its own order; a constant factor is lost."""
+    layers, final = torch.randn(3, 4, 6), 5 * torch.randn(4, 6)
+    even = evened(layers, final)
+    assert torch.equal(even.argsort(-1), layers.argsort(-1))
+    spread = final.std(-1).mean().item()
+    assert even.std(-1).mean(-1).tolist() == pytest.approx([spread] * 3, rel=1e-5)
+    torch.testing.assert_close(evened(layers * 0.01, final), even)
+    torch.testing.assert_close(evened(final[None], final)[0], final)
+    assert not evened(torch.zeros(1, 4, 6), final).any()
+    leaf = layers.clone().requires_grad_()
+    evened(leaf, final).sum().backward()
+    factors = (even / layers)[:, :1, :1].expand_as(layers)
+    torch.testing.assert_close(leaf.grad, factors)  # the factors are constants
+
+
+def test_even_spread_changes_the_layer_loss_alone(common):
+    chain = Pipeline(scale(common))
+    (_, plain), (_, even) = (
+        student_gradient(chain.distil("LEAD", even_spread=each)) for each in (False, True)
+    )
+    assert all(plain[part] == even[part] for part in ("response", "teacher", "student"))
+    assert plain["layer"] != even["layer"] and even["layer"].isfinite()
 
 
 def test_layers_heard_follow_the_temperature(common):

@@ -76,6 +76,8 @@ class Assisted(Method):
                 f"layer_weight is {lead.layer_weight}: with assistants it must be 1; the weights "
                 "are soft and assist"
             )
+        if lead.even_spread:
+            raise ValueError("even_spread is True: with assistants it must be False")
         if lead.strategy == "weighted":
             raise ValueError(
                 "strategy is 'weighted', which follows one teacher: with assistants use random, "

@@ -136,6 +136,9 @@ class LEAD(Lead, Method):
         with torch.set_grad_enabled(self.joint):
             student_layers, teacher_scores, teacher_final = self._teacher_scores(step)
         student_scores, student_final = step.models["student"](batch, student_layers)
+        if self.even_spread:
+            student_scores = evened(student_scores, student_final)
+            teacher_scores = evened(teacher_scores, teacher_final)
         loss = losses.lead_loss(
             student_scores,
             teacher_scores,
@@ -176,3 +179,18 @@ class LEAD(Lead, Method):
         )
         rows = [layer - 1 for layer in teacher_layers]
         return student_layers, every[rows], final  # K of the N layers
+
+
+def evened(scores: Tensor, final: Tensor) -> Tensor:
+    """Layer scores (K, B, C), each layer times the factor that gives it the final scores' spread.
+
+    The spread is the standard deviation of a query's scores, a mean over the queries of all
+    processes. The factors carry no gradient. final: (B, C).
+    """
+    spread = processes.mean(_spread(scores))  # (K,)
+    factors = processes.mean(_spread(final)) / spread.clamp(min=1e-6)  # (K,)
+    return scores * factors[:, None, None]  # (K, B, C)
+
+
+def _spread(scores: Tensor) -> Tensor:
+    return scores.detach().std(-1).mean(-1)  # (..., B, C) -> (...)

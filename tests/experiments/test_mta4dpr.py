@@ -486,6 +486,10 @@ def test_recipe_that_cannot_be(name, settings, message):
             LEAD(joint=False, layer_weight=0.3),
             "layer_weight is 0.3: with assistants it must be 1",
         ),
+        (
+            LEAD(joint=False, even_spread=True),
+            "even_spread is True: with assistants it must be False",
+        ),
     ],
 )
 def test_method_that_cannot_be(taught, message):
