@@ -150,7 +150,7 @@ SCALES = {
         warm_up=Schedule(100, 1e-4),
         teacher=Schedule(120, 1e-4),
         student=Schedule(120, 1e-4),
-        distil=Schedule(100, 1e-4),
+        distil=Schedule(300, 1e-4),
         lead=Lead(k=2, tau_l=1.0),
         bf16=BF16,
     ),
