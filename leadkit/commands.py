@@ -42,7 +42,7 @@ def table(
     Under torchrun several processes share every stage.
 
     Args:
-        scale: smoke, classroom, evening, gpu or paper.
+        scale: smoke, classroom, evening, gpu, paper or paper-document.
         seeds: number of seeds, 0 to seeds - 1.
         teacher: of the main table: DE, CB or CE.
         split: the split of the collection to evaluate on.
@@ -111,7 +111,7 @@ def sweep(
     Args:
         table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, controls,
             prod, mta4dpr, or all.
-        scale: smoke, classroom, evening or gpu.
+        scale: smoke, classroom, evening, gpu, paper or paper-document.
         seeds: number of seeds.
         first: the first of them; several machines can share a table by its seeds.
         jobs: processes; by default one per core, or 4 on a GPU.
