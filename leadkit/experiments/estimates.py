@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from leadkit import paths
 from leadkit.experiments.store import Stage
@@ -47,6 +48,9 @@ def chains(todo: list[Stage], seconds: dict[str, float]) -> dict[str, float]:
     return total
 
 
+FLOAT32 = 3.9  # times as long as in bfloat16, where a processor multiplies that: a LEAD step
+
+
 class Estimates:
     """Seconds that a stage takes: the median of the finished stages most like it.
 
@@ -63,17 +67,20 @@ class Estimates:
     def learn(self, folder: Path) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):  # not finished
             seal = json.loads((folder / "stage.json").read_text())
-            _learn(self.seen, seal["stage"], seal["seconds"])
+            for likeness, work in likenesses(seal["stage"]):
+                self.seen[likeness].append(seal["seconds"] / work)
 
     def __call__(self, stage: Stage) -> float | None:
         """None: nothing like it was ever finished."""
         if stage.key not in self.likenesses:
             self.likenesses[stage.key] = likenesses(stage.describe())
-        for seconds in (self.seen, self.committed):
-            for likeness, work in self.likenesses[stage.key]:
-                if likeness in seconds:
-                    self.borrowed |= seconds is self.committed
-                    return median(seconds[likeness]) * work
+        for likeness, work in self.likenesses[stage.key]:
+            if likeness in self.seen:
+                return median(self.seen[likeness]) * work
+        for likeness, work in _elsewhere(stage.describe()):
+            if likeness in self.committed:
+                self.borrowed = True
+                return median(self.committed[likeness]) * work
         return None
 
     @cached_property
@@ -82,20 +89,22 @@ class Estimates:
         seconds: dict[str, list[float]] = defaultdict(list)
         for table in sorted(paths.RESULTS.glob("*/records.jsonl")):
             for line in table.read_text().splitlines():
-                record = json.loads(line)
-                stage = record["stage"]
-                _learn(seconds, stage, record["seconds"])
-                trained = stage.get("retriever")
-                if trained:
-                    trained = trained.get("distillation", trained)  # of a teacher after LEAD
-                    trained = {"data": stage["data"]} | trained
-                    _learn(seconds, trained, record["training_seconds"])
+                with suppress(ValueError, KeyError, TypeError, AttributeError):  # says nothing
+                    for described, taken in _timed(json.loads(line)):
+                        for likeness, work in _elsewhere(described):
+                            seconds[likeness].append(taken / work)
         return seconds
 
 
-def _learn(known: dict[str, list[float]], described: dict, seconds: float) -> None:
-    for likeness, work in likenesses(described):
-        known[likeness].append(seconds / work)
+def _timed(record: dict) -> list[tuple[dict, float]]:
+    """The evaluation of a record and the training of its retriever, with their seconds."""
+    evaluation = record["stage"]
+    timed = [(evaluation, record["seconds"])]
+    retriever = evaluation["retriever"]
+    if retriever:
+        training = retriever.get("distillation", retriever)  # of a teacher after LEAD
+        timed.append(({"data": evaluation["data"]} | training, record["training_seconds"]))
+    return timed
 
 
 def likenesses(described: dict) -> list[tuple[str, int]]:
@@ -112,16 +121,27 @@ def likenesses(described: dict) -> list[tuple[str, int]]:
     fields = [described.get(name) for name in ("kind", "data", "method", "schedule", "rerank")]
     steps = described.get("schedule", {}).get("steps", 1)
     return [
-        (fingerprint(_unseeded(described)), 1),
+        (fingerprint(_without(described, "seed")), 1),
         (fingerprint(fields + towers), 1),
         (fingerprint(fields[:2]), steps),
     ]
 
 
-def _unseeded(value: object) -> object:
+def _elsewhere(described: dict) -> list[tuple[str, float]]:
+    """The likenesses to stages of another machine: the towers are the same but for the precision.
+
+    The work is in units of bfloat16.
+    """
+    work = 1.0 if '"bf16": true' in json.dumps(described) else FLOAT32
+    same = likenesses(_without(described, "bf16"))[:2]
+    return [(likeness, work) for likeness, _ in same]
+
+
+def _without(value: Any, left_out: str) -> Any:
+    """A description without one field, at every depth."""
     if not isinstance(value, dict):
         return value
-    return {name: _unseeded(each) for name, each in value.items() if name != "seed"}
+    return {name: _without(each, left_out) for name, each in value.items() if name != left_out}
 
 
 def _tower(described: dict | None, part: str) -> dict | None:

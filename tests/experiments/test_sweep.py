@@ -243,6 +243,10 @@ def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, mon
     assert estimates(other.distil("RD")) == 100 * (1 + place("RD"))
     assert estimates(other.rows("test")["teacher"]) == 1 + place("teacher")
     assert estimates.borrowed and estimates(chain.negatives) is None  # mining has no record
+    quick = pipeline.Pipeline(scale(name, bf16=True))
+    assert estimates(quick.student) == pytest.approx(100 * (1 + place("student")) / 3.9)
+    larger = pipeline.Pipeline(scale(name, student_encoder="random:5x32"))
+    assert estimates(larger.student) is None  # records of other encoders say nothing
     seal(chain.student, 5.0)  # what ran here comes first
     assert sweep.Estimates()(other.student) == 5.0
 
