@@ -77,10 +77,10 @@ class Estimates:
         for likeness, work in self.likenesses[stage.key]:
             if likeness in self.seen:
                 return median(self.seen[likeness]) * work
-        for likeness, work in _elsewhere(stage.describe()):
+        for likeness, units in _elsewhere(stage.describe()):
             if likeness in self.committed:
                 self.borrowed = True
-                return median(self.committed[likeness]) * work
+                return median(self.committed[likeness]) * units
         return None
 
     @cached_property
