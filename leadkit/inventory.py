@@ -14,10 +14,8 @@ from leadkit import paths
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json")
 # Encoder of data/models -> fingerprint of the digests of its MODEL_FILES.
 SHIPPED = {
-    "bert-12x128": "b57f2171e5ce",
-    "bert-6x128": "9e07463f9dd3",
-    "bert-6x128-masked-lm": "5940b449094a",
-    "bert-6x128-bottlenecked": "a0358e05981c",
+    "bert-12x128": "c09effa8675c",
+    "bert-6x128": "57c08a4bac1e",
 }
 LARGE = 2**20  # bytes; larger files of a stage are not read whole
 LARGE_TEXT = 100 * LARGE  # bytes; larger files of a collection are not read whole
