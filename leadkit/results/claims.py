@@ -1,7 +1,7 @@
 """The ledger: a verdict on each claim, from result records.
 
 Both the queries that were asked and the seeds that were trained are chance, so both are random in
-the intervals and in the tests. S seeds, Q queries.
+the intervals and in the tests.
 """
 
 from collections.abc import Iterable
@@ -9,119 +9,114 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from leadkit.results.comparable import check, per_query
-from leadkit.results.predicates import CLAIMS, Claim
+from leadkit.results import gates
+from leadkit.results.contrasts import Claim
+from leadkit.results.evidence import Evidence
+from leadkit.results.predicates import claims_for
 from leadkit.results.records import Records
-from leadkit.results.statistics import holm, resample_queries
+from leadkit.results.statistics import holm
 
 # With fewer seeds, or a larger corrected p, a claim is undecided.
 SEEDS = 5
 ALPHA = 0.05
 
-
-def points(records: Records) -> dict[tuple[str, int], np.ndarray]:
-    """(experiment, seed) -> MRR@10 of each query (Q,) in points.
-
-    ValueError where the records cannot be judged together.
-    """
-    rows = [row for found in records.values() for row in found]
-    check(rows)
-    return {(row["experiment"], row["seed"]): 100 * per_query(row) for row in rows}
-
-
-def shared_seeds(values: Iterable[tuple[str, int]], experiments: Iterable[str]) -> list[int]:
-    """The seeds that all these experiments have among the keys of `points`."""
-    having = [{seed for name, seed in values if name == experiment} for experiment in experiments]
-    return sorted(set.intersection(*having))
+HOLDS = "holds"
+SMALLER = "smaller than the paper's"
+RULED_OUT = "ruled out"
+CONTRADICTED = "contradicted"
+UNDECIDED = "undecided"
+NOT_TESTABLE = "not testable"
+NOT_RUN = "not run"
+VERDICTS = (HOLDS, SMALLER, RULED_OUT, CONTRADICTED, UNDECIDED, NOT_TESTABLE, NOT_RUN)
 
 
-class Evidence:
-    """Records that are judged together, with their means over resampled queries.
+def ledger(records: Records, claims: Iterable[Claim] | None = None) -> pd.DataFrame:
+    """Judge each claim by the records: one line per claim id, in points of its measure.
 
-    draws: samples of queries; every record meets the same ones. ValueError where there is one seed.
-    """
+    claims: by default those of `predicates.claims_for` the largest K that was run.
 
-    def __init__(self, records: Records, draws: int = 10_000, seed: int = 0):
-        self.values = points(records)
-        seeds = {seed for _, seed in self.values}
-        if len(seeds) < 2:
-            raise ValueError(
-                f"the records are of {len(seeds)} seed(s): a ledger needs at least two"
-            )
-        stacked = np.stack(list(self.values.values()))  # (R, Q)
-        means = resample_queries(stacked, draws, seed)  # (draws, R)
-        self.resampled = dict(zip(self.values, means.T, strict=True))  # {...: (draws,)}
-        self.draws = draws
-        self.seed = seed
-
-    def judge(self, claim: Claim) -> dict[str, float]:
-        """A claim's difference, its 95% interval (low, high), p, and the number of shared seeds.
-
-        The interval is that of percentiles over a hierarchical bootstrap: seeds and then queries
-        with replacement, the same ones for all experiments of a claim, the same queries for all
-        seeds, as every seed meets every query (Owen, 2007). One seed: neither interval nor p.
-        """
-        seeds = shared_seeds(self.values, claim.experiments)
-        judged = dict.fromkeys(("difference", "low", "high", "p"), np.nan) | {"seeds": len(seeds)}
-        if not seeds:
-            return judged
-        values = {
-            name: np.stack([self.values[name, seed] for seed in seeds])  # (S, Q)
-            for name in claim.experiments
-        }
-        means = {name: v.mean() for name, v in values.items()}
-        judged["difference"] = float(claim.statistic(means))
-        if len(seeds) > 1:
-            statistics = claim.statistic(self._resampled_means(claim.experiments, seeds))
-            judged["low"], judged["high"] = np.percentile(statistics, (2.5, 97.5))
-            judged["p"] = claim.p_value(values)
-        return judged
-
-    def _resampled_means(
-        self, experiments: Iterable[str], seeds: list[int]
-    ) -> dict[str, np.ndarray]:
-        """Experiment -> its means (draws,) over seeds and queries that were drawn."""
-        generator = np.random.default_rng((self.seed, 1))
-        picks = generator.integers(len(seeds), size=(self.draws, len(seeds)))  # (draws, S)
-        means = {}
-        for name in experiments:
-            by_seed = np.stack([self.resampled[name, s] for s in seeds], axis=1)  # (draws, S)
-            means[name] = np.take_along_axis(by_seed, picks, axis=1).mean(1)  # (draws,)
-        return means
-
-    def ledger(self, claims: Iterable[Claim] = CLAIMS) -> pd.DataFrame:
-        """One line per claim id, in points of MRR@10; its columns are those of `ledger`."""
-        lines = {}
-        for claim in claims:
-            judged = self.judge(claim)
-            head = {"table": claim.table, "claim": claim.sentence}
-            head["verdict"] = "undecided" if judged["seeds"] else "not run"
-            order = ("difference", "low", "high", "p")
-            numbers = {name: judged[name] for name in order}
-            lines[claim.id] = head | numbers | {"paper": claim.paper(), "seeds": judged["seeds"]}
-        table = pd.DataFrame.from_dict(lines, orient="index")
-        run = table["p"].notna()
-        table.loc[run, "p"] = holm(table.loc[run, "p"].to_numpy())
-        off_zero = (table["low"] > 0) | (table["high"] < 0)
-        decided = (table["seeds"] >= SEEDS) & (table["p"] < ALPHA) & off_zero
-        positive = table.loc[decided, "difference"] > 0
-        table.loc[decided, "verdict"] = np.where(positive, "holds", "contradicted")
-        return table
-
-
-def ledger(
-    records: Records,
-    draws: int = 10_000,
-    seed: int = 0,
-    claims: Iterable[Claim] = CLAIMS,
-) -> pd.DataFrame:
-    """Judge each claim by the records: one line per claim id, in points of MRR@10.
-
-    difference, low, high: the claim's statistic and its 95% interval (`Evidence.judge`).
-    p: `Claim.p_value`, Holm-corrected over all claims that were run.
-    paper: the statistic of the paper's MS MARCO passage numbers.
+    difference, low, high: the claim's statistic and its 95% interval, from the crossed test; with
+        one seed over queries only.
+    p: of that test against 0; p of size: against the paper's effect. Both are Holm-corrected over
+        the claims of the family that were run and are testable, each by itself.
+    visible: the smallest effect that is seen with 80% power at 5% divided by the number of those
+        claims, Holm's first level.
+    paper: the statistic of the paper's MS MARCO passage numbers; ratio: visible / paper, below 1
+        where the paper's effect could have been seen.
     seeds: those that all the claim's experiments share.
-    verdict: holds or contradicted, by the sign of the difference, where p < 0.05, the interval is
-    off zero and there are 5 seeds; undecided otherwise; not run where an experiment is missing.
+    gate: figures of the gates that its teachers fail, or which gates were not measured.
+    verdict: see `verdict`.
     """
-    return Evidence(records, draws, seed).ledger(claims)
+    evidence = Evidence(records)
+    if claims is None:
+        claims = claims_for(evidence.layers)
+    measured = gates.measure(evidence)
+    table = pd.DataFrame([_line(claim, evidence, measured) for claim in claims]).set_index("id")
+    table.index.name = None
+    judged = table["test"].map(bool) & ~table["failed"]
+    for _, family in table[judged].groupby("family"):
+        _correct(table, family)
+    table["ratio"] = table["visible"] / table["effect"]
+    table["verdict"] = [verdict(line) for _, line in table.iterrows()]
+    return table.drop(columns=["test", "effect", "failed"])
+
+
+def _line(claim: Claim, evidence: Evidence, measured: pd.DataFrame) -> dict[str, object]:
+    """A claim's line before what depends on its family."""
+    test = evidence.test(claim)
+    low, high = test.interval(ALPHA)
+    failed, gate = gates.told(measured, claim.experiments)
+    return {
+        "id": claim.id,
+        "family": claim.family,
+        "table": claim.table,
+        "claim": claim.sentence,
+        "verdict": "",
+        "difference": test.difference,
+        "low": low,
+        "high": high,
+        "p": np.nan,
+        "p of size": np.nan,
+        "visible": np.nan,
+        "paper": claim.paper(),
+        "ratio": np.nan,
+        "seeds": test.seeds,
+        "gate": gate if test else "",
+        "test": test,
+        "effect": claim.effect(),
+        "failed": failed,
+    }
+
+
+def _correct(table: pd.DataFrame, family: pd.DataFrame) -> None:
+    """Write p, p of size and the visible effect of the claims of one family."""
+    tests = family["test"]
+    table.loc[family.index, "p"] = holm(np.array([test.p() for test in tests]))
+    level = ALPHA / len(family)
+    table.loc[family.index, "visible"] = [test.visible(level) for test in tests]
+    sized = family[family["effect"].notna()]
+    against = [test.p(effect) for test, effect in zip(sized["test"], sized["effect"], strict=True)]
+    table.loc[sized.index, "p of size"] = holm(np.array(against))
+
+
+def verdict(line: pd.Series) -> str:
+    """The verdict on a line of the ledger.
+
+    not run: an experiment is missing. not testable: a teacher fails its gate.
+    undecided: fewer than 5 seeds, or neither p is below 5%.
+    By p: contradicted where the difference is negative; holds where it is positive, but smaller
+    than the paper's where it is below the paper's effect and p of size is below 5% too.
+    By p of size alone: ruled out, an effect of the paper's size; the sign is open.
+    """
+    if not line["seeds"]:
+        return NOT_RUN
+    if line["failed"]:
+        return NOT_TESTABLE
+    if line["seeds"] < SEEDS:
+        return UNDECIDED
+    smaller = line["difference"] < line["effect"] and line["p of size"] < ALPHA
+    if line["p"] < ALPHA:
+        if line["difference"] < 0:
+            return CONTRADICTED
+        return SMALLER if smaller else HOLDS
+    return RULED_OUT if smaller else UNDECIDED

@@ -4,13 +4,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-MEASURE = "RR@10"  # the paper's MRR@10, the one measure kept for each query
+MEASURE = "RR@10"  # the paper's MRR@10, kept for each query of every record
 NEEDED = ("experiment", "seed", "collection", "fingerprint", "split", "per_query")
 
 
-def per_query(row: dict) -> np.ndarray:
-    """(Q,): MRR@10 of each query."""
-    return np.asarray(row["per_query"][MEASURE], float)
+def per_query(row: dict, measure: str = MEASURE) -> np.ndarray:
+    """(Q,): a measure of each query."""
+    return np.asarray(row["per_query"][measure], float)
 
 
 def settings(described: object, path: str = "") -> dict[str, object]:

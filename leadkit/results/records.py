@@ -18,6 +18,7 @@ import numpy as np
 
 from leadkit import paths
 from leadkit.results.comparable import MEASURE, check, check_settings, per_query
+from leadkit.results.predicates import measures_of
 
 if TYPE_CHECKING:
     from leadkit.config import Scale
@@ -165,7 +166,8 @@ def _flat(records: Records) -> list[dict]:
 def _write_arrays(folder: Path, rows: Iterable[dict]) -> None:
     from leadkit import files
 
-    arrays: dict[str, Any] = {_name(values): values for values in map(per_query, rows)}
+    kept = (values for row in rows for values in _kept(row).values())
+    arrays: dict[str, Any] = {_name(values): values for values in kept}
     in_order = {name: arrays[name] for name in sorted(arrays)}
 
     def write(temporary: Path) -> None:
@@ -175,13 +177,19 @@ def _write_arrays(folder: Path, rows: Iterable[dict]) -> None:
     files.write(folder / ARRAYS, write)
 
 
+def _kept(row: dict) -> dict[str, np.ndarray]:
+    """The values of each query that claims need, by measure."""
+    needed = {MEASURE} | measures_of(row["experiment"])
+    return {name: per_query(row, name) for name in sorted(needed & row["per_query"].keys())}
+
+
 def _text(rows: Iterable[dict]) -> str:
     """One line of JSON per record, the long description of what was run last."""
     text = []
     for row in rows:
         stage = {"stage": row["stage"]} if "stage" in row else {}
         kept = {name: value for name, value in row.items() if name != "stage"}
-        kept["per_query"] = {MEASURE: _name(per_query(row))}
+        kept["per_query"] = {measure: _name(values) for measure, values in _kept(row).items()}
         text.append(json.dumps(kept | stage) + "\n")
     return "".join(text)
 

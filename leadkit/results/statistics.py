@@ -1,8 +1,13 @@
-"""Tests and intervals. S seeds, Q queries, R records; both seeds and queries are chance."""
+"""Tests and intervals. S seeds, Q queries; both seeds and queries are chance."""
+
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import nct, ttest_rel
 from scipy.stats import t as student_t
-from scipy.stats import ttest_rel
+
+POWER = 0.8  # with which the smallest visible effect is seen
 
 
 def paired_t_test(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
@@ -15,46 +20,92 @@ def paired_t_test(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     return float(np.mean(a - b)), float(ttest_rel(a, b).pvalue)
 
 
-def crossed_t_test(differences: np.ndarray) -> tuple[float, float]:
-    r"""One-sided p of (mean > 0, mean < 0) for differences (S, Q), seeds and queries both random.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and degrees of freedom: p-values and bounds of one t-test.
 
-    $$t = \bar x \Big/ \sqrt{(MS_s + \max(MS_q - MS_{sq}, 0)) / SQ}$$
+    `p_above(value) <= alpha` exactly where `low(alpha) >= value`, and the same for `p_below` and
+    `high`: the interval is the test, inverted.
+    """
 
-    with the mean squares of seeds, queries and residual and Satterthwaite's degrees of freedom
-    (Judd, Westfall and Kenny, 2012). Where the seeds agree it is the t-test over queries, where the
-    queries agree the t-test over seeds. It is never surer than the t-test over queries of the
-    seeds' means (section 4.2.1), which speaks of these S checkpoints only: by chance, seeds can
-    agree better than their noise allows, which would make all seeds surer than these. A bootstrap
-    of five seeds rejects true nulls too often where seeds differ more than queries. There this
-    test's degrees of freedom are a little liberal too: in simulations 6% of true nulls have
-    p < 0.05 and 0.6% have p < 0.0016.
+    mean: float
+    error: float
+    df: float
+
+    def p_above(self, value: float = 0.0) -> float:
+        """One-sided p of "the mean is above this value"."""
+        return float(student_t.sf(self._t(value), self.df))
+
+    def p_below(self, value: float = 0.0) -> float:
+        """One-sided p of "the mean is below this value"."""
+        return float(student_t.cdf(self._t(value), self.df))
+
+    def low(self, alpha: float) -> float:
+        """Lower bound with one-sided error alpha."""
+        return self.mean - self._critical(alpha) * self.error
+
+    def high(self, alpha: float) -> float:
+        """Upper bound with one-sided error alpha."""
+        return self.mean + self._critical(alpha) * self.error
+
+    def visible(self, alpha: float) -> float:
+        """The true mean that a test with one-sided error alpha finds in 80% of experiments."""
+        critical = self._critical(alpha)
+
+        def missing_power(shift: float) -> float:
+            return float(nct.sf(critical, self.df, shift)) - POWER
+
+        return self.error * brentq(missing_power, 0.0, 3 * critical + 3)
+
+    def _t(self, value: float) -> float:
+        distance = self.mean - value
+        if self.error > 0:
+            return distance / self.error
+        return float(np.sign(distance)) * np.inf if distance else 0.0
+
+    def _critical(self, alpha: float) -> float:
+        return float(student_t.isf(alpha, self.df))
+
+
+def crossed(differences: np.ndarray) -> Estimate:
+    r"""The mean of differences (S, Q), seeds and queries both random (Judd, Westfall, Kenny, 2012).
+
+    Every seed meets every query: $x_{sq} = \mu + a_s + b_q + e_{sq}$. With the mean squares of
+    seeds, queries and residual, and their degrees of freedom $f$, the squared standard error is
+
+    $$V = (MS_s + \max(MS_q - MS_{sq}, 0)) / SQ$$
+
+    The degrees of freedom of $V$ are Satterthwaite's minus one, at least those of the seeds: with
+    all of them, intervals of five seeds cover only 94.1% where seeds differ most. Where seeds agree
+    better than their noise allows, $V$ is below the variance of the queries' means over these
+    seeds. It is left so: a floor would make intervals cover 97% where noise is largest.
+    One seed: the t-test over its queries, which says nothing about other seeds.
     """
     S, Q = differences.shape
-    mean = differences.mean()
-    seeds = differences.mean(1)  # (S,)
+    mean = float(differences.mean())
     queries = differences.mean(0)  # (Q,)
+    if S == 1:
+        return Estimate(mean, float(queries.std(ddof=1)) / np.sqrt(Q), Q - 1)
+    seeds = differences.mean(1)  # (S,)
     residual = differences - seeds[:, None] - queries + mean  # (S, Q)
-    df = np.array([S - 1, Q - 1, (S - 1) * (Q - 1)])
-    sums = [
-        Q * ((seeds - mean) ** 2).sum(),
-        S * ((queries - mean) ** 2).sum(),
-        (residual**2).sum(),
-    ]
-    squares = np.array(sums) / df  # (3,): mean squares of seeds, queries, residual
-    of_queries = squares[1]
-    squares[1:] *= squares[1] >= squares[2]
-    error = squares @ [1, 1, -1]
-    if error < 1e-12:  # one difference everywhere
-        return (0.5, 0.5) if abs(mean) < 1e-9 else (float(mean < 0), float(mean > 0))
-    crossed = (error, error**2 / (squares**2 / df).sum())
-    over_queries = (of_queries, Q - 1)
-    tests = [
-        (mean / np.sqrt(square / (S * Q)), freedom)
-        for square, freedom in (crossed, over_queries)
-        if square > 1e-12
-    ]
-    p_values = [(float(student_t.sf(*test)), float(student_t.cdf(*test))) for test in tests]
-    return max(p_values, key=min)  # the less sure
+    f_seeds = S - 1
+    f_queries = Q - 1
+    f_residual = f_seeds * f_queries
+    ms_seeds = Q * ((seeds - mean) ** 2).sum() / f_seeds
+    ms_queries = S * ((queries - mean) ** 2).sum() / f_queries
+    ms_residual = (residual**2).sum() / f_residual
+    if ms_queries <= ms_residual:  # queries differ no more than noise does
+        return Estimate(mean, _root(ms_seeds / (S * Q)), f_seeds)
+    square = ms_seeds + ms_queries - ms_residual
+    # \sum_i MS_i^2 / f_i
+    spread = ms_seeds**2 / f_seeds + ms_queries**2 / f_queries + ms_residual**2 / f_residual
+    df = max(square**2 / spread - 1, min(f_seeds, f_queries))
+    return Estimate(mean, _root(square / (S * Q)), df)
+
+
+def _root(square: float) -> float:
+    """Its square root, 0 for what rounding has left of 0."""
+    return float(np.sqrt(square)) if square > 1e-16 else 0.0
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -67,21 +118,3 @@ def holm(p: np.ndarray) -> np.ndarray:
     corrected = np.empty(len(p))
     corrected[order] = np.maximum.accumulate(scaled)
     return corrected
-
-
-def resample_queries(values: np.ndarray, draws: int, seed: int = 0, chunk: int = 250) -> np.ndarray:
-    """Means (draws, R) of values (R, Q) over Q queries drawn with replacement, the same for all R.
-
-    chunk: draws that are in memory at a time.
-    """
-    generator = np.random.default_rng((seed, 0))
-    queries = values.shape[1]
-    means = []
-    for start in range(0, draws, chunk):
-        n = min(chunk, draws - start)
-        drawn = generator.integers(queries, size=(n, queries))  # (n, Q)
-        cells = drawn + queries * np.arange(n)[:, None]  # (n, Q)
-        counts = np.bincount(cells.ravel(), minlength=n * queries)  # (n * Q,)
-        counts = counts.reshape(n, queries).astype(float)  # (n, Q): how often each was drawn
-        means.append(counts @ values.T / queries)  # (n, R)
-    return np.concatenate(means)

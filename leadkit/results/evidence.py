@@ -1,0 +1,72 @@
+"""Records that are judged together. S seeds, Q queries."""
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from leadkit.results.comparable import MEASURE, check, per_query
+from leadkit.results.contrasts import Claim, ClaimTest
+from leadkit.results.records import Records
+
+Points = dict[tuple[str, int], np.ndarray]  # (experiment, seed) -> values (Q,)
+
+
+def points(records: Records, measure: str = MEASURE) -> Points:
+    """A measure of each query in points, of the records that keep it.
+
+    ValueError where the records cannot be judged together.
+    """
+    rows = [row for experiment in records.values() for row in experiment]
+    check(rows)
+    return {
+        (row["experiment"], row["seed"]): 100 * per_query(row, measure)
+        for row in rows
+        if measure in row["per_query"]
+    }
+
+
+def shared_seeds(values: Iterable[tuple[str, int]], experiments: Iterable[str]) -> list[int]:
+    """The seeds that all these experiments have among the keys of `points`."""
+    having = [{seed for name, seed in values if name == experiment} for experiment in experiments]
+    return sorted(set.intersection(*having))
+
+
+class Evidence:
+    """The per-query values of records, by measure. ValueError where there are no records."""
+
+    def __init__(self, records: Records):
+        self.records = _with_own_k(records)
+        self._points = {MEASURE: points(self.records)}
+        if not self._points[MEASURE]:
+            raise ValueError("there are no records: a ledger needs those of one seed at least")
+
+    @property
+    def layers(self) -> int:
+        """The largest K that was run, 6 where none was: Table 4 goes so far."""
+        numbers = (re.fullmatch(r"K=(\d+)", name) for name in self.records)
+        return max((int(number[1]) for number in numbers if number), default=6)
+
+    def test(self, claim: Claim) -> ClaimTest:
+        """The claim's test on the seeds that its experiments share."""
+        if claim.measure not in self._points:
+            self._points[claim.measure] = points(self.records, claim.measure)
+        known = self._points[claim.measure]
+        seeds = shared_seeds(known, claim.experiments)
+        if not seeds:
+            return ClaimTest()
+        return claim.test(
+            {
+                name: np.stack([known[name, seed] for seed in seeds])  # (S, Q)
+                for name in claim.experiments
+            }
+        )
+
+
+def _with_own_k(records: Records) -> Records:
+    """The records, "CB LEAD" under the name of its K too: Table 4 does not run that K again."""
+    rows = [row for row in records.get("CB LEAD", ()) if row.get("stage")]
+    if not rows:
+        return records
+    name = f"K={rows[0]['stage']['retriever']['method']['k']}"
+    return {name: [row | {"experiment": name} for row in rows]} | records
