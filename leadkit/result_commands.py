@@ -18,23 +18,24 @@ if TYPE_CHECKING:
 
 @app.command
 def claims(scale: str = "classroom", out: Path | None = None) -> None:
-    """Judge the paper's claims by result records: verdicts, differences with intervals, p.
+    """Judge claims by result records: gates, then verdicts by family with intervals and p.
 
     Args:
         scale: the folder of records under data/results.
         out: a file that receives the ledger as CSV.
     """
     from leadkit import paths
-    from leadkit.results import claims, records
-    from leadkit.results.tables import p_text
+    from leadkit.results import claims, evidence, gates, records, tables
 
-    ledger = claims.ledger(records.read(paths.RESULTS / scale))
+    folder = records.read(paths.RESULTS / scale)
+    ledger = claims.ledger(folder)
     if out:
         from leadkit import files  # and torch with it, which takes seconds
 
         files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
-    ledger["p"] = ledger["p"].map(p_text, na_action="ignore")
-    print(ledger.to_string(float_format="%.2f", na_rep=""))
+    measured = gates.measure(evidence.Evidence(folder))
+    print(f"gates\n{tables.plain(tables.gate_texts(measured))}\n")
+    print(tables.ledger_text(ledger))
     counts = ledger["verdict"].value_counts()
     print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))
 

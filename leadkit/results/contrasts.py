@@ -1,6 +1,6 @@
 """A claim as a predicate over means, and its test. S seeds, Q queries."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -148,3 +148,19 @@ class ClaimTest:
 def pair(first: str, second: str) -> Claim:
     """One experiment beats another; `paper` knows it where both are rows of Table 3."""
     return Claim(f"{first} - {second}", 3, f"{first} > {second}", (((first, second),),))
+
+
+def claim_of(id: str, table: int | str, sentence: str, *ways: Way) -> Claim:
+    """A claim of a table of the paper, or of another method, and of that family."""
+    family = table if isinstance(table, str) else f"Table {table}"
+    return Claim(id.lower(), table, sentence, ways, family)
+
+
+def beats(name: Side, *others: Side) -> Way:
+    """One side is greater than each of the others."""
+    return tuple((name, other) for other in others)
+
+
+def rising(rows: Sequence[Side]) -> Way:
+    """Each row is better than the one before it."""
+    return tuple(zip(rows[1:], rows[:-1], strict=True))

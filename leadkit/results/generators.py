@@ -1,24 +1,21 @@
-"""What the markers of `report` may ask for: a function of this module each.
+"""What the markers of `report` may ask for in a sentence: a function of this module each.
 
-Those of `INLINE` give a number for a sentence, those of `BLOCKS` a table or a figure. They are
-given what stands behind their name in the marker.
+They are given what stands behind their name in the marker. `blocks` has tables and figures.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from os.path import relpath
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
-from leadkit import config, paths
+from leadkit import paths
 from leadkit.results import tables, tried
-from leadkit.results.sources import Source, claim
-from leadkit.results.tables import main_markdown, markdown, p_text, paper_mrr
+from leadkit.results.claims import NOT_RUN, VERDICTS
+from leadkit.results.gates import figures
+from leadkit.results.sources import Folder, Source, claim
+from leadkit.results.tables import p_text, paper_mrr
 
-# --- a number for a sentence; form: how it is written, as Python has it, "" for the default
+# form: how a number is written, as Python has it, "" for the default
 
 
 def mean(source: Source, text: str, form: str) -> str:
@@ -49,14 +46,13 @@ def margin(source: Source, text: str, form: str) -> str:
 
 
 def interval(source: Source, text: str, form: str) -> str:
-    """SCALE: A - B, or SCALE: CLAIM; 95%, "-0.60 to 0.15"."""
+    """SCALE: A - B, or SCALE: CLAIM; 95%, "-0.60 to 0.15", with "over queries" for one seed."""
     folder, what = source.parse(text)
-    low, high = folder.interval(what)
-    return f"{low:{form or '.2f'}} to {high:{form or '.2f'}}"
+    return tables.interval_text(*bounds(folder, what), form=form or ".2f")
 
 
 def p(source: Source, text: str, form: str) -> str:
-    """SCALE: CLAIM; corrected over all claims that were run."""
+    """SCALE: CLAIM; corrected over its family; nothing is where it is not testable."""
     folder, what = source.parse(text)
     value = folder.line(what)["p"]
     return format(value, form) if form else p_text(value)
@@ -68,18 +64,32 @@ def verdict(source: Source, text: str, form: str) -> str:
     return folder.line(what)["verdict"]
 
 
+def visible(source: Source, text: str, form: str) -> str:
+    """SCALE: CLAIM; the smallest effect that could have been seen, in points."""
+    folder, what = source.parse(text)
+    return format(folder.line(what)["visible"], form or ".2f")
+
+
+def gate(source: Source, text: str, form: str) -> str:
+    """SCALE: GATE; "passed, 0.95 (0.52 to 1.38)"."""
+    folder, what = source.parse(text)
+    if what not in folder.gates.index:
+        raise ValueError(f"gate {what!r} is unknown: use one of {', '.join(folder.gates.index)}")
+    line = folder.gates.loc[what]
+    return f"{line['state']}, {figures(line)}" if line["seeds"] else line["state"]
+
+
 def count(source: Source, text: str, form: str) -> str:
     """SCALE: VERDICT for claims of that verdict, "run" for all that were run, or "queries"."""
     folder, what = source.parse(text)
-    verdicts = ("holds", "contradicted", "undecided", "not run")
-    if what in verdicts:
+    if what in VERDICTS:
         number = int((folder.ledger["verdict"] == what).sum())
     elif what == "run":
-        number = int((folder.ledger["verdict"] != "not run").sum())
+        number = int((folder.ledger["verdict"] != NOT_RUN).sum())
     elif what == "queries":
         number = len(next(iter(folder.points.values())))
     else:
-        known = ", ".join((*verdicts, "run", "queries"))
+        known = ", ".join((*VERDICTS, "run", "queries"))
         raise ValueError(f"nothing counts {what!r}: use one of {known}")
     return format(number, form or ",")
 
@@ -140,83 +150,10 @@ def bench(source: Source, text: str, form: str) -> str:
     return format(value, form or ".2f")
 
 
-# --- a table or a figure; page: the file that it is written into
-
-
-def main_table(source: Source, text: str, page: Path) -> str:
-    """SCALE."""
-    return main_markdown(tables.main_table(source.folder(text).records))
-
-
-def ledger(source: Source, text: str, page: Path) -> str:
-    """SCALE, or SCALE: TABLE TABLE ... of the paper: the claims that were run."""
-    folder, what = source.parse(text)
-    chosen = folder.ledger[folder.ledger["seeds"] > 0]
-    if what:
-        chosen = chosen[chosen["table"].astype(str).isin(what.split())]
-    return tables.ledger_markdown(chosen)
-
-
-def table(source: Source, text: str, page: Path) -> str:
-    """SCALE: EXPERIMENT[ => LABEL]; ...: MRR@10, its sd over the seeds, R@100."""
-    folder, what = source.parse(text)
-    rows = {}
-    for name, label in _labelled(what):
-        mrr, recall = folder.percent(name), folder.percent(f"{name}, R@100")
-        spread = mrr.std(ddof=1) if len(mrr) > 1 else np.nan
-        rows[label] = {"MRR@10": mrr.mean(), "sd": spread, "R@100": recall.mean()}
-    return markdown(pd.DataFrame.from_dict(rows, orient="index").dropna(axis=1, how="all"))
-
-
-def differences(source: Source, text: str, page: Path) -> str:
-    """SCALE SCALE ...: A - B or CLAIM[ => LABEL]; ...: a difference with its interval each."""
-    scales, _, what = text.partition(": ")
-    rows = {}
-    for name, label in _labelled(what):
-        rows[label] = {scale: _difference(source, scale, name) for scale in scales.split()}
-    return markdown(pd.DataFrame.from_dict(rows, orient="index"))
-
-
-def _difference(source: Source, scale: str, what: str) -> str:
-    """A difference as "0.82 (0.18 to 1.43)", with the verdict behind where it is a claim's."""
-    folder = source.folder(scale)
-    low, high = folder.interval(what)
-    said = f"{folder.difference(what):.2f} ({low:.2f} to {high:.2f})"
-    return said if " - " in what else f"{said}, {folder.line(what)['verdict']}"
-
-
-def _labelled(text: str) -> list[tuple[str, str]]:
-    """(name, label) of each row of "NAME => LABEL; NAME"."""
-    rows = []
-    for row in text.split("; "):
-        name, _, label = row.partition(" => ")
-        rows.append((name, label or name))
-    return rows
-
-
-def tried_table(source: Source, text: str, page: Path) -> str:
-    """QUESTION: a row per setting, a column per measure."""
-    return tried.markdown(text)
-
-
-def settings(source: Source, text: str, page: Path) -> str:
-    """SCALE: every setting of `config.py` that decides a result on any machine."""
-    described = asdict(config.scale(text))
-    values = {}
-    for name, value in described.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{field} {each}" for field, each in value.items())
-        if value != "" and name not in ("name", "bf16"):
-            values[name] = str(value)
-    return markdown(pd.DataFrame({text: values}))
-
-
-def figure(source: Source, text: str, page: Path) -> str:
-    """SCALE: DRAWING[, ALTERNATIVE TEXT]; data/results/SCALE/DRAWING.png, drawn where outdated."""
-    scale, _, what = text.partition(": ")
-    name, _, alternative = what.partition(", ")
-    path = source.draw(scale, name)
-    return f"![{alternative or name}]({relpath(path, page.parent)})"
+def bounds(folder: Folder, what: str) -> tuple[float, float, int]:
+    """The interval of a difference, and the number of its seeds."""
+    test = folder.test(what)
+    return *test.interval(), test.seeds
 
 
 INLINE: dict[str, Callable[[Source, str, str], str]] = {
@@ -227,19 +164,12 @@ INLINE: dict[str, Callable[[Source, str, str], str]] = {
     "interval": interval,
     "p": p,
     "verdict": verdict,
+    "visible": visible,
+    "gate": gate,
     "count": count,
     "paper": paper,
     "tried": measured,
     "range": spread,
     "apart": apart,
     "bench": bench,
-}
-BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
-    "main-table": main_table,
-    "ledger": ledger,
-    "table": table,
-    "differences": differences,
-    "tried": tried_table,
-    "settings": settings,
-    "figure": figure,
 }

@@ -1,13 +1,12 @@
-"""What LEAD's paper claims, and PROD's and MTA4DPR's, as predicates; ours stand in `own_claims`.
+"""What LEAD's paper claims, as predicates, and all claims together.
 
 The claims of a table of the paper are a family; those that hold "on all metrics" are judged by
 MAP@1k and R@1k too, which is a family of its own.
 """
 
-from collections.abc import Sequence
-
 from leadkit.experiments.rows import TEACHERS
-from leadkit.results.contrasts import PAPER_NAMES, Claim, Pair, Side, Way
+from leadkit.results.companion_claims import COMPANIONS
+from leadkit.results.contrasts import PAPER_NAMES, Claim, Pair, Way, beats, claim_of, rising
 from leadkit.results.own_claims import CONTROLS, PRIMARY
 
 # "Little improvement" is less than this, in points: half of what the paper calls an improvement
@@ -17,21 +16,6 @@ LITTLE = 0.5
 _OTHER_MEASURES = ("AP@1000", "R@1000")
 _STAR = tuple(f"PROD* 12{teacher}" for teacher in TEACHERS)
 _STAR_LEAD = tuple(f"PROD* + LEAD 12{teacher}" for teacher in TEACHERS)
-_ITERATIONS = tuple(f"MTA4DPR iteration {i}" for i in (1, 2, 3))
-
-
-def _claim(id: str, table: int | str, sentence: str, *ways: Way) -> Claim:
-    family = table if isinstance(table, str) else f"Table {table}"
-    return Claim(id.lower(), table, sentence, ways, family)
-
-
-def _beats(name: Side, *others: Side) -> Way:
-    return tuple((name, other) for other in others)
-
-
-def _rising(rows: Sequence[Side]) -> Way:
-    """Each row is better than the one before it."""
-    return tuple(zip(rows[1:], rows[:-1], strict=True))
 
 
 def _little(first: str, second: str) -> Way:
@@ -62,8 +46,8 @@ def of_k(layers: int = 6) -> tuple[Claim, ...]:
     ks = [f"K={k}" for k in range(1, layers + 1)]
     chain = ks[:5]
     return (
-        _claim("worst-k", 4, "K = 1 is the worst", tuple((k, "K=1") for k in ks[1:])),
-        _claim("k-chain", 4, f"quality rises with K from 1 to {len(chain)}", _rising(chain)),
+        claim_of("worst-k", 4, "K = 1 is the worst", tuple((k, "K=1") for k in ks[1:])),
+        claim_of("k-chain", 4, f"quality rises with K from 1 to {len(chain)}", rising(chain)),
     )
 
 
@@ -80,53 +64,54 @@ def measures_of(experiment: str) -> set[str]:
 
 LARGER = (
     # The paper's value is that of the larger pair from coCondenser (Table 8), the usual start here.
-    _claim(
+    claim_of(
         "larger-pair",
         1,
         "the larger pair, 24CB -> 12DE, beats the smaller (Tables 1, 2)",
-        _beats("larger LEAD", "CB LEAD"),
+        beats("larger LEAD", "CB LEAD"),
     ),
 )
 _RD_FD = tuple(
-    _claim(f"{t}-rd-fd", 3, f"{t} teacher: RD > FD", _beats(f"{t} RD", f"{t} FD")) for t in TEACHERS
+    claim_of(f"{t}-rd-fd", 3, f"{t} teacher: RD > FD", beats(f"{t} RD", f"{t} FD"))
+    for t in TEACHERS
 )
 TABLE_3 = (
-    _claim(
+    claim_of(
         "ce-cb-teacher",
         3,
         "the CE teacher outperforms the CB teacher",
-        _beats("CE teacher", "CB teacher"),
+        beats("CE teacher", "CB teacher"),
     ),
     *(
-        _claim(
-            f"{t}-lead-student", 3, f"{t} teacher: LEAD > student", _beats(f"{t} LEAD", "student")
+        claim_of(
+            f"{t}-lead-student", 3, f"{t} teacher: LEAD > student", beats(f"{t} LEAD", "student")
         )
         for t in TEACHERS
     ),
     # with the CB teacher it is a primary claim
     *(
-        _claim(f"{t}-lead-rd", 3, f"{t} teacher: LEAD > RD", _beats(f"{t} LEAD", f"{t} RD"))
+        claim_of(f"{t}-lead-rd", 3, f"{t} teacher: LEAD > RD", beats(f"{t} LEAD", f"{t} RD"))
         for t in ("DE", "CE")
     ),
     *(
-        _claim(f"{t}-lead-fd", 3, f"{t} teacher: LEAD > FD", _beats(f"{t} LEAD", f"{t} FD"))
+        claim_of(f"{t}-lead-fd", 3, f"{t} teacher: LEAD > FD", beats(f"{t} LEAD", f"{t} FD"))
         for t in TEACHERS
     ),
     *_RD_FD,
-    _claim(
+    claim_of(
         "best-teacher",
         3,
         "CB is the best teacher for LEAD",
-        _beats("CB LEAD", "DE LEAD", "CE LEAD"),
+        beats("CB LEAD", "DE LEAD", "CE LEAD"),
     ),
     # a way for each teacher s that may be the strongest and each t whose student may be better
-    _claim(
+    claim_of(
         "strongest-teacher",
         3,
         "the strongest teacher does not give the best student",
         *(
-            _beats(f"{s} teacher", *(f"{o} teacher" for o in TEACHERS if o != s))
-            + _beats(f"{t} LEAD", f"{s} LEAD")
+            beats(f"{s} teacher", *(f"{o} teacher" for o in TEACHERS if o != s))
+            + beats(f"{t} LEAD", f"{s} LEAD")
             for s in TEACHERS
             for t in TEACHERS
             if t != s
@@ -135,78 +120,76 @@ TABLE_3 = (
     # "RD is better than FD in all the comparisons"
     *(more for claim in _RD_FD for more in _all_measures(claim)),
 )
-_JOINT = _claim(
-    "joint", 6, "LEAD > LEAD without joint training", _beats("CB LEAD", "without joint training")
+_JOINT = claim_of(
+    "joint", 6, "LEAD > LEAD without joint training", beats("CB LEAD", "without joint training")
 )
 TABLES_4_TO_9 = (
-    _claim(
+    claim_of(
         "best-k",
         4,
         "the best K is 5 or 6",
-        *(_beats(k, "K=1", "K=2", "K=3", "K=4") for k in ("K=5", "K=6")),
+        *(beats(k, "K=1", "K=2", "K=3", "K=4") for k in ("K=5", "K=6")),
     ),
     *(
-        _claim(f"random-{name}", 5, f"Random > {name}", _beats("CB LEAD", name))
+        claim_of(f"random-{name}", 5, f"Random > {name}", beats("CB LEAD", name))
         for name in ("Weighted", "Last", "Skip")
     ),
     _JOINT,
-    _claim(
+    claim_of(
         "re-weighting",
         6,
         "LEAD > LEAD without re-weighting",
-        _beats("CB LEAD", "without re-weighting"),
+        beats("CB LEAD", "without re-weighting"),
     ),
     # (LEAD - without re-weighting) - (LEAD - without joint training): LEAD cancels
-    _claim(
+    claim_of(
         "second-drop",
         6,
         "re-weighting counts for more than joint training",
-        _beats("without joint training", "without re-weighting"),
+        beats("without joint training", "without re-weighting"),
     ),
-    _claim(
+    claim_of(
         "re-weighting-rd",
         6,
         "LEAD without re-weighting > RD",
-        _beats("without re-weighting", "CB RD"),
+        beats("without re-weighting", "CB RD"),
     ),
     # "the student's performances on all the metrics decreased"
     *_all_measures(_JOINT),
     *(
-        _claim(f"linear-{m}", 7, f"a linear layer lowers {m}", _beats(f"CB {m}", f"linear {m}"))
+        claim_of(f"linear-{m}", 7, f"a linear layer lowers {m}", beats(f"CB {m}", f"linear {m}"))
         for m in ("RD", "FD", "LEAD")
     ),
-    _claim(
+    claim_of(
         "linear-best",
         7,
         "LEAD + linear is the best of the three",
-        _beats("linear LEAD", "linear RD", "linear FD"),
+        beats("linear LEAD", "linear RD", "linear FD"),
     ),
-    _claim(
+    claim_of(
         "best-start",
         8,
         "bottlenecked pre-training is the best start",
-        _beats("bottlenecked start", "masked LM start", "CB LEAD"),
+        beats("bottlenecked start", "masked LM start", "CB LEAD"),
     ),
-    _claim("prod-steps", 9, "PROD* improves at each step", _rising(("student", *_STAR))),
-    _claim(
+    claim_of("prod-steps", 9, "PROD* improves at each step", rising(("student", *_STAR))),
+    claim_of(
         "prod-lead-steps",
         9,
         "PROD* + LEAD improves at each step",
-        _rising(("student", *_STAR_LEAD)),
+        rising(("student", *_STAR_LEAD)),
     ),
-    _claim(
+    claim_of(
         "prod-lead",
         9,
         "PROD* + LEAD > PROD* at each step",
         tuple(zip(_STAR_LEAD, _STAR, strict=True)),
     ),
-    _claim(
+    claim_of(
         "prod-gains",
         9,
         "each step gains more with LEAD (false of the third step in the paper's own table)",
-        tuple(
-            zip(_rising(("student", *_STAR_LEAD)), _rising(("student", *_STAR)), strict=True)
-        ),
+        tuple(zip(rising(("student", *_STAR_LEAD)), rising(("student", *_STAR)), strict=True)),
     ),
     Claim(
         "prod-lead-alone",
@@ -218,35 +201,12 @@ TABLES_4_TO_9 = (
     ),
 )
 TABLE_10 = tuple(
-    _claim(
+    claim_of(
         f"{t}-after",
         10,
         f"the {t} teacher improves after LEAD",
-        _beats(f"{t} teacher after LEAD", f"{t} teacher"),
+        beats(f"{t} teacher after LEAD", f"{t} teacher"),
     )
     for t in TEACHERS
-)
-COMPANIONS = (
-    _claim("prod-student", "PROD", "PROD > student", _beats("PROD", "student")),
-    _claim(
-        "prod-direct",
-        "PROD",
-        "three teachers in turn > the strongest at once, as long",
-        _beats("PROD stage 3", "PROD direct"),
-    ),
-    _claim("prod-data", "PROD", "the data stage adds", _beats("PROD", "PROD stage 3")),
-    _claim(
-        "assistants",
-        "MTA4DPR",
-        "with assistants > without",
-        _beats("MTA4DPR iteration 3", "MTA4DPR without assistants"),
-    ),
-    _claim("iterations", "MTA4DPR", "a later iteration is better", _rising(_ITERATIONS)),
-    _claim(
-        "assistants-lead",
-        "MTA4DPR",
-        "layer features add (the authors' future work; ours)",
-        _beats("MTA4DPR + LEAD", "MTA4DPR iteration 3"),
-    ),
 )
 CLAIMS = claims_for()

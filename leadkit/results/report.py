@@ -2,7 +2,7 @@
 
 A number in a sentence: <!--=NAME ARGS-->value<!--/-->, with a format such as {.1f} behind ARGS.
 A table or figure, on lines of its own: <!-- report: NAME ARGS --> ... <!-- /report -->. The names
-are those of `generators`. Markers in code are left alone.
+are those of `generators` and `blocks`. Markers in code are left alone.
 """
 
 import re
@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from leadkit import files, paths
-from leadkit.results.generators import BLOCKS, INLINE
+from leadkit.results.blocks import BLOCKS
+from leadkit.results.generators import INLINE
 from leadkit.results.sources import Drawing, Source
 
 PAGES = (

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,11 @@ import pandas as pd
 from PIL import Image
 
 from leadkit import files, paths
-from leadkit.results import records
-from leadkit.results.claims import Evidence, points, shared_seeds
+from leadkit.results import claims, gates, records
 from leadkit.results.comparable import MEASURE
-from leadkit.results.predicates import CLAIMS, Claim, pair
+from leadkit.results.contrasts import Claim, ClaimTest, pair
+from leadkit.results.evidence import Evidence, Points, points
+from leadkit.results.predicates import CLAIMS, claims_for
 from leadkit.results.records import Records
 
 Drawing = Callable[[Records], Any]  # draws the records of a folder, returns matplotlib Axes
@@ -40,7 +41,7 @@ class Folder:
         return hashlib.sha256((self.path / records.LINES).read_bytes()).hexdigest()
 
     @cached_property
-    def points(self) -> dict[tuple[str, int], np.ndarray]:
+    def points(self) -> Points:
         return points(self.records)
 
     @cached_property
@@ -49,7 +50,11 @@ class Folder:
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
-        return self.evidence.ledger()
+        return claims.ledger(self.records)
+
+    @cached_property
+    def gates(self) -> pd.DataFrame:
+        return gates.measure(self.evidence)
 
     def percent(self, what: str) -> np.ndarray:
         """(S,): a measure of each seed in percent; what: "CB LEAD", "CB LEAD, R@100, seed 3"."""
@@ -71,7 +76,7 @@ class Folder:
             self._check(first)
             self._check(second)
             return pair(first, second)
-        return claim(what)
+        return claim(what, claims_for(self.evidence.layers))
 
     def line(self, what: str) -> pd.Series:
         """The ledger's line of a claim that was run."""
@@ -83,25 +88,21 @@ class Folder:
     def difference(self, what: str) -> float:
         """Of two experiments "A - B" or a claim's, in points, of the seeds they share or of one."""
         name, _, seed = options(what)
+        if seed is None:
+            return self.test(name).difference
         chosen = self.claim(name)
-        seeds = shared_seeds(self.points, chosen.experiments) if seed is None else [seed]
         try:
-            means = {
-                name: np.mean([self.points[name, each] for each in seeds])
-                for name in chosen.experiments
-            }
+            means = {name: self.points[name, seed].mean() for name in chosen.experiments}
         except KeyError as error:
             raise ValueError(f"{self.path.name} has no record of {error}") from None
-        if not seeds:
-            raise ValueError(f"the experiments of {what!r} share no seed at {self.path.name}")
         return float(chosen.statistic(means))
 
-    def interval(self, what: str) -> tuple[float, float]:
-        """95%, of a `difference`."""
-        judged = self.evidence.judge(self.claim(what))
-        if np.isnan(judged["low"]):
-            raise ValueError(f"{what!r} has fewer than two shared seeds at {self.path.name}")
-        return judged["low"], judged["high"]
+    def test(self, what: str) -> ClaimTest:
+        """Of two experiments "A - B" or a claim's."""
+        test = self.evidence.test(self.claim(what))
+        if not test:
+            raise ValueError(f"the experiments of {what!r} share no seed at {self.path.name}")
+        return test
 
     def _check(self, name: str) -> None:
         if name not in self.records:
@@ -146,12 +147,12 @@ class Source:
         return path
 
 
-def claim(name: str) -> Claim:
-    """A claim of the paper by its id. ValueError for an unknown one."""
-    for each in CLAIMS:
-        if each.id == name:
-            return each
-    known = ", ".join(each.id for each in CLAIMS)
+def claim(name: str, among: Iterable[Claim] = CLAIMS) -> Claim:
+    """A claim by its id. ValueError for an unknown one."""
+    by_id = {each.id: each for each in among}
+    if name in by_id:
+        return by_id[name]
+    known = ", ".join(by_id)
     raise ValueError(f"claim {name!r} is unknown: use A - B of two experiments, or one of {known}")
 
 

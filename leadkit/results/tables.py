@@ -118,7 +118,9 @@ def paper_mrr() -> pd.Series:
 
 
 def p_text(p: float) -> str:
-    """A p-value for print."""
+    """A p-value for print, "" where there is none."""
+    if np.isnan(p):
+        return ""
     return "<0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
@@ -149,18 +151,68 @@ def main_markdown(table: pd.DataFrame) -> str:
     return markdown(table, {"p vs RD": 4})
 
 
+def interval_text(low: float, high: float, seeds: int, form: str = ".2f") -> str:
+    """An interval for print, "" where there is none; that of one seed says what it is over."""
+    if np.isnan(low):
+        return ""
+    return f"{low:{form}} to {high:{form}}" + (" over queries" if seeds == 1 else "")
+
+
 def ledger_markdown(ledger: pd.DataFrame) -> str:
     """A `claims.ledger` as Markdown."""
+    texts = _ledger_texts(ledger).rename_axis("id")
+    return markdown(texts.assign(claim=texts["claim"].str.replace("*", r"\*")))
+
+
+def ledger_text(ledger: pd.DataFrame) -> str:
+    """A `claims.ledger` for a terminal, family by family."""
+    parts = []
+    for family, lines in ledger.groupby("family", sort=False):
+        run = (lines["seeds"] > 0).sum()
+        shown = plain(_ledger_texts(lines).drop(columns="family"))
+        parts.append(f"{family}: {run} of {len(lines)} claims were run\n{shown}")
+    return "\n\n".join(parts)
+
+
+def _ledger_texts(ledger: pd.DataFrame) -> pd.DataFrame:
+    """The columns that are printed; a verdict says which gate was failed."""
     lines = {}
     for name, line in ledger.iterrows():
-        between = "" if np.isnan(line["low"]) else f"{line['low']:.2f} to {line['high']:.2f}"
+        gate, _, _ = line["gate"].partition(" (")
         lines[name] = {
-            "Table": str(line["table"]),
-            "claim": line["claim"].replace("*", r"\*"),
-            "verdict": line["verdict"],
+            "family": line["family"],
+            "claim": line["claim"],
+            "verdict": f"{line['verdict']}: {gate}" if gate else line["verdict"],
             "difference": line["difference"],
-            "95% interval": between,
-            "p": "" if np.isnan(line["p"]) else p_text(line["p"]),
+            "95% interval": interval_text(line["low"], line["high"], line["seeds"]),
+            "p": p_text(line["p"]),
+            "p of size": p_text(line["p of size"]),
+            "visible": line["visible"],
             "paper": line["paper"],
+            "visible / paper": line["ratio"],
         }
-    return markdown(pd.DataFrame.from_dict(lines, orient="index").rename_axis("id"))
+    return pd.DataFrame.from_dict(lines, orient="index")
+
+
+def plain(table: pd.DataFrame) -> str:
+    """A data frame for a terminal."""
+    return table.to_string(float_format="%.2f", na_rep="")
+
+
+def gates_markdown(gates: pd.DataFrame) -> str:
+    """Gates as `gates.measure` has them, as Markdown."""
+    return markdown(gate_texts(gates).rename_axis("gate"))
+
+
+def gate_texts(gates: pd.DataFrame) -> pd.DataFrame:
+    """The columns of gates that are printed."""
+    lines = {}
+    for name, line in gates.iterrows():
+        lines[name] = {
+            "decides on": f"the {line['teacher']} teacher" if line["teacher"] else "no claim",
+            "state": line["state"],
+            "difference": line["difference"],
+            "95% interval": interval_text(line["low"], line["high"], line["seeds"]),
+            "at least": line["least"],
+        }
+    return pd.DataFrame.from_dict(lines, orient="index")

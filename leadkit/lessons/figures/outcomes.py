@@ -82,8 +82,11 @@ def against_cost(
 
 VERDICTS = {
     "holds": (PALETTE[2], "o"),
+    "smaller than the paper's": (PALETTE[2], "v"),
+    "ruled out": (PALETTE[4], "P"),
     "contradicted": (PALETTE[3], "X"),
     "undecided": (PALETTE[7], "s"),
+    "not testable": ("lightgray", "."),
 }
 
 
@@ -94,14 +97,16 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
     """
     run = ledger[ledger["difference"].notna()]
     rows = max(2, len(run))
-    height = 1.6 + 0.3 * rows  # inches
+    height = 1.8 + 0.3 * rows  # inches
     axes = plt.subplots(figsize=(11, height))[1]
     y = pd.Series(range(len(run)), run.index)
     for verdict, (colour, marker) in VERDICTS.items():
         found = run[run["verdict"] == verdict]
+        if found.empty:
+            continue
         ends = np.maximum(
             [found["difference"] - found["low"], found["high"] - found["difference"]], 0
-        )  # NaN with one seed: none
+        )
         axes.errorbar(
             found["difference"],
             y[found.index],
@@ -117,7 +122,7 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
     )
     axes.axvline(0, color="black", linewidth=1)
     axes.set(
-        xlabel="points of MRR@10, positive: as claimed",
+        xlabel="points, positive: as claimed",
         yticks=y,
         yticklabels=run["claim"],
         ylim=(rows - 0.5, -0.5),
@@ -132,7 +137,7 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
         ncols=4,
         fontsize="small",
     )
-    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.15 / height, top=1 - 0.4 / height)
+    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.35 / height, top=1 - 0.4 / height)
     return axes
 
 
@@ -147,6 +152,8 @@ def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str])
     both = both.dropna(subset=["difference", "difference other"])
     for verdict, (colour, marker) in VERDICTS.items():
         found = both[both["verdict"] == verdict]
+        if found.empty:
+            continue
         across, up = (
             [
                 np.maximum(found[f"difference{of}"] - found[f"low{of}"], 0),

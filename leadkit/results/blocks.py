@@ -1,0 +1,110 @@
+"""Tables and figures that the markers of `report` may ask for: a function of this module each.
+
+They are given what stands behind their name in the marker, and the page that they are written into.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from os.path import relpath
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from leadkit import config
+from leadkit.results import tables, tried
+from leadkit.results.generators import bounds
+from leadkit.results.sources import Source
+from leadkit.results.tables import main_markdown, markdown
+
+
+def main_table(source: Source, text: str, page: Path) -> str:
+    """SCALE."""
+    return main_markdown(tables.main_table(source.folder(text).records))
+
+
+def ledger(source: Source, text: str, page: Path) -> str:
+    """SCALE, or SCALE: FAMILY; FAMILY ...: the claims that were run."""
+    folder, what = source.parse(text)
+    chosen = folder.ledger[folder.ledger["seeds"] > 0]
+    if what:
+        chosen = chosen[chosen["family"].isin(what.split("; "))]
+    return tables.ledger_markdown(chosen)
+
+
+def gate_table(source: Source, text: str, page: Path) -> str:
+    """SCALE: a line per gate that was measured."""
+    return tables.gates_markdown(source.folder(text).gates)
+
+
+def table(source: Source, text: str, page: Path) -> str:
+    """SCALE: EXPERIMENT[ => LABEL]; ...: MRR@10, its sd over the seeds, R@100."""
+    folder, what = source.parse(text)
+    rows = {}
+    for name, label in _labelled(what):
+        mrr, recall = folder.percent(name), folder.percent(f"{name}, R@100")
+        spread = mrr.std(ddof=1) if len(mrr) > 1 else np.nan
+        rows[label] = {"MRR@10": mrr.mean(), "sd": spread, "R@100": recall.mean()}
+    return markdown(pd.DataFrame.from_dict(rows, orient="index").dropna(axis=1, how="all"))
+
+
+def differences(source: Source, text: str, page: Path) -> str:
+    """SCALE SCALE ...: A - B or CLAIM[ => LABEL]; ...: a difference with its interval each."""
+    scales, _, what = text.partition(": ")
+    rows = {}
+    for name, label in _labelled(what):
+        rows[label] = {scale: _difference(source, scale, name) for scale in scales.split()}
+    return markdown(pd.DataFrame.from_dict(rows, orient="index"))
+
+
+def _difference(source: Source, scale: str, what: str) -> str:
+    """A difference as "0.82 (0.18 to 1.43)", with the verdict behind where it is a claim's."""
+    folder = source.folder(scale)
+    said = f"{folder.difference(what):.2f} ({tables.interval_text(*bounds(folder, what))})"
+    return said if " - " in what else f"{said}, {folder.line(what)['verdict']}"
+
+
+def _labelled(text: str) -> list[tuple[str, str]]:
+    """(name, label) of each row of "NAME => LABEL; NAME"."""
+    rows = []
+    for row in text.split("; "):
+        name, _, label = row.partition(" => ")
+        rows.append((name, label or name))
+    return rows
+
+
+def tried_table(source: Source, text: str, page: Path) -> str:
+    """QUESTION: a row per setting, a column per measure."""
+    return tried.markdown(text)
+
+
+def settings(source: Source, text: str, page: Path) -> str:
+    """SCALE: every setting of `config.py` that decides a result on any machine."""
+    described = asdict(config.scale(text))
+    values = {}
+    for name, value in described.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{field} {each}" for field, each in value.items())
+        if value != "" and name not in ("name", "bf16"):
+            values[name] = str(value)
+    return markdown(pd.DataFrame({text: values}))
+
+
+def figure(source: Source, text: str, page: Path) -> str:
+    """SCALE: DRAWING[, ALTERNATIVE TEXT]; data/results/SCALE/DRAWING.png, drawn where outdated."""
+    scale, _, what = text.partition(": ")
+    name, _, alternative = what.partition(", ")
+    path = source.draw(scale, name)
+    return f"![{alternative or name}]({relpath(path, page.parent)})"
+
+
+BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
+    "main-table": main_table,
+    "ledger": ledger,
+    "gates": gate_table,
+    "table": table,
+    "differences": differences,
+    "tried": tried_table,
+    "settings": settings,
+    "figure": figure,
+}
