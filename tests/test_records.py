@@ -252,7 +252,7 @@ def test_old_records_are_recognised_and_converted(tmp_path):
     assert "data" not in distillation and "data" not in distillation["student"]
     assert distillation["teacher"]["data"] == data | {"batch": 64}
     assert distillation["schedule"] == {"steps": 5, "learning_rate": 0.1}
-    assert claims.ledger({"CB LEAD": rows}, draws=10)["verdict"].eq("not run").sum() == 37
+    assert claims.ledger({"CB LEAD": rows})["verdict"].eq("not run").all()
     conversion.convert(folder, remove=True)
     assert not list(folder.glob("*.json"))
     assert len(records.read(folder)["CB LEAD"]) == 2

@@ -10,8 +10,10 @@ from PIL import Image
 
 from leadkit import paths
 from leadkit.results import records, report, tried
+from leadkit.results.blocks import BLOCKS
 from leadkit.results.claims import ledger
-from leadkit.results.generators import BLOCKS, INLINE
+from leadkit.results.generators import INLINE
+from leadkit.results.predicates import CLAIMS
 from leadkit.results.sources import Source
 
 
@@ -93,9 +95,10 @@ INLINES = {
     "margin classroom: CB LEAD - student": "15.00",
     "margin classroom: cb-rd-fd {.0f}": "10",
     "verdict classroom: cb-lead-rd": "holds",
-    "count classroom: run": "3",
-    "count classroom: holds": "3",
-    "count classroom: not run": "34",
+    "gate classroom: CE teacher - DE teacher": "not measured",
+    "count classroom: run": "4",
+    "count classroom: holds": "4",
+    "count classroom: not run": str(len(CLAIMS) - 4),
     "count classroom: queries": "10",
     "paper cb-lead-rd": "+1.78",
     "paper CB LEAD": "37.80",
@@ -113,7 +116,7 @@ def test_every_number_is_the_one_computed_by_hand(tree):
     for asked, number in INLINES.items():
         text = f"It is <!--={asked}-->old<!--/-->."
         assert filled(text, tree) == f"It is <!--={asked}-->{number}<!--/-->.", asked
-    assert {asked.split()[0] for asked in INLINES} == INLINE.keys() - {"interval", "p"}
+    assert {asked.split()[0] for asked in INLINES} == INLINE.keys() - {"interval", "p", "visible"}
 
 
 def test_intervals_and_p_are_those_of_the_ledger(tree):
@@ -125,14 +128,26 @@ def test_intervals_and_p_are_those_of_the_ledger(tree):
         assert f">{between}<" in filled(f"a <!--={asked}--><!--/-->", tree)
     p = "<0.0001" if first["p"] < 1e-4 else f"{first['p']:.4f}"
     assert f">{p}<" in filled("a <!--=p classroom: cb-lead-rd--><!--/-->", tree)
+    visible = f"{first['visible']:.2f}"
+    assert f">{visible}<" in filled("a <!--=visible classroom: cb-lead-rd--><!--/-->", tree)
+
+
+def test_the_interval_of_one_seed_says_what_it_is_over(tree):
+    records.merge(rows(range(1), 0.25), paths.RESULTS / "one")
+    asked = "interval one: CB LEAD - CB RD"
+    assert re.search(r">\S+ to \S+ over queries<", filled(f"a <!--={asked}--><!--/-->", tree))
 
 
 def test_tables(tree):
     main = filled(BLOCK.format("main-table classroom"), tree)
     assert "| LEAD | 32.00 | 1.58 | 40.00 | 50.00 | 75.00 | 0.0000 | 37.80 |\n" in main
-    judged = filled(BLOCK.format("ledger classroom: 3"), tree)
-    claim = "| cb-lead-rd | 3 | CB teacher: LEAD > RD | holds | 10.00 | "
-    assert claim in judged and judged.count("\n| cb-") == 3  # those that were run
+    judged = filled(BLOCK.format("ledger classroom: primary; Table 3"), tree)
+    unmeasured = "holds: CB teacher - DE teacher: not measured"
+    claim = f"| cb-lead-rd | primary | CB teacher: LEAD > RD | {unmeasured} | 10.00 | "
+    assert claim in judged and judged.count("\n| cb-") == 4  # those that were run
+    assert "Table 3" not in filled(BLOCK.format("ledger classroom: primary"), tree)
+    gates = filled(BLOCK.format("gates classroom"), tree)
+    assert "| CE teacher - DE teacher | the CE teacher | not measured |  |  | 2.00 |" in gates
     table = filled(BLOCK.format("table classroom: BM25 => words; CB LEAD"), tree)
     assert "| words | 7.00 | 1.58 | 50.00 |\n| CB LEAD | 32.00 | 1.58 | 50.00 |\n" in table
     asked = "differences classroom other: CB LEAD - CB RD => gain; cb-rd-fd"
@@ -143,8 +158,8 @@ def test_tables(tree):
     assert "| 64 tokens | 25.38 |  |\n| 96 tokens | 40.00 | 3.00 1.25 |\n" in lengths
     settings = filled(BLOCK.format("settings classroom"), tree)
     assert "| distil | steps 150, learning_rate 0.0002, " in settings and "bf16" not in settings
-    blocks = {"main-table", "ledger", "table", "differences", "tried", "settings", "figure"}
-    assert set(BLOCKS) == blocks
+    others = {"table", "differences", "tried", "settings", "figure"}
+    assert set(BLOCKS) == {"main-table", "ledger", "gates"} | others
 
 
 def test_a_figure_is_drawn_where_its_records_changed(tree):
@@ -198,6 +213,7 @@ WRONG = {
     "a <!--=verdict classroom: cb-lead--><!--/-->": "claim 'cb-lead' is unknown: use A - B",
     "a <!--=p classroom: joint--><!--/-->": "claim 'joint' was not run at classroom",
     "a <!--=margin classroom: CB RD - CB LEAD--><!--/-->": "is positive, it is -10.00",
+    "a <!--=gate classroom: CB--><!--/-->": "gate 'CB' is unknown: use one of DE teacher",
     "a <!--=count classroom: won--><!--/-->": "nothing counts 'won': use one of holds, ",
     "a <!--=paper cb--><!--/-->": "claim 'cb' is unknown",
     "a <!--=tried length: 64 tokens / MRR@10--><!--/-->": "'length' is unknown: there are lengths",

@@ -43,9 +43,10 @@ class Evidence:
 
     @property
     def layers(self) -> int:
-        """The largest K that was run, 6 where none was: Table 4 goes so far."""
-        numbers = (re.fullmatch(r"K=(\d+)", name) for name in self.records)
-        return max((int(number[1]) for number in numbers if number), default=6)
+        """The largest K that was run, at least 2; 6 where none was: Table 4 goes so far."""
+        matches = (re.fullmatch(r"K=(\d+)", name) for name in self.records)
+        numbers = [int(match[1]) for match in matches if match]
+        return max(2, *numbers) if numbers else 6
 
     def test(self, claim: Claim) -> ClaimTest:
         """The claim's test on the seeds that its experiments share."""
@@ -65,8 +66,10 @@ class Evidence:
 
 def _with_own_k(records: Records) -> Records:
     """The records, "CB LEAD" under the name of its K too: Table 4 does not run that K again."""
-    rows = [row for row in records.get("CB LEAD", ()) if row.get("stage")]
-    if not rows:
+    rows = records.get("CB LEAD", [])
+    described = rows[0].get("stage") or {} if rows else {}
+    k = described.get("retriever", {}).get("method", {}).get("k")
+    if k is None:
         return records
-    name = f"K={rows[0]['stage']['retriever']['method']['k']}"
+    name = f"K={k}"
     return {name: [row | {"experiment": name} for row in rows]} | records

@@ -9,8 +9,8 @@ from leadkit.results.companion_claims import COMPANIONS
 from leadkit.results.contrasts import PAPER_NAMES, Claim, Pair, Way, beats, claim_of, rising
 from leadkit.results.own_claims import CONTROLS, PRIMARY
 
-# "Little improvement" is less than this, in points: half of what the paper calls an improvement
-# (its smallest LEAD - RD is 0.90).
+# "Little improvement" is less than this, in points: about half of the smallest LEAD - RD that the
+# paper calls an improvement, 0.90.
 LITTLE = 0.5
 
 _OTHER_MEASURES = ("AP@1000", "R@1000")
