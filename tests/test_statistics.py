@@ -22,9 +22,9 @@ def test_crossed_test_by_hand():
     # Satterthwaite's degrees of freedom are 1.79; one less is below the one of the seeds.
     assert (got.mean, got.error, got.df) == pytest.approx((3, np.sqrt((6 + 6 - 2) / 6), 1))
     # Mean squares .25, .25, 2.25: queries differ less than their noise, so only the seeds' mean
-    # square and its one degree of freedom count.
+    # square, taken for half the noise's, and its one degree of freedom count.
     got = crossed(np.array([[1.0, 0], [0, 2]]))
-    assert (got.mean, got.error, got.df) == pytest.approx((0.75, 0.25, 1))
+    assert (got.mean, got.error, got.df) == pytest.approx((0.75, np.sqrt(2.25 / 2 / 4), 1))
 
 
 def test_variance_components_by_hand():
@@ -89,6 +89,14 @@ def test_intervals_of_five_seeds_cover_the_truth(regime):
     # The simulation's standard error is 0.4%. A test over queries alone covers far less where seeds
     # dominate; one that adds the noise twice, as a bootstrap does, covers 98% where queries do.
     assert 0.935 < covered / times < 0.965
+
+
+def test_seeds_that_agree_by_chance_are_not_taken_for_certain():
+    """True nulls have p < 0.005 about as often as that, where noise is all that there is."""
+    rng, times = RNG(1), 4000
+    nulls = [crossed(rng.normal(size=(5, 60))) for _ in range(times)]
+    p = np.array([2 * min(null.p_above(), null.p_below()) for null in nulls])
+    assert (p < 0.005).mean() < 0.005 and (p < 0.05).mean() < 0.05
 
 
 def test_power_at_the_smallest_visible_effect():

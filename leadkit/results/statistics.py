@@ -71,14 +71,13 @@ def crossed(differences: np.ndarray) -> Estimate:
     r"""The mean of differences (S, Q), seeds and queries both random (Judd, Westfall, Kenny, 2012).
 
     Every seed meets every query: $x_{sq} = \mu + a_s + b_q + e_{sq}$. With the mean squares of
-    seeds, queries and residual, and their degrees of freedom $f$, the squared standard error is
+    seeds, queries and residual, the squared standard error is
 
     $$V = (MS_s + \max(MS_q - MS_{sq}, 0)) / SQ$$
 
-    The degrees of freedom of $V$ are Satterthwaite's minus one, at least those of the seeds: with
-    all of them, intervals of five seeds cover only 94.1% where seeds differ most. Where seeds agree
-    better than their noise allows, $V$ is below the variance of the queries' means over these
-    seeds. It is left so: a floor would make intervals cover 97% where noise is largest.
+    where $MS_s$ is taken for at least $MS_{sq} / 2$: by chance, few seeds can agree better than
+    their noise allows. The degrees of freedom are Satterthwaite's minus one, at least those of the
+    seeds. Simulated tables of five seeds chose both rules (`bench/coverage.py`).
     One seed: the t-test over its queries, which says nothing about other seeds.
     """
     S, Q = differences.shape
@@ -91,9 +90,10 @@ def crossed(differences: np.ndarray) -> Estimate:
     f_seeds = S - 1
     f_queries = Q - 1
     f_residual = f_seeds * f_queries
-    ms_seeds = Q * ((seeds - mean) ** 2).sum() / f_seeds
-    ms_queries = S * ((queries - mean) ** 2).sum() / f_queries
     ms_residual = (residual**2).sum() / f_residual
+    ms_queries = S * ((queries - mean) ** 2).sum() / f_queries
+    ms_seeds = Q * ((seeds - mean) ** 2).sum() / f_seeds
+    ms_seeds = max(ms_seeds, ms_residual / 2)
     if ms_queries <= ms_residual:  # queries differ no more than noise does
         return Estimate(mean, _root(ms_seeds / (S * Q)), f_seeds)
     square = ms_seeds + ms_queries - ms_residual
