@@ -16,8 +16,6 @@ Pair: TypeAlias = "tuple[Side, Side]"  # the first is the greater
 Way = tuple[Pair, ...]
 
 PAPER_NAMES = {"RR@10": "MRR@10", "AP@1000": "MAP@1k", "R@1000": "R@1k"}
-# Experiments that the paper has in another table, or by another name.
-PAPER_ROWS = {"K=5": (4, "CB LEAD"), "larger LEAD": (8, "CB LEAD")}
 
 
 def names(side: Side) -> Iterator[str]:
@@ -87,10 +85,9 @@ class Claim:
 
     def _published(self, experiment: str, column: tuple[str, str]) -> float:
         """The paper's mean, from the claim's table or from Table 3."""
-        table, row = PAPER_ROWS.get(experiment, (self.table, experiment))
-        for rows in (paper.TABLES[table], paper.TABLES[3]):
-            if row in rows.index and column in rows:
-                return float(rows.loc[row, column])
+        for rows in (paper.TABLES[self.table], paper.TABLES[3]):
+            if experiment in rows.index and column in rows:
+                return float(rows.loc[experiment, column])
         return np.nan
 
     def effect(self) -> float:

@@ -41,7 +41,7 @@ def _all_measures(claim: Claim) -> tuple[Claim, ...]:
 def of_k(layers: int = 6) -> tuple[Claim, ...]:
     """The claims on K where the student has this many layers; the paper's has 6.
 
-    The paper says that quality rises up to K = 5; its K = 6 lies below K = 3 and 4.
+    The paper says that quality rises up to K = 5 on passages.
     """
     ks = [f"K={k}" for k in range(1, layers + 1)]
     chain = ks[:5]
