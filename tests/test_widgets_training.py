@@ -337,7 +337,7 @@ def test_long_claim_is_shown_whole(ledger, monkeypatch):
 def test_verdicts_draws_every_claim_that_was_run(ledger):
     axes = figures.verdicts(ledger)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(ledger["claim"][:3])
-    assert axes.get_title() == "3 of 4 claims were run"
+    assert axes.get_title() == "3 of 4 claims could be judged"
     drawn = {
         container.get_label(): (
             container.lines[0].get_xdata().tolist(),

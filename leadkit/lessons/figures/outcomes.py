@@ -86,16 +86,15 @@ VERDICTS = {
     "ruled out": (PALETTE[4], "P"),
     "contradicted": (PALETTE[3], "X"),
     "undecided": (PALETTE[7], "s"),
-    "not testable": ("lightgray", "."),
 }
 
 
 def verdicts(ledger: pd.DataFrame) -> Axes:
-    """The claims of a `claims.ledger` that were run, a row each.
+    """The claims of a `claims.ledger` that were run and are testable, a row each.
 
     Points are our differences with their intervals, diamonds the paper's.
     """
-    run = ledger[ledger["difference"].notna()]
+    run = ledger[ledger["difference"].notna() & (ledger["verdict"] != "not testable")]
     rows = max(2, len(run))
     height = 1.8 + 0.3 * rows  # inches
     axes = plt.subplots(figsize=(11, height))[1]
@@ -126,7 +125,7 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
         yticks=y,
         yticklabels=run["claim"],
         ylim=(rows - 0.5, -0.5),
-        title=f"{len(run)} of {len(ledger)} claims were run",
+        title=f"{len(run)} of {len(ledger)} claims could be judged",
     )
     axes.grid(visible=False, axis="y")
     plain_titles(axes)
