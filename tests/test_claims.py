@@ -227,7 +227,6 @@ def test_where_the_papers_other_numbers_contradict_its_sentences():
         "strongest-teacher",
         "re-weighting-rd",
         "best-start",
-        "larger-pair",
     }
     mrr = TABLES[9]["MS-Pas", "MRR@10"]
     assert (
