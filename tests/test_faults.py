@@ -69,7 +69,8 @@ def growing(name, folder):
         layers=(3, 6),
         steps=(8, 6),
         batch=4,
-        paired=3,
+        paired=2,
+        others=1,
         long=24,
         learning_rate=(1e-3, 1e-3),
     )

@@ -24,7 +24,7 @@ from leadkit.data.collections import Collection, load
 from leadkit.data.tokens import Tokenised, tokenise
 from leadkit.files import alone, digest, fingerprint, write_folder, write_json
 from leadkit.models.attention import set_attention
-from leadkit.models.encoders import grow, hidden_size
+from leadkit.models.encoders import check, grow, hidden_size
 from leadkit.training.loop import LossAt, Operation, fit
 from leadkit.training.objectives import OBJECTIVES, step_loss
 from leadkit.training.teaching import kept_vectors, word_vectors
@@ -49,7 +49,7 @@ class Pretraining:
     short: int = 24  # tokens of a short view, at most
     long: int = 112  # tokens of a long view, at most
     paired: int = 8  # texts of a batch whose views are joined as pairs
-    others: int = 3  # pairs of each with the view of another text; 0 without a teacher
+    others: int = 3  # pairs of each with another text; without a teacher all are of one text
     learning_rate: tuple[float, ...] = (2e-3, 1.5e-3, 1e-3)
     seed: int = 0
     bf16: bool = False
@@ -59,10 +59,11 @@ class Pretraining:
             raise ValueError(
                 f"objective {self.objective!r} is unknown: use one of {', '.join(OBJECTIVES)}"
             )
-        if max(self.paired, self.others + 1) > self.batch:
+        pairs = self.paired * (self.others + 1)
+        if pairs > self.batch:
             raise ValueError(
-                f"paired is {self.paired}, others {self.others}: a batch has {self.batch} texts, "
-                "so use at most that, and for others at most one less"
+                f"paired is {self.paired}, others {self.others}: that makes {pairs} pairs; use at "
+                f"most as many as the {self.batch} texts of a batch"
             )
 
     def up_to(self, layers: int) -> "Pretraining":
@@ -87,8 +88,10 @@ def pretrain(config: Pretraining, out: Path, operation: Operation = Operation())
 
     A folder holds weights (float16), tokeniser and record.json. An interrupted run continues from
     its last checkpoint. If all folders are there, whole and of these settings and texts, nothing
-    is trained.
+    is trained. Raises as `check` for a teacher that cannot be read.
     """
+    if config.objective == "distilled":
+        check(config.teacher)
     collection = load(config.collection)
     folders = [out / config.name(layers) for layers in config.layers]
     checkpoints = fingerprint([asdict(config), collection.fingerprint])

@@ -38,7 +38,7 @@ class Draws:
     """Draws what a step sees. The tokens, and vectors, of all first views stand before the second.
 
     vectors: the teacher's, (2 * texts, D), of the short and of the long views.
-    batch: B. paired: P. others: n - 1; without vectors every pair is of one text.
+    batch: B. paired: P. others: n - 1. Without vectors there are as many pairs, each of one text.
     """
 
     short: Tokenised
@@ -52,13 +52,13 @@ class Draws:
         texts = len(self.short) // 2
         rows = torch.randperm(texts)[: self.batch]  # (B,)
         short, long = (rows + texts * torch.randint(2, rows.shape) for _ in range(2))  # (B,)
-        columns = torch.arange(self.paired)[:, None]  # (P, 1)
+        columns = torch.arange(self.paired * (self.others + 1))[:, None]  # (P, 1)
         taught = None
         if self.vectors:
             taught = self.vectors[0][short], self.vectors[1][long]  # (B, D)
             columns = hardest(taught[0] @ taught[1].T, self.paired, self.others + 1)  # (P, n)
-        n = columns.shape[1]
-        first = short[: self.paired].repeat_interleave(n)  # (P * n,)
+        P, n = columns.shape
+        first = short[:P].repeat_interleave(n)  # (P * n,)
         second = long[columns].flatten()  # (P * n,)
         pairs = pair(self.short, self.long, first.numpy(), second.numpy())
         return Seen(self.short.rows(short.numpy()), self.long.rows(long.numpy()), pairs, n, taught)

@@ -71,25 +71,22 @@ def numbered(texts):
 def test_draws_are_two_views_of_each_text_and_pairs_of_them(taught):
     torch.manual_seed(0)
     (short, q), (long, p) = numbered(20), numbered(20)
-    draw = Draws(short, long, (q, p) if taught else None, batch=8, paired=5, others=2)
+    draw = Draws(short, long, (q, p) if taught else None, batch=12, paired=4, others=2)
+    P, n = (4, 3) if taught else (12, 1)
     views = set()
     for _ in range(30):
         seen = draw()
-        first, second = (view.ids[:, 1] - 10 for view in (seen.short, seen.long))  # (8,)
-        assert torch.equal(first % 20, second % 20) and len((first % 20).unique()) == 8
-        left, right = (seen.pairs.ids[:, i].view(5, -1) - 10 for i in (1, 3))  # (5, n)
-        assert torch.equal(left, first[:5, None].expand(5, seen.n))
-        assert torch.equal(right[:, 0], second[:5]) and seen.n == (3 if taught else 1)
-        assert seen.pairs.kinds.tolist() == 5 * seen.n * [[0, 0, 0, 1, 1]]
+        first, second = (view.ids[:, 1] - 10 for view in (seen.short, seen.long))  # (12,)
+        assert torch.equal(first % 20, second % 20) and len((first % 20).unique()) == 12
+        left, right = (seen.pairs.ids[:, i].view(P, n) - 10 for i in (1, 3))  # (P, n)
+        assert torch.equal(left, first[:P, None].expand(P, n)) and seen.n == n
+        assert torch.equal(right[:, 0], second[:P])
+        assert seen.pairs.kinds.tolist() == P * n * [[0, 0, 0, 1, 1]]
         views |= {*first.tolist(), *second.tolist()}
         if taught:
             torch.testing.assert_close(seen.taught, (q[first], p[second]))
-            others = [[i for i in range(8) if i != row] for row in range(5)]
-            nearest = [
-                max(rest, key=(q[first] @ p[second].T)[i].__getitem__)
-                for i, rest in enumerate(others)
-            ]
-            assert torch.equal(right[:, 1], second[nearest])
+            cosines = (q[first] @ p[second].T).fill_diagonal_(-torch.inf)  # (12, 12)
+            assert torch.equal(right[:, 1], second[cosines[:P].argmax(1)])
     assert views == set(range(40))
 
 
@@ -169,7 +166,8 @@ def test_pretraining_leaves_encoders_that_load(objective, collection, tmp_path):
         layers=(3, 6),
         steps=(3, 2),
         batch=4,
-        paired=3,
+        paired=2,
+        others=1,
         long=24,
         learning_rate=(1e-3, 1e-3),
     )
@@ -199,6 +197,11 @@ def test_unknown_objective():
         match="objective 'mlm' is unknown: use one of distilled, contrastive, masked LM, ",
     ):
         Pretraining("mlm")
+
+
+def test_more_pairs_than_texts():
+    with pytest.raises(ValueError, match="paired is 8, others 9: that makes 80 pairs; .* the 64"):
+        Pretraining(others=9)
 
 
 def test_growth_can_stop_early():
