@@ -105,6 +105,7 @@ def layers(
     teacher: str = "CB",
     seed: int = 0,
     batches: int = 8,
+    even_spread: bool = False,
     out: Path | None = None,
 ) -> None:
     """Show what each layer of the warmed-up models says, and how many layers each tau_l hears.
@@ -117,6 +118,7 @@ def layers(
         teacher: DE, CB or CE.
         seed: random seed of the warm-ups.
         batches: the first so many of the distillation.
+        even_spread: with LEAD's setting of this name.
         out: a file that receives the numbers, one line of JSON each.
     """
     import pandas as pd
@@ -126,7 +128,9 @@ def layers(
     from leadkit.experiments.pipeline import Pipeline
 
     chosen = config.scale(scale)
-    every = answers(Pipeline(chosen, seed, teacher).distil("LEAD"), batches)
+    every = answers(
+        Pipeline(chosen, seed, teacher).distil("LEAD", even_spread=even_spread), batches
+    )
     features = layer_features(every, chosen.lead.tau_d)
     heard = heard_by_temperature(every)
     print(pd.DataFrame(features).set_index(["model", "layer"]).to_string(float_format="%.3f"))

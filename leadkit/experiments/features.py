@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from leadkit import losses, selection
 from leadkit.experiments.agreement import first_steps
 from leadkit.experiments.distillation import Distil
+from leadkit.experiments.paper_methods import LEAD, evened
 from leadkit.models.batch import Batch
 from leadkit.models.retriever import Retriever
 
@@ -28,13 +29,20 @@ class Answers:
 
 
 def answers(stage: Distil, batches: int = 8) -> list[Answers]:
-    """Those of the first batches of a distillation, with both models as they are before it."""
+    """Those of the first batches of a distillation, with both models as they are before it.
+
+    Where the method is LEAD with `even_spread` they are scaled as in its loss.
+    """
+    even = isinstance(stage.method, LEAD) and stage.method.even_spread
     every = []
     for step in first_steps(stage, batches):
         student, teacher = (
             _all_layers(step.models[name].eval(), step.batches[name])
             for name in ("student", "teacher")
         )
+        if even:
+            student = evened(student, student[-1])  # (M, B, C)
+            teacher = evened(teacher, teacher[-1])  # (N, B, C)
         every.append(Answers(student, teacher, step.batches["student"].positive))
     return every
 

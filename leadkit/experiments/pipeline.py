@@ -118,7 +118,8 @@ class Pipeline:
 
         It is the control of the teacher after LEAD.
         """
-        return replace(self.distil("student"), student=self.teacher)
+        alone = method("student").of(self.scale.lead)
+        return replace(self.distil("LEAD"), method=alone, student=self.teacher, teacher=None)
 
     def batches(self, tower: Tower) -> Batches:
         """Step -> the distillation's batch in this tower's tokens: to look at."""

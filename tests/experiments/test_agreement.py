@@ -123,6 +123,10 @@ def test_answers_are_those_of_the_warmed_up_models_on_leads_batches(common):
     with torch.no_grad():
         want = teacher(stage.batches(teacher.tower)(1), (1, 2, 3))[0]
     torch.testing.assert_close(second.teacher, want)
+    even = answers(Pipeline(scale(common)).distil("LEAD", even_spread=True), 1)
+    for name in ("teacher", "student"):
+        spread = [line["spread"] for line in layer_features(even) if line["model"] == name]
+        assert spread == pytest.approx([spread[-1]] * len(spread), rel=1e-2)
 
 
 def test_the_commands(common, tmp_path, monkeypatch, capsys):
