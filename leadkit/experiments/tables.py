@@ -72,7 +72,7 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             every[experiment(row, teacher)] = evaluation
     plain = Pipeline(scale, seed, ABLATED)
     deepest = depth(plain.student.tower)
-    ablations = ABLATIONS | {"K=5": {"k": 5}}
+    ablations = ABLATIONS if scale.lead.k == 5 else ABLATIONS | {"K=5": {"k": 5}}
     possible = {name: lead for name, lead in ablations.items() if lead.get("k", 1) <= deepest}
     for name, changes in possible.items():
         every[name] = plain.evaluate(plain.distil("LEAD", **changes), split)
