@@ -81,7 +81,7 @@ def _raw(plain: Pipeline, split: str) -> dict[str, Evaluate]:
 
 
 def _released(plain: Pipeline, split: str) -> dict[str, Evaluate]:
-    """LEAD as its authors released it: loss and retrievers."""
-    lead = replace(plain.scale.lead, variant="released")
+    """LEAD as its authors released it: loss and retrievers, with the scripts' temperatures."""
+    lead = replace(plain.scale.lead, variant="released", tau_d=1.0, tau_l=10.0)
     chain = Pipeline(replace(plain.scale, lead=lead), plain.seed, ABLATED, like=plain)
     return {"CB LEAD, released": chain.evaluate(chain.distil("LEAD"), split)}

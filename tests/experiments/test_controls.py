@@ -94,8 +94,11 @@ def test_raw_scores_are_the_papers_regime_on_the_same_negatives_and_list(rows, n
 
 
 def test_the_released_variant(rows):
-    method = rows["CB LEAD, released"].retriever.method
+    stage = rows["CB LEAD, released"].retriever
+    method = stage.method
     assert (method.name, method.variant) == ("LEAD", "released")
+    assert (method.tau_d, method.tau_l) == (1, 10)  # of the scripts
+    assert stage.student.tower.released and stage.teacher.tower.released
 
 
 def test_estimates_tell_controls_apart(rows, name):
