@@ -22,18 +22,19 @@ from leadkit.inventory import Finding
 
 # Scale -> GiB of memory and GB of disk for a seed. Measured: two lessons at a time take 3.1 and 0.7
 # at smoke, one alone 3.1 and 0.6 at classroom. The others are guesses: at paper the vectors of the
-# passages take 27 GB, shared by the processes.
+# passages take 27 GB, shared by the processes, and at paper-document those of the documents 10 GB.
 NEEDS = {
     "smoke": (4, 1),
     "classroom": (6, 1),
     "evening": (6, 2),
     "gpu": (8, 2),
     "paper": (40, 30),
+    "paper-document": (24, 40),
 }
 LEAST_MEMORY, LEAST_DISK = NEEDS["smoke"]
 PIP = f"{sys.executable} -m pip"
 MAIN = ("torch", "transformers", "numpy")  # the packages that are named in any case
-NEEDS_GPU = ("gpu", "paper")
+NEEDS_GPU = ("gpu", "paper", "paper-document")
 
 
 def _installed(package: str) -> str | None:

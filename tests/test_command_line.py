@@ -117,7 +117,7 @@ def test_a_row_of_another_table_is_an_experiment_of_a_sweep(call, tiny, tmp_path
         ),
         (
             ("table", "--scale", "toy", "--table", "11"),
-            "table '11' is unknown: use one or more of main, 1, 3, 4,",
+            "table '11' is unknown: use one or more of main, 1, 2, 3, 4,",
         ),
         (("reproduce", "--scale", "toy", "--seed", "-1"), "seed is -1: it must not be negative"),
         (("claims", "--scale", "nowhere"), "nowhere holds no result records (records.jsonl)"),
