@@ -314,5 +314,6 @@ def test_process_exits_with_one_line_and_not_zero():
     )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, evening, gpu, paper\n"
+        "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, evening, gpu, paper, "
+        "paper-document\n"
     )

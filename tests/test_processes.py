@@ -116,12 +116,22 @@ def run(folder: Path, count: int) -> dict:
     return json.loads((folder / "found.json").read_text())
 
 
+def stage_of(gradient: str) -> str:
+    """The label of "DE FD 76"."""
+    return gradient.rpartition(" ")[0]
+
+
 @pytest.mark.slow
 def test_processes_together_do_what_one_does(tmp_path):
     toy(tmp_path / "toy")
     alone = run(tmp_path / "1", 1)
     expected = load_file(tmp_path / "1" / "gradients.safetensors")
     assert len(expected) > 100
+    # A backward pass rounds as its largest gradients do; those of FD reach 17.
+    largest: dict[str, float] = {}
+    for name, gradient in expected.items():
+        most = gradient.abs().max().item()
+        largest[stage_of(name)] = max(most, largest.get(stage_of(name), 0.0))
     for count in (2, 4):
         for name in set(alone["given"]):  # so that each stage starts from the same
             shutil.copytree(tmp_path / "1" / "runs" / name, tmp_path / f"{count}" / "runs" / name)
@@ -130,12 +140,9 @@ def test_processes_together_do_what_one_does(tmp_path):
         gradients = load_file(tmp_path / f"{count}" / "gradients.safetensors")
         assert gradients.keys() == expected.keys()
         for name, gradient in gradients.items():
-            difference, largest = (
-                (gradient - expected[name]).abs().max(),
-                expected[name].abs().max(),
-            )
+            difference = (gradient - expected[name]).abs().max()
             near = 1e-5 if "released" in name else 1e-6  # scores of up to 256 round more coarsely
-            assert difference <= near * max(1, largest), (count, name)  # those of FD reach 17
+            assert difference <= near * max(1, largest[stage_of(name)]), (count, name)
         for label, log in alone["logs"].items():
             near = 3e-6 if "margin-MSE" in label else 1e-6  # squares of margins
             near = 1e-4 if "released" in label else near

@@ -101,7 +101,7 @@ def test_the_main_table_the_lessons_and_their_pages(
     said = capsys.readouterr().out
     before, after = said.split("\nMain table", 1)
     table, taught = after.split("\nlessons, scale toy, seed 1: ")  # the table comes first
-    assert "main table, scale toy, seed 1: 18 stages to run (" in before
+    assert "main table, scale toy, seed 1: 20 stages to run (" in before
     assert all(row in table for row in ROWS)
     assert taught.startswith("2 stages to run (2 lesson)")
     assert "(01_says.ipynb, seed 1)" in taught

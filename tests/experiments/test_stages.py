@@ -24,7 +24,7 @@ from toys import Count, data, exit_code, isolate, save_each_step, scale, toy
 
 from leadkit import hardware, paths
 from leadkit.config import Schedule
-from leadkit.experiments import distillation, store, texts
+from leadkit.experiments import distillation, paper_methods, store, texts
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.paper_methods import LEAD, RD, Alone
@@ -82,6 +82,7 @@ def variants(value, path="", met=None):
 def test_same_config_same_key_and_every_changed_field_another(name, tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, "check", lambda encoder: None)
     monkeypatch.setattr(distillation, "check_lengths", lambda *_: None)
+    monkeypatch.setattr(paper_methods, "check_variant", lambda *_: None)
     monkeypatch.setattr(Evaluate, "__post_init__", lambda self: None)
     made, steps = data(name), Schedule(3, 1e-3)
     small, large = (Tower("DE", f"random:{layers}x32") for layers in (2, 3))
