@@ -52,6 +52,7 @@ OTHER = {
     "paper": "released",
     "RD": "LEAD",
     "test": "dev",
+    "cls": "mean",
 }
 
 
