@@ -79,7 +79,7 @@ def gradients(
     and the ratio of the gradients' lengths.
 
     Args:
-        scale: smoke, classroom or gpu.
+        scale: smoke, classroom, evening or gpu.
         teacher: DE, CB or CE.
         seed: random seed of the warm-ups.
         batches: the first so many of the distillation.
@@ -114,7 +114,7 @@ def layers(
     second the effective number of layers heard of K, so that score scales and tau_l can be chosen.
 
     Args:
-        scale: smoke, classroom or gpu.
+        scale: smoke, classroom, evening or gpu.
         teacher: DE, CB or CE.
         seed: random seed of the warm-ups.
         batches: the first so many of the distillation.

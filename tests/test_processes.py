@@ -127,11 +127,11 @@ def test_processes_together_do_what_one_does(tmp_path):
     alone = run(tmp_path / "1", 1)
     expected = load_file(tmp_path / "1" / "gradients.safetensors")
     assert len(expected) > 100
-    # A backward pass rounds as its largest gradients do; those of FD reach 17.
-    largest: dict[str, float] = {}
-    for name, gradient in expected.items():
-        most = gradient.abs().max().item()
-        largest[stage_of(name)] = max(most, largest.get(stage_of(name), 0.0))
+    # A backward pass rounds as its largest gradients do: those of FD reach 17, in whatever tensor.
+    largest = {name: gradient.abs().max().item() for name, gradient in expected.items()}
+    for stage in {stage_of(name) for name in expected if " FD " in name}:
+        names = [name for name in expected if stage_of(name) == stage]
+        largest |= dict.fromkeys(names, max(largest[name] for name in names))
     for count in (2, 4):
         for name in set(alone["given"]):  # so that each stage starts from the same
             shutil.copytree(tmp_path / "1" / "runs" / name, tmp_path / f"{count}" / "runs" / name)
@@ -142,7 +142,7 @@ def test_processes_together_do_what_one_does(tmp_path):
         for name, gradient in gradients.items():
             difference = (gradient - expected[name]).abs().max()
             near = 1e-5 if "released" in name else 1e-6  # scores of up to 256 round more coarsely
-            assert difference <= near * max(1, largest[stage_of(name)]), (count, name)
+            assert difference <= near * max(1, largest[name]), (count, name)
         for label, log in alone["logs"].items():
             near = 3e-6 if "margin-MSE" in label else 1e-6  # squares of margins
             near = 1e-4 if "released" in label else near

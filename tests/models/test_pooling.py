@@ -79,7 +79,7 @@ def test_a_retriever_saved_before_pooling_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("teacher", ["DE", "CB"])
-def test_a_mean_pooled_pair_distils_searches_and_is_exported(teacher, folders, common, tmp_path):  # noqa: F811
+def test_a_mean_pooled_pair_distils_and_exports(teacher, folders, common, tmp_path):  # noqa: F811
     toy = scale(
         common,
         teacher_encoder=folders["deep bert"],
