@@ -80,6 +80,22 @@ class Lead:
 
 
 @dataclass(frozen=True)
+class CrossStart:
+    """How a CE teacher starts from the trained CB teacher. All of it is ours."""
+
+    batch: int = 8  # queries
+    passages: int = 8  # of each query
+    easy: float = 1 / 3  # of the training: random negatives, then mined ones
+    fade: float = 0.8  # of the training: the CB is listened to, less and less
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.easy < 1:
+            raise ValueError(f"easy is {self.easy}: it must be at least 0 and below 1")
+        if not 0 < self.fade <= 1:
+            raise ValueError(f"fade is {self.fade}: it must be above 0 and at most 1")
+
+
+@dataclass(frozen=True)
 class Scale:
     """One machine's worth of experiment."""
 
@@ -101,6 +117,7 @@ class Scale:
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
     # Of DE towers: "mean" for encoders that were trained so; paper: [CLS]
     pooling: str = added("cls")
+    cross_start: CrossStart | None = None  # of a CE teacher; None: from its encoder, as any other
     # "teacher CE", "distil CE", ...: the schedule with a teacher of this architecture; "larger": of
     # the larger pair. By default those above
     own: Mapping[str, Schedule] = field(default_factory=dict)
@@ -153,6 +170,8 @@ SCALES = {
         distil=Schedule(300, 1e-4),
         lead=Lead(k=2, tau_l=1.0),
         bf16=BF16,
+        cross_start=CrossStart(),
+        own={"teacher CE": Schedule(480, 1e-4), "teacher larger CE": Schedule(480, 1e-4)},
     ),
     "gpu": _miniatures(
         "gpu",

@@ -72,7 +72,7 @@ class WarmUp(Trained):
 
     def batches(self) -> Batches:
         """Step -> the batch in the tokens of the tower."""
-        return _batches(self, self.tower, [self.tower], 2 * self.seed)
+        return draw_batches(self, self.tower, [self.tower], 2 * self.seed, self.negatives)
 
     def run(self, operation: Operation) -> None:
         torch.manual_seed(self.seed)
@@ -121,7 +121,8 @@ class Distil(Trained):
     def batches(self, tower: Tower) -> Batches:
         """Step -> the batch in the tokens of a tower; all towers see the same texts."""
         trained = [stage.tower for stage in (self.student, self.teacher) if stage]
-        return _batches(self, tower, trained, 2 * self.seed + self.method.batch_stream)
+        seed = 2 * self.seed + self.method.batch_stream
+        return draw_batches(self, tower, trained, seed, self.negatives)
 
     def step(
         self, number: int, models: Mapping[str, nn.Module], batches: Mapping[str, Batches]
@@ -217,14 +218,20 @@ def save(model: Retriever, stage: Stage, name: str) -> None:
     model.save(stage.folder / name, load_tokenizer(model.tower.encoder))
 
 
-def _batches(stage: WarmUp | Distil, tower: Tower, trained: list[Tower], seed: int) -> Batches:
-    """Where a pairs-only tower takes part, each query has its own passages only (4.3.2)."""
+def draw_batches(
+    stage: WarmUp | Distil,
+    tower: Tower,
+    trained: list[Tower],
+    seed: int,
+    negatives: Negatives | None,
+) -> Batches:
+    """Step -> the batch in the tokens of a tower; negatives None: random passages.
+
+    Where a pairs-only tower is trained or teaches, each query has its own passages only (4.3.2).
+    """
     data = stage.data
     own = any(architecture(each.architecture).pairs_only for each in trained)
-    if stage.negatives:
-        training = stage.negatives.groups()
-    else:
-        training = groups(collection(data.collection), "train")
+    training = negatives.groups() if negatives else groups(collection(data.collection), "train")
     passages = passages_of(tower, data)
     sampler = Sampler(training, len(passages), data.batch, data.passages, seed)
     pairs = architecture(tower.architecture).pairs_only

@@ -5,6 +5,7 @@ from typing import Any
 
 from leadkit.config import Scale, Schedule
 from leadkit.data.sampling import Batches
+from leadkit.experiments.cross_teacher import cross_teacher
 from leadkit.experiments.distillation import Distil, Mine, TeacherAfter, WarmUp
 from leadkit.experiments.evaluation import Evaluate, searches
 from leadkit.experiments.methods import method
@@ -88,6 +89,9 @@ class Pipeline:
         def teacher_of(name: str) -> WarmUp:
             chosen = tower(scale, name, teacher_encoder, linear)
             steps = schedule(scale, "teacher", *self.size, name)
+            if architecture(name).pairs_only:
+                colbert = teacher_of("CB")
+                return cross_teacher(scale, data, chosen, steps, self.negatives, seed, colbert)
             return WarmUp(data, chosen, steps, self.negatives, seed)
 
         self.teacher = teacher_of(teacher)

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from leadkit import companion_losses
 from leadkit.config import Scale, Schedule
-from leadkit.experiments.distillation import Distil, Mine, WarmUp
+from leadkit.experiments.cross_teacher import cross_teacher
+from leadkit.experiments.distillation import Distil, Mine
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
 from leadkit.experiments.method import Method, Step
-from leadkit.experiments.pipeline import Pipeline, schedule
+from leadkit.experiments.pipeline import Pipeline, schedule, tower
 from leadkit.experiments.rows import TEACHERS
 from leadkit.experiments.store import Trained
 from leadkit.losses import check_temperature
@@ -192,10 +193,15 @@ class PROD:
         taught = stage(1, scale.data, alone, first.student, first.teacher, first.negatives, steps)
         self.stages = [taught]
         miner: Trained = first.teacher  # after the first stage the 12DE mines, then the student
-        for number, (tower, size) in enumerate(((smaller, ()), (large, ("larger",))), start=2):
+        for number, (chosen, size) in enumerate(((smaller, ()), (large, ("larger",))), start=2):
             negatives = Mine(scale.data, miner)
-            training = schedule(scale, "teacher", *size, tower.architecture)
-            teacher = WarmUp(trained, tower, training, negatives, seed)
+            training = schedule(scale, "teacher", *size, chosen.architecture)
+            colbert = replace(
+                first.teacher,
+                tower=tower(scale, "CB", chosen.encoder),
+                schedule=schedule(scale, "teacher", *size, "CB"),
+            )
+            teacher = cross_teacher(scale, trained, chosen, training, negatives, seed, colbert)
             taught = stage(number, data, method, taught, teacher, negatives, steps)
             miner = taught
             self.stages.append(taught)
