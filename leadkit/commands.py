@@ -122,11 +122,13 @@ def sweep(
     """
     from leadkit import config
     from leadkit.experiments import sweep
-    from leadkit.results import records
+    from leadkit.results import plan, records
 
     chosen = config.scale(scale)
     if collection:
         chosen = replace(chosen, data=replace(chosen.data, collection=collection))
+    if not out:
+        plan.check(chosen, split)
     folder = out or records.default_folder(chosen, split)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}: at least one is needed")

@@ -10,21 +10,15 @@ queries that the last teacher answers and the student nearly answers.
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from leadkit import companion_losses
 from leadkit.config import Scale, Schedule
 from leadkit.experiments.cross_teacher import cross_teacher
 from leadkit.experiments.distillation import Distil, Mine
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
-from leadkit.experiments.method import Method, Step
 from leadkit.experiments.pipeline import Pipeline, schedule, tower
+from leadkit.experiments.progressive import Progressive
 from leadkit.experiments.rows import TEACHERS
 from leadkit.experiments.store import Trained
-from leadkit.losses import check_temperature
-from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import architecture
 from leadkit.models.tower import Tower
 
@@ -33,61 +27,6 @@ STRIDE = 1000  # between the seeds of a chain's stages: none sees batches again 
 STAR = tuple(f"PROD* 12{teacher}" for teacher in TEACHERS)  # the chain of Table 9 with RD
 STAR_LEAD = tuple(f"PROD* + LEAD 12{teacher}" for teacher in TEACHERS)  # with LEAD's loss
 TABLES = {"9": ("student", *STAR, *STAR_LEAD), "prod": ("student", *ROWS)}
-
-
-@dataclass(frozen=True)
-class Progressive(Method):
-    """Distil a frozen teacher and a frozen copy of the student as it enters the stage.
-
-    epochs: passes over the queries instead of the schedule's steps.
-    """
-
-    name = "PROD"
-    batch_stream = 0  # its stages' seeds are strides apart instead
-    hard: float = 0.1  # weight of the gold label; published: 0.1
-    soft: float = 0.9  # of the teacher; published: 0.9
-    keep: float = 1.0  # of the copy; published: 1, in the first stage none
-    tau_d: float = 4.0  # temperature of teacher, student and copy; published: 4
-    epochs: int | None = None
-
-    def __post_init__(self) -> None:
-        check_temperature("tau_d", self.tau_d)
-        for name in ("hard", "soft", "keep"):
-            weight = getattr(self, name)
-            if not weight >= 0:
-                raise ValueError(f"{name} is {weight}: a weight must not be negative")
-
-    @property
-    def passes(self) -> int:
-        return 1 + bool(self.keep)
-
-    def schedule(self, schedule: Schedule, batches_per_epoch: int) -> Schedule:
-        if self.epochs is None:
-            return schedule
-        return replace(schedule, steps=self.epochs * batches_per_epoch)
-
-    def frozen_models(self, student: Trained) -> dict[str, Retriever]:
-        return {"before": student.model()} if self.keep else {}
-
-    def parts(self, step: Step) -> dict[str, Tensor]:
-        batch = step.batches["student"]
-        before_final = None
-        with torch.no_grad():
-            _, teacher_final = step.models["teacher"](step.batches["teacher"])
-            if self.keep:
-                _, before_final = step.models["before"](step.batches["before"])
-        _, student_final = step.models["student"](batch)
-        loss = companion_losses.progressive_loss(
-            student_final,
-            teacher_final,
-            before_final,
-            batch.positive,
-            hard=self.hard,
-            soft=self.soft,
-            keep=self.keep,
-            tau_d=self.tau_d,
-        )
-        return {name: getattr(loss, name) for name in ("total", "response", "keep", "student")}
 
 
 @dataclass(frozen=True)

@@ -81,11 +81,12 @@ def tried_table(source: Source, text: str, page: Path) -> str:
 def settings(source: Source, text: str, page: Path) -> str:
     """SCALE: every setting of `config.py` that decides a result on any machine."""
     described = asdict(config.scale(text))
+    described |= {f"{who}, own": each for who, each in described.pop("own").items()}
     values = {}
     for name, value in described.items():
         if isinstance(value, dict):
             value = ", ".join(f"{field} {each}" for field, each in value.items())
-        if value != "" and name not in ("name", "bf16"):
+        if value not in ("", None) and name not in ("name", "bf16"):
             values[name] = str(value)
     return markdown(pd.DataFrame({text: values}))
 

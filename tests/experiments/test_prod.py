@@ -10,16 +10,17 @@ import pytest
 import torch
 from toys import WORDS, data, isolate, save_each_step, scale, write_beir
 
-from leadkit import paths
+from leadkit import companion_losses, paths
 from leadkit.config import Schedule
 from leadkit.data.sampling import Group, groups
 from leadkit.experiments import lagging as lagging_module
-from leadkit.experiments import prod, store, tables
+from leadkit.experiments import store, tables
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging, rank
 from leadkit.experiments.pipeline import Pipeline
-from leadkit.experiments.prod import PROD, STRIDE, Progression, Progressive, prod_star, table_9
+from leadkit.experiments.prod import PROD, STRIDE, Progression, prod_star, table_9
+from leadkit.experiments.progressive import Progressive
 from leadkit.experiments.store import Stage
 from leadkit.experiments.texts import collection, queries_of
 from leadkit.models.tower import Tower
@@ -70,13 +71,13 @@ def models(monkeypatch):
 def test_keep_starts_at_zero_and_only_the_student_moves(teacher, common, models, monkeypatch):
     stage = progress(common, Progressive(0.2, 0.7, 0.5, 2.0), teacher)
     start, taught = state(stage.student.model()), state(stage.teacher.model())
-    real, graphs = prod.companion_losses.progressive_loss, set()
+    real, graphs = companion_losses.progressive_loss, set()
 
     def watch(*scores, **terms):
         graphs.add(tuple(score.requires_grad for score in scores))
         return real(*scores, **terms)
 
-    monkeypatch.setattr(prod.companion_losses, "progressive_loss", watch)
+    monkeypatch.setattr(companion_losses, "progressive_loss", watch)
     models.clear()
     stage.done()
     student, frozen, before = models
@@ -142,7 +143,7 @@ def test_interrupted_stage_keeps_the_student_as_it_entered(common, monkeypatch):
     want, weights = whole.log(), state(whole.model())
     (whole.folder / "stage.json").unlink()
     (whole.folder / "log.json").unlink()
-    real, calls = prod.companion_losses.progressive_loss, []
+    real, calls = companion_losses.progressive_loss, []
 
     def breaks(*scores, **terms):
         calls.append(1)
@@ -150,7 +151,7 @@ def test_interrupted_stage_keeps_the_student_as_it_entered(common, monkeypatch):
             raise KeyboardInterrupt
         return real(*scores, **terms)
 
-    monkeypatch.setattr(prod.companion_losses, "progressive_loss", breaks)
+    monkeypatch.setattr(companion_losses, "progressive_loss", breaks)
     with pytest.raises(KeyboardInterrupt):
         whole.done()
     assert whole.log() == want and len(calls) == 3 + 2 and same(state(whole.model()), weights)

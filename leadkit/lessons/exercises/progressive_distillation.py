@@ -8,7 +8,8 @@ import torch
 
 from leadkit import losses
 from leadkit.config import scale
-from leadkit.experiments.prod import PROD, Progression, Progressive
+from leadkit.experiments.prod import PROD, Progression
+from leadkit.experiments.progressive import Progressive
 from leadkit.experiments.store import Trained
 from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
 
