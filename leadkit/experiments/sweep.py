@@ -4,29 +4,27 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from graphlib import TopologicalSorter
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from leadkit import paths
 from leadkit.config import Scale
-from leadkit.experiments import controls, mta4dpr, prod, tables, workers
+from leadkit.experiments import conditions, controls, mta4dpr, prod, tables, workers
 from leadkit.experiments.estimates import Estimates, chains, missing, time_left
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.store import Stage, tell_first_edition
 from leadkit.experiments.texts import collection
 from leadkit.hardware import DEVICE
 
-SOURCES = (
-    tables,
-    controls,
-    prod,
-    mta4dpr,
-)  # each with TABLES, names of experiments, and experiments()
+# Each with TABLES, names of experiments, and experiments().
+SOURCES = (tables, controls, prod, mta4dpr)
+ON_DEV = (conditions,)  # measured on dev, and no part of "all"
 
 Experiments = Mapping[int, Mapping[str, Stage]]  # seed -> name -> stage
 
@@ -185,11 +183,14 @@ def plan(
 ) -> dict[int, dict[str, Evaluate]]:
     """The evaluations of some tables, or of "all": seed -> experiment -> evaluation.
 
-    wanted: tables of the SOURCES.
+    wanted: tables of the SOURCES, or of ON_DEV.
     first: the first of so many seeds: several machines can share a table by its seeds.
     """
+    maps = {table: names for source in ON_DEV for table, names in source.TABLES.items()}
     rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
     rows |= tables.rows_at(scale)
+    usual = list(rows)
+    rows |= maps
     unknown = [table for table in wanted or ("",) if table not in (*rows, "all")]
     if unknown:
         raise ValueError(
@@ -200,9 +201,15 @@ def plan(
     if first < 0:
         raise ValueError(f"first is {first}: a seed must not be negative")
     collection(scale.data.collection).split(split)  # says whether it exists
-    chosen = [table for table in rows if table in wanted or "all" in wanted]
+    chosen = [table for table in rows if table in wanted or ("all" in wanted and table in usual)]
+    mapped = [table for table in chosen if table in maps]
+    if mapped and split != "dev":
+        raise ValueError(f"split is {split!r}: table {mapped[0]!r} is measured on dev")
+    sources = (*(SOURCES if len(chosen) > len(mapped) else ()), *(ON_DEV if mapped else ()))
     names = list(dict.fromkeys(name for table in chosen for name in rows[table]))
-    every = {seed: _experiments(scale, seed, split) for seed in range(first, first + seeds)}
+    every = {
+        seed: _experiments(scale, seed, split, sources) for seed in range(first, first + seeds)
+    }
     absent = [name for name in names if name not in every[first]]
     if absent:
         print(
@@ -230,9 +237,11 @@ def sweep(
     return finished, not failed
 
 
-def _experiments(scale: Scale, seed: int, split: str) -> dict[str, Evaluate]:
-    """Every experiment of the SOURCES by name."""
+def _experiments(
+    scale: Scale, seed: int, split: str, sources: Iterable[ModuleType]
+) -> dict[str, Evaluate]:
+    """Every experiment of the sources by name."""
     every: dict[str, Evaluate] = {}
-    for source in SOURCES:
+    for source in sources:
         every |= source.experiments(scale, seed, split)
     return every

@@ -1,0 +1,78 @@
+"""The map of conditions: each point changes what its name says, and nothing else."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from toys import scale
+
+from leadkit.config import Lead
+from leadkit.experiments import conditions, sweep, tables
+from leadkit.experiments.pipeline import Pipeline
+
+SIZES = {
+    "teacher_encoder": "bert-12x128",
+    "student_encoder": "bert-6x128",
+    "larger_encoder": "bert-12x128",
+    "lead": Lead(k=2),
+}
+
+
+@cache
+def made(name):
+    return conditions.experiments(scale(name, **SIZES), 1)
+
+
+@pytest.fixture
+def rows(common):
+    return made(common)
+
+
+def test_every_row_is_there_and_equal_trainings_are_run_once(rows):
+    assert {*rows} == {name for table in conditions.TABLES.values() for name in table}
+    for steps in (150, 600, 2400):
+        names = [n for n in conditions.TABLES[f"map {steps}"] if n.startswith("student, as long")]
+        assert len(names) == 9 and len({rows[n].key for n in names}) == 1
+    names = [name for name in rows if name.startswith("CB frozen LEAD")]
+    assert len({rows[name].key for name in names}) == len(names) == 27 + 5
+    # RD does not read tau_l.
+    assert len({rows[n].key for n in rows if n.startswith("CB RD") and "tau_l" in n}) == 9
+
+
+@pytest.mark.parametrize("row", conditions.TRAININGS)
+def test_a_point_differs_from_the_scale_in_what_its_name_says(row, rows, common):
+    chain = Pipeline(scale(common, **SIZES), 1, "CB")
+    method, lead = conditions.TRAININGS[row]
+    usual = chain.distil(method, **lead)
+    teacher = usual.teacher and replace(
+        usual.teacher, schedule=replace(usual.teacher.schedule, steps=30)
+    )
+    settings = usual.method
+    if "LEAD" in row:
+        settings = replace(usual.method, tau_l=10.0)
+    got = rows[f"{row}, 600 steps, teacher of 30, tau_l 10"].retriever
+    steps = replace(usual.schedule, steps=600)
+    assert got == replace(usual, schedule=steps, teacher=teacher, method=settings)
+    single = rows[f"{row}, one passage per query"].retriever
+    assert single == replace(usual, data=replace(usual.data, passages=1))
+    lower = rows[f"{row}, lower layers of the teacher"].retriever
+    assert lower.student.tower.encoder == "layers:1,2,3,4,5,6:bert-12x128"
+    assert lower.teacher == usual.teacher
+
+
+def test_the_teacher_re_ranks_the_list_of_the_scale(rows, common):
+    chain = Pipeline(scale(common, **SIZES), 1, "CB")
+    evaluation = rows["CB teacher, 600 steps, teacher of 30, tau_l 1"]
+    assert evaluation.first == chain.evaluate(chain.first_stage, "dev")
+    assert evaluation.retriever.negatives == chain.negatives
+
+
+def test_the_map_is_measured_on_dev_and_no_part_of_all(name, monkeypatch):
+    monkeypatch.setattr(sweep, "SOURCES", (tables,))
+    chosen = scale(name, **SIZES)
+    with pytest.raises(ValueError, match="split is 'test': table 'map 150' is measured on dev"):
+        sweep.plan(("map 150",), chosen, 1)
+    (planned,) = sweep.plan(("map 150",), chosen, 1, "dev").values()
+    assert {*planned} == {*conditions.TABLES["map 150"]}
+    (every,) = sweep.plan(("all",), chosen, 1, "dev").values()
+    assert not {*every} & {name for table in conditions.TABLES.values() for name in table}
