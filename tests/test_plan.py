@@ -11,6 +11,7 @@ from leadkit import config, paths
 from leadkit.results import plan
 
 PLANNED = plan.planned()
+assert "evening" in PLANNED
 
 
 @pytest.mark.parametrize("name", PLANNED)

@@ -12,8 +12,12 @@ FREE = ("name", "bf16", "data.collection")  # bf16: the processor decides
 
 
 def planned() -> dict[str, dict]:
-    """Scale -> its "collections" and its "settings" by path, as in "distil.steps"."""
-    return json.loads((paths.RESULTS / "plan.json").read_text())
+    """Scale -> its "collections" and its "settings" by path, as in "distil.steps".
+
+    Where the results have no plan.json nothing is planned.
+    """
+    path = paths.RESULTS / "plan.json"
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def chosen(scale: Scale) -> dict[str, object]:
