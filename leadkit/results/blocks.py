@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leadkit import config
-from leadkit.results import tables, tried
+from leadkit.results import condition_map, tables, tried
 from leadkit.results.generators import bounds
 from leadkit.results.sources import Source
 from leadkit.results.tables import main_markdown, markdown
@@ -91,6 +91,12 @@ def settings(source: Source, text: str, page: Path) -> str:
     return markdown(pd.DataFrame({text: values}))
 
 
+def conditions(source: Source, text: str, page: Path) -> str:
+    """SCALE: the map of conditions, a row per condition that was run."""
+    measured = condition_map.effects(source.folder(text).evidence)
+    return markdown(condition_map.texts(measured).rename_axis("", axis=1))
+
+
 def figure(source: Source, text: str, page: Path) -> str:
     """SCALE: DRAWING[, ALTERNATIVE TEXT]; data/results/SCALE/DRAWING.png, drawn where outdated."""
     scale, _, what = text.partition(": ")
@@ -107,5 +113,6 @@ BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
     "differences": differences,
     "tried": tried_table,
     "settings": settings,
+    "conditions": conditions,
     "figure": figure,
 }

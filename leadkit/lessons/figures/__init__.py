@@ -2,7 +2,13 @@
 
 from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, towers
 from leadkit.lessons.figures.matrices import frame, heat, token_map
-from leadkit.lessons.figures.outcomes import against_cost, agreement, main_table, verdicts
+from leadkit.lessons.figures.outcomes import (
+    against_cost,
+    agreement,
+    condition_map,
+    main_table,
+    verdicts,
+)
 from leadkit.lessons.figures.plots import (
     PALETTE,
     STUDENT,
@@ -24,6 +30,7 @@ __all__ = [
     "agreement",
     "bars",
     "choices",
+    "condition_map",
     "distributions",
     "frame",
     "gaps",

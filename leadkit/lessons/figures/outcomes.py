@@ -6,6 +6,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
+from leadkit.experiments.conditions import STEPS, TAU_L, TAUGHT, point
 from leadkit.lessons.figures.plots import PALETTE, TEACHER, axes_or_new, bars, plain_titles
 
 
@@ -181,3 +182,32 @@ def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str])
     )
     axes.legend(loc="upper left", fontsize="small")
     return axes
+
+
+def condition_map(measured: pd.DataFrame, effect: str = "frozen LEAD - RD") -> list[Axes]:
+    """An effect of `condition_map.effects` over the steps of the distillation.
+
+    A panel per tau_l, a line per teacher, named at its end by how far it is ahead of the student.
+    """
+    lead = measured.xs("teacher - student, as long", level="effect")["difference"]
+    shown = measured.xs(effect, level="effect")
+    panels = plt.subplots(
+        1, len(TAU_L), figsize=(11, 4), sharex=True, sharey=True, layout="constrained"
+    )[1]
+    for axes, tau_l in zip(panels, TAU_L, strict=True):
+        axes.axhline(0, color="black", linewidth=1)
+        for taught, colour in zip(TAUGHT, sns.color_palette("crest", len(TAUGHT)), strict=True):
+            points = {steps: point(steps, taught, tau_l) for steps in STEPS}
+            steps = [each for each, name in points.items() if name in shown.index]
+            if not steps:
+                continue
+            line = shown.loc[[points[each] for each in steps]]
+            ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
+            axes.errorbar(steps, line["difference"], yerr=ends, fmt="o-", color=colour, capsize=3)
+            ahead = lead[points[steps[-1]]]
+            axes.annotate(f"  {ahead:+.0f}", (steps[-1], line["difference"].iloc[-1]), color=colour)
+        axes.set(title=f"tau_l = {tau_l:g}", xlabel="steps", xscale="log")
+        axes.set_xticks(STEPS, [str(steps) for steps in STEPS])
+    panels[0].set_ylabel(f"{effect}, points")
+    plain_titles(*panels)
+    return list(panels)

@@ -1,0 +1,52 @@
+"""The map of conditions: what a teacher, RD and the layer loss give at each point, on dev."""
+
+import pandas as pd
+
+from leadkit.experiments.conditions import ROWS, TABLES
+from leadkit.results.contrasts import pair
+from leadkit.results.evidence import Evidence
+from leadkit.results.tables import interval_text
+
+# What is compared -> the experiments whose difference it is.
+EFFECTS = {
+    "teacher - student, as long": ("CB teacher", "student, as long"),
+    "RD - student, as long": ("CB RD", "student, as long"),
+    "frozen LEAD - RD": ("CB frozen LEAD", "CB RD"),
+}
+
+
+def conditions() -> list[str]:
+    """Every condition of the tables, in their order."""
+    first = f"{ROWS[0]}, "
+    names = (name for table in TABLES.values() for name in table)
+    return [name.removeprefix(first) for name in names if name.startswith(first)]
+
+
+def effects(evidence: Evidence) -> pd.DataFrame:
+    """A line per condition that was run and effect: difference, low, high, seeds; in points.
+
+    The interval is the ledger's: seeds and queries are random, with one seed the queries alone.
+    """
+    lines = []
+    for condition in conditions():
+        for effect, (first, second) in EFFECTS.items():
+            test = evidence.test(pair(f"{first}, {condition}", f"{second}, {condition}"))
+            if not test:
+                continue
+            low, high = test.interval()
+            lines.append((condition, effect, test.difference, low, high, test.seeds))
+    columns = ["condition", "effect", "difference", "low", "high", "seeds"]
+    return pd.DataFrame(lines, columns=columns).set_index(["condition", "effect"])
+
+
+def texts(measured: pd.DataFrame) -> pd.DataFrame:
+    """`effects` as "0.81 (0.41 to 1.21)": a row per condition, a column per effect."""
+    said = {}
+    for key, line in measured.iterrows():
+        interval = interval_text(line["low"], line["high"], line["seeds"])
+        said[key] = f"{line['difference']:.2f} ({interval})"
+    return (
+        pd.Series(said)
+        .unstack()
+        .reindex(index=measured.index.unique("condition"), columns=list(EFFECTS))
+    )
