@@ -227,6 +227,11 @@ CASES = {  # check -> arguments of the notebook, right answers, order of both in
     "kl_gradients": (1, exercises.kl_gradients, (by_scores, 1)),
     "without_teacher_loss": (2, exercises.without_teacher_loss, (toy(),)),
     "lead_total": (3, exercises.lead_total, (lead,)),
+    "whose_student": (
+        4,
+        exercises.whose_student,
+        ({"early": "LEAD", "half": "neither", "loud": "RD"},),
+    ),
 }
 
 
@@ -240,7 +245,7 @@ def verdict(capsys, check: str, *answers: object) -> str:
 
 def test_every_check_of_notebooks_01_to_05_is_here():
     documented = {name: vars(exercises)[name].__doc__ for name in exercises.__all__}
-    assert all(re.match("Notebook 0[1-9], exercise [123]: ", doc) for doc in documented.values())
+    assert all(re.match("Notebook 0[1-9], exercise [1-4]: ", doc) for doc in documented.values())
     assert [name for name, doc in documented.items() if doc[10] in "12345"] == list(CASES)
 
 

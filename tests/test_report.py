@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from leadkit import paths
+from leadkit.lessons.world import record
 from leadkit.results import records, report, tried
 from leadkit.results.blocks import BLOCKS
 from leadkit.results.claims import ledger
@@ -75,6 +76,10 @@ def tree(monkeypatch, tmp_path):
         line("96 tokens", "MRR@10", [40.0]),
         line("96 tokens", "loss by layer, nats", [3.0, 1.25]),
     ]
+    (results / "world").mkdir()
+    mrr = {world: dict.fromkeys(names, [50.0, 52.0]) for world, names in record.needed().items()}
+    mrr["drowned"] = mrr["drowned"] | {"LEAD": [70.0, 73.0]}
+    (results / "world" / "students.json").write_text(json.dumps({"mrr": mrr}))
     (results / "tried.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
     return tmp_path
 
@@ -109,6 +114,8 @@ INLINES = {
     "apart classroom other: most {.1f}": "0.5",
     "bench maxsim: AVX2 / ratio / seconds": "0.12",
     "bench maxsim: AVX2 / ratio / seconds {.1%}": "12.3%",
+    "world drowned: LEAD": "71.50",
+    "world drowned: LEAD - RD {+.1f}": "+20.5",
 }
 
 
@@ -158,7 +165,9 @@ def test_tables(tree):
     assert "| 64 tokens | 25.38 |  |\n| 96 tokens | 40.00 | 3.00 1.25 |\n" in lengths
     settings = filled(BLOCK.format("settings classroom"), tree)
     assert "| distil | steps 150, learning_rate 0.0002, " in settings and "bf16" not in settings
-    others = {"table", "differences", "tried", "settings", "figure"}
+    worlds = filled(BLOCK.format("worlds"), tree)
+    assert re.search(r"drowned \| .* \| LEAD - RD \| 20.50 \| \S+ to \S+ \| 0.0155 \|", worlds)
+    others = {"table", "differences", "tried", "settings", "figure", "worlds"}
     assert set(BLOCKS) == {"main-table", "ledger", "gates"} | others
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leadkit import config
-from leadkit.results import condition_map, tables, tried
+from leadkit.results import condition_map, tables, tried, worlds
 from leadkit.results.generators import bounds
 from leadkit.results.sources import Source
 from leadkit.results.tables import main_markdown, markdown
@@ -78,6 +78,11 @@ def tried_table(source: Source, text: str, page: Path) -> str:
     return tried.markdown(text)
 
 
+def made_worlds(source: Source, text: str, page: Path) -> str:
+    """Nothing; a row per contrast of the made worlds."""
+    return markdown(worlds.texts(worlds.table(worlds.read())))
+
+
 def settings(source: Source, text: str, page: Path) -> str:
     """SCALE: every setting of `config.py` that decides a result on any machine."""
     described = asdict(config.scale(text))
@@ -114,5 +119,6 @@ BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
     "tried": tried_table,
     "settings": settings,
     "conditions": conditions,
+    "worlds": made_worlds,
     "figure": figure,
 }

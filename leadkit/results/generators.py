@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from leadkit import paths
-from leadkit.results import tables, tried
+from leadkit.results import tables, tried, worlds
 from leadkit.results.claims import NOT_RUN, VERDICTS
 from leadkit.results.gates import figures
 from leadkit.results.sources import Folder, Source, claim
@@ -150,6 +150,16 @@ def bench(source: Source, text: str, form: str) -> str:
     return format(value, form or ".2f")
 
 
+def made_world(source: Source, text: str, form: str) -> str:
+    """WORLD: METHOD, a mean in percent, or WORLD: A - B, points with a sign; of students.json."""
+    world, _, what = text.partition(": ")
+    first, minus, second = what.partition(" - ")
+    learnt = worlds.read()
+    if minus:
+        return format(worlds.difference(learnt, world, first, second).mean, form or "+.2f")
+    return format(worlds.values(learnt, world, first).mean(), form or ".2f")
+
+
 def bounds(folder: Folder, what: str) -> tuple[float, float, int]:
     """The interval of a difference, and the number of its seeds."""
     test = folder.test(what)
@@ -172,4 +182,5 @@ INLINE: dict[str, Callable[[Source, str, str], str]] = {
     "range": spread,
     "apart": apart,
     "bench": bench,
+    "world": made_world,
 }

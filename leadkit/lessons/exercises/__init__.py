@@ -12,6 +12,7 @@ from leadkit.lessons.exercises.progressive_distillation import lagging, stops_at
 from leadkit.lessons.exercises.random_selection import mean_teacher, nearest_pairs, steps_to_cover
 from leadkit.lessons.exercises.reweighting import same_voices, shares, worst_query
 from leadkit.lessons.exercises.unified_view import index_bytes, not_symmetric, query_padding
+from leadkit.lessons.exercises.world import whose_student
 
 __all__ = [
     "not_symmetric",
@@ -29,6 +30,7 @@ __all__ = [
     "kl_gradients",
     "without_teacher_loss",
     "lead_total",
+    "whose_student",
     "ignorant_loss",
     "paired_p",
     "spread_of_difference",

@@ -21,6 +21,7 @@ from leadkit.lessons.figures.plots import (
 )
 from leadkit.lessons.figures.rankings import rank_lines
 from leadkit.lessons.figures.trainings import choices, gaps, training
+from leadkit.lessons.figures.worlds import learnt, teacher_layers, world_differences
 
 __all__ = [
     "PALETTE",
@@ -37,13 +38,16 @@ __all__ = [
     "gradient_cosines",
     "heat",
     "layer_bars",
+    "learnt",
     "lines",
     "main_table",
     "rank_lines",
     "smooth",
     "style",
+    "teacher_layers",
     "token_map",
     "towers",
     "training",
     "verdicts",
+    "world_differences",
 ]
