@@ -58,7 +58,7 @@ def test_worlds_share_their_texts_and_seeds_do_not():
 
 def test_a_query_is_about_its_passage():
     data = world.make(world.WORLDS["twin"], 0)
-    assert world.reciprocal_ranks(data.teacher[0]) > 0.9
+    assert world.reciprocal_ranks(data.teacher[0]) > 0.8
     topics = data.test_queries.topic, data.test_passages.topic[: made.TEST_QUERIES]
     assert (topics[0] - topics[1]).std().item() == pytest.approx(made.BLUR, rel=0.05)
 
