@@ -167,7 +167,7 @@ def test_tables(tree):
     assert "| distil | steps 150, learning_rate 0.0002, " in settings and "bf16" not in settings
     worlds = filled(BLOCK.format("worlds"), tree)
     assert re.search(r"drowned \| .* \| LEAD - RD \| 20.50 \| \S+ to \S+ \| 0.0155 \|", worlds)
-    others = {"table", "differences", "tried", "settings", "figure", "worlds"}
+    others = {"table", "differences", "tried", "settings", "figure", "worlds", "conditions"}
     assert set(BLOCKS) == {"main-table", "ledger", "gates"} | others
 
 

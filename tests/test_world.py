@@ -203,7 +203,7 @@ def test_squares_are_as_large_as_the_parts():
 def test_intervals_are_drawn(learnt):
     table = worlds.table(learnt)
     axes = figures.world_differences(table)
-    drawn = axes.containers[0].lines[0].get_xdata()
+    drawn = axes.containers[0].lines[0].get_xdata().astype(float)
     np.testing.assert_allclose(drawn, table["points"])
     assert axes.get_yticklabels()[0].get_text() == "drowned: LEAD - RD"
     plt.close("all")
