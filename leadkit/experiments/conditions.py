@@ -7,21 +7,16 @@ a teacher re-ranks are those of the scale itself.
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 from leadkit.config import Scale
+from leadkit.experiments.controls import TRAININGS
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.tables import ABLATED
 from leadkit.models.tower import depth
 
-# Experiment -> its method and the settings of LEAD that it changes.
-TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
-    "student, as long": ("student", {}),
-    "CB RD": ("RD", {}),
-    "CB frozen LEAD": ("LEAD", {"joint": False}),
-}
-ROWS = ("CB teacher", *TRAININGS)
+TRAINED = ("student, as long", "CB RD", "CB frozen LEAD")
+ROWS = ("CB teacher", *TRAINED)
 STEPS = (150, 600, 2400)  # of the distillation
 TAUGHT = (10, 30, 120)  # steps of the teacher: how far it is ahead of its student
 TAU_L = (0.3, 1.0, 10.0)
@@ -79,7 +74,8 @@ def experiments(scale: Scale, seed: int = 0, split: str = "dev") -> dict[str, Ev
         usual = replace(changed, data=scale.data)
         chain = Pipeline(usual, seed, ABLATED, like=plain)
         every[f"CB teacher, {condition}"] = chain.evaluate(chain.teacher, split)
-        for row, (method, lead) in TRAININGS.items():
+        for row in TRAINED:
+            method, lead = TRAININGS[row]
             distilled = replace(chain.distil(method, **lead), data=changed.data)
             every[f"{row}, {condition}"] = chain.evaluate(distilled, split)
     return every

@@ -39,7 +39,7 @@ def test_every_row_is_there_and_equal_trainings_are_run_once(rows):
     assert len({rows[n].key for n in rows if n.startswith("CB RD") and "tau_l" in n}) == 9
 
 
-@pytest.mark.parametrize("row", conditions.TRAININGS)
+@pytest.mark.parametrize("row", conditions.TRAINED)
 def test_a_point_differs_from_the_scale_in_what_its_name_says(row, rows, common):
     chain = Pipeline(scale(common, **SIZES), 1, "CB")
     method, lead = conditions.TRAININGS[row]
