@@ -38,22 +38,22 @@ def draw(
     knowing: tuple[int, int], drowned: float, blocks: int, queries: int, prediction: str
 ) -> Axes:
     """The world on the left; on the right its students, once there is a prediction."""
-    panels = plt.subplots(1, 2, figsize=(11, 3.6), gridspec_kw={"wspace": 0.4, "bottom": 0.18})[1]
+    panels = plt.subplots(1, 2, figsize=(11, 3.6), gridspec_kw={"wspace": 0.4, "bottom": 0.2})[1]
     world = world_of(knowing, drowned, queries)
     figures.teacher_layers(world.layers, axes=panels[0])
-    if prediction == ANSWERS[0]:
-        _draw_students(panels[1], {}, "Predict, and they are trained")
-        return panels[0]
-    found = students(world, blocks)
-    leader = ahead(found["LEAD"], found["RD"])
-    verdict = "as you said" if leader == prediction else f"you said {prediction}"
-    _draw_students(panels[1], found, f"Ahead: {leader} ({verdict})")
+    found = {} if prediction == ANSWERS[0] else students(world, blocks)
+    shown: dict[str, Sequence[float]] = {name: [found.get(name, 0.0)] for name in SHOWN}
+    figures.learnt(shown, _title(found, prediction), axes=panels[1])
+    panels[1].set_xlabel(f"MRR@10, percent; {blocks} student blocks, {queries} training queries")
     return panels[0]
 
 
-def _draw_students(axes: Axes, found: dict[str, float], title: str) -> None:
-    shown: dict[str, Sequence[float]] = {name: [found.get(name, 0.0)] for name in SHOWN}
-    figures.learnt(shown, title, axes=axes)
+def _title(found: dict[str, float], prediction: str) -> str:
+    if not found:
+        return "Predict, and they are trained"
+    leader = ahead(found["LEAD"], found["RD"])
+    verdict = "as you said" if leader == prediction else f"you said {prediction}"
+    return f"Ahead: {leader} ({verdict})"
 
 
 def made_world() -> None:
