@@ -6,7 +6,6 @@ import random
 import re
 from itertools import combinations, product
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor, tensor
 
 from leadkit import losses, selection
 from leadkit.lessons import exercises
-from leadkit.lessons.exercises.answers import NOT_YET
+from leadkit.lessons.exercises.answers import NOT_YET, exercise
 
 # --- answers, right and wrong, that do not come from the checks
 
@@ -48,28 +47,8 @@ BACK = [[np.mean([divergence(s[b], t[b]) for b in range(4)]) for t in TEACHER] f
 CHANGE = np.abs(np.subtract(BACK, THERE)).mean(1)  # (M,)
 
 
-def entropy(C: int, share: float | None = None, others: float | None = None) -> float:
-    share, others = share or 0.1 / (C - 1), C - 1 if others is None else others
-    return -0.9 * math.log(0.9) - others * share * math.log(share)
-
-
 def half_variance(t: Tensor, s: Tensor) -> Tensor:
     return (t - s).var(correction=0) / 2
-
-
-def simulated(share: float) -> list[float]:
-    """As a learner would: median draws until this share of the possible pairs was used."""
-    generator, medians = torch.Generator().manual_seed(1), []
-    for k, possible in ((1, 72), (3, 66), (5, 52)):
-        steps = []
-        for _ in range(30):
-            seen, draws = set(), 0
-            while len(seen) < share * possible:
-                seen |= set(zip(*selection.random_layers(k, 6, 12, generator), strict=True))
-                draws += 1
-            steps.append(draws)
-        medians.append(median(steps))
-    return medians
 
 
 def pairs(distance: Tensor, k: int, choose=min):
@@ -97,8 +76,49 @@ def normal(x: Tensor, dim: int = 0) -> Tensor:
 
 P = torch.stack([layer.softmax(-1)[range(4), POSITIVE] for layer in TEACHER])  # (N, B), t_i(p+)
 W = normal(P ** (1 / 2))  # Eq. (7) at tau_l = 2
-WORST = P.amax(0).argmin().item()
-TOLD = (W * P).sum(0)  # (B,)
+
+
+def forward(queries, passages, layers):
+    """Layer scores, one product at a time."""
+    rows = [[[q[0] @ p[0] for p in passages[i]] for q in queries[i]] for i in layers]
+    return [[[value.item() for value in row] for row in layer] for layer in rows]
+
+
+def cls(queries, passages, layers):
+    return torch.stack([queries[i][:, 0] @ passages[i][:, 0].T for i in layers])
+
+
+def pair_loss(t, s, tau, over=1):
+    """Eq. (4) to (6) from probabilities."""
+    p, q = (t / tau).softmax(over), (s / tau).softmax(over)
+    return (p * (p / q).log()).sum(1).mean()
+
+
+def drawn(k, M, N, generator):
+    """By shuffling, where the package draws from a multinomial."""
+    return [sorted((torch.randperm(n, generator=generator)[:k] + 1).tolist()) for n in (M, N)]
+
+
+def fixed_by_the_first(layers):
+    """Each tower's sets are equally likely, but the student's leaves five to the teacher."""
+    student, teacher = layers
+    sets = list(combinations(range(1, 7), 3))
+    return [student, sets[sets.index(tuple(teacher)) // 4 * 4 + sum(student) - 6]]
+
+
+def shares(t, y, tau, fixed=True):
+    """Eq. (7) without exp or log: shares of the powers of t_i(p+)."""
+    p = t.softmax(-1)[:, range(len(y)), y] ** (1 / tau)  # (K, B)
+    w = normal(p)
+    return w.detach() if fixed else w
+
+
+def eq_8(s, t, y, tau, *, swap=False, attached=False, fixed=True, weights=None, roll=0, soft=1.0):
+    taught = (t if attached else t.detach()).roll(roll, 0)
+    p, q = (taught / soft).softmax(-1), (s / soft).softmax(-1)
+    each = (q * (q / p).log() if swap else p * (p / q).log()).sum(-1)  # (K, B)
+    w = shares(t if not fixed else t.detach(), y, tau, fixed) if weights is None else weights
+    return (w * each).sum(0).mean()
 
 
 def voices(p: Tensor) -> float:
@@ -195,40 +215,32 @@ def lead(
 
 # --- the right answers
 
-CASES = {  # check -> arguments of the notebook, right answers, order of both in the call
-    "not_symmetric": (1, lambda q, p: exercises.not_symmetric(q, p), ([[1, 0], [0, 1]], [[2, 1]])),
+CASES = {  # check -> how it is called with the answers, the right answers
+    "layer_scores": (exercises.layer_scores, (forward,)),
+    "not_symmetric": (exercises.not_symmetric, ([[1, 0], [0, 1]], [[2, 1]])),
     "query_padding": (
-        2,
         lambda same, other: exercises.query_padding(QUERY, PASSAGES, MASK, same, other),
         ([5, 5], [0, 5]),
     ),
-    "index_bytes": (3, exercises.index_bytes, (DE, CB)),
-    "kl_limit": (1, exercises.kl_limit, (half_variance,)),
-    "peaked_entropy": (2, exercises.peaked_entropy, (entropy, 855)),
+    "feature_loss": (exercises.feature_loss, (pair_loss,)),
+    "kl_limit": (exercises.kl_limit, (half_variance,)),
     "swapped_map": (
-        3,
         lambda swapped, row: exercises.swapped_map(swapped, row, STUDENT, TEACHER),
         (BACK, CHANGE.argmax() + 1),
     ),
-    "mean_teacher": (1, exercises.mean_teacher, ([13 / 7 * b for b in range(1, 7)],)),
-    "steps_to_cover": (2, exercises.steps_to_cover, ([165, 90, 95], [1641, 891, 941])),
-    "nearest_pairs": (3, exercises.nearest_pairs, (pairs,)),
-    "shares": (1, exercises.shares, (lambda p, tau: normal(p ** (1 / tau)),)),
-    "worst_query": (
-        2,
-        lambda worst, told: exercises.worst_query(worst, told, TEACHER, POSITIVE, 2.0),
-        (WORST, TOLD[WORST]),
-    ),
+    "draw_layers": (exercises.draw_layers, (drawn,)),
+    "mean_teacher": (exercises.mean_teacher, ([13 / 7 * b for b in range(1, 7)],)),
+    "nearest_pairs": (exercises.nearest_pairs, (pairs,)),
+    "weights_of_layers": (exercises.weights_of_layers, (shares,)),
+    "layer_loss": (exercises.layer_loss, (eq_8,)),
     "same_voices": (
-        3,
         lambda tau: exercises.same_voices(tau, TEACHER, POSITIVE, 0.3),
         (same_voices(0.3),),
     ),
-    "kl_gradients": (1, exercises.kl_gradients, (by_scores, 1)),
-    "without_teacher_loss": (2, exercises.without_teacher_loss, (toy(),)),
-    "lead_total": (3, exercises.lead_total, (lead,)),
+    "lead_total": (exercises.lead_total, (lead,)),
+    "kl_gradients": (exercises.kl_gradients, (by_scores, 1)),
+    "without_teacher_loss": (exercises.without_teacher_loss, (toy(),)),
     "whose_student": (
-        4,
         exercises.whose_student,
         ({"early": "LEAD", "half": "neither", "loud": "RD"},),
     ),
@@ -236,17 +248,22 @@ CASES = {  # check -> arguments of the notebook, right answers, order of both in
 
 
 def verdict(capsys, check: str, *answers: object) -> str:
-    number, call, _ = CASES[check]
+    call, _ = CASES[check]
+    start = f"exercise {exercises.EXERCISES[check].number}: "
     assert call(*answers) is None
     printed = capsys.readouterr().out
-    assert printed.startswith(f"exercise {number}: ") and printed.count("\n") == 1
-    return printed.removeprefix(f"exercise {number}: ").strip()
+    assert printed.startswith(start) and printed.count("\n") == 1
+    return printed.removeprefix(start).strip()
 
 
 def test_every_check_of_notebooks_01_to_05_is_here():
-    documented = {name: vars(exercises)[name].__doc__ for name in exercises.__all__}
-    assert all(re.match("Notebook 0[1-9], exercise [1-4]: ", doc) for doc in documented.values())
-    assert [name for name, doc in documented.items() if doc[10] in "12345"] == list(CASES)
+    assert [e.name for e in exercises.EXERCISES.values() if e.lesson <= 5] == list(CASES)
+
+
+def test_a_lesson_numbers_its_exercises_from_one():
+    for lesson in range(1, 10):
+        numbers = [e.number for e in exercises.EXERCISES.values() if e.lesson == lesson]
+        assert numbers == list(range(1, len(numbers) + 1)) and 2 <= len(numbers) <= 4
 
 
 JUNK = [
@@ -291,6 +308,29 @@ JUNK = [
 # --- the wrong answers
 
 MISTAKES = [
+    ("layer_scores", (lambda q, p, layers: cls(q, p, [i - 1 for i in layers]),), "off by one"),
+    (
+        "layer_scores",
+        (lambda q, p, layers: cls(q, p, [-i for i in layers]),),
+        "after the first block",
+    ),
+    ("layer_scores", (lambda q, p, layers: cls(q, p, range(1, 5)),), "all layers: answer"),
+    ("layer_scores", (lambda q, p, layers: cls(q, p, range(5)),), "all states, the embeddings too"),
+    ("layer_scores", (lambda q, p, layers: cls(p, q, layers),), "rows and columns are swapped"),
+    ("layer_scores", (lambda q, p, layers: cls(q, p, [4]),), "the final layer alone"),
+    (
+        "layer_scores",
+        (lambda q, p, layers: cls(*[[x.mean(1)[:, None] for x in y] for y in (q, p)], layers),),
+        "means over all tokens",
+    ),
+    ("layer_scores", (lambda *x: cls(*x).mean(0),), "a mean over the layers"),
+    ("layer_scores", (lambda *x: cls(*x).softmax(-1),), "these are distributions"),
+    ("layer_scores", (lambda *x: cls(*x) + 1,), "not the products of the [CLS] states"),
+    (
+        "layer_scores",
+        (lambda *x: cls(*x)[0],),
+        "forward has shape (2, 3): it must be (2, 2, 3)",
+    ),
     ("not_symmetric", ([[1, 2]], [[3, 4]]), "dot product, and a dot product is symmetric"),
     ("not_symmetric", ([[1, 0], [0, 1]], [[0, 1], [1, 0]]), "MaxSim is 2 both ways round"),
     ("not_symmetric", ([[1, 0]], [[1, 2, 3]]), "a query token has 2 numbers and a passage token 3"),
@@ -301,15 +341,25 @@ MISTAKES = [
     ("query_padding", ([5, 5], [0, 0]), "other_order changes no score"),
     ("query_padding", ([5, 5], [5, 5]), "other_order changes the scores, but not the ranking"),
     ("query_padding", ([5, 5, 5], [0, 5]), "same_order has shape (3,): it must be (2,)"),
-    ("index_bytes", (CB, DE), "de is the size of the other retriever's index"),
-    ("index_bytes", (DE, DE), "cb is the size of the other retriever's index"),
-    ("index_bytes", (8 * DE, CB), "de is in bits"),
-    ("index_bytes", (2 * DE, CB), "de is the size in float32"),
-    ("index_bytes", (DE, CB / 2), "cb counts numbers"),
-    ("index_bytes", (DE / 1e6, CB), "de is in megabytes"),
-    ("index_bytes", (DE, CB / 2**20), "cb is in mebibytes"),
-    ("index_bytes", (DE, 26_089 * 60), "cb counts vectors"),
-    ("index_bytes", (DE, 60 * 128 * 2), "cb is not passages times"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(s, t, tau),), "has the teacher first"),
+    ("feature_loss", (lambda *x: pair_loss(*x, over=0),), "softmax runs over the queries"),
+    ("feature_loss", (lambda *x: pair_loss(*x) / 5,), "a mean over the candidates too"),
+    ("feature_loss", (lambda *x: 3 * pair_loss(*x),), "adds up the queries"),
+    ("feature_loss", (lambda t, s, tau: losses.kl(t, s, tau),), "keeps the queries apart"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(t / tau, s, 1),), "the teacher's scores only"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(t, s / tau, 1),), "the student's scores only"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(t, s, 1),), "tau_d is not used"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(t, s, 1 / tau),), "tau_d multiplies"),
+    ("feature_loss", (lambda t, s, tau: pair_loss(t, s, 1) / tau,), "divides the probabilities"),
+    ("feature_loss", (lambda t, s, tau: tau**2 * pair_loss(t, s, tau),), "Hinton's factor"),
+    ("feature_loss", (lambda *x: -pair_loss(*x),), "the sign is wrong"),
+    ("feature_loss", (lambda t, s, tau: (t - s).square().mean(),), "the squared error"),
+    (
+        "feature_loss",
+        (lambda t, s, tau: -((t / tau).softmax(1) * (s / tau).log_softmax(1)).sum(1).mean(),),
+        "the cross entropy",
+    ),
+    ("feature_loss", (lambda *x: 0.5,), "this is not Eq. (6)"),
     ("kl_limit", (lambda t, s: (t - s).var(correction=0),), "twice the limit"),
     ("kl_limit", (lambda t, s: (t - s).var() / 2,), "divides by C - 1"),
     ("kl_limit", (lambda t, s: 6 * half_variance(t, s),), "a sum over the candidates"),
@@ -320,22 +370,7 @@ MISTAKES = [
         "kl_limit",
         (lambda t, s: 0.6875,),
         "for 6 random scores",
-    ),  # the limit of the notebook's scores alone
-    ("peaked_entropy", (lambda C: entropy(C) / math.log(2), 855), "in bits"),
-    ("peaked_entropy", (lambda C: -entropy(C), 855), "is negative"),
-    ("peaked_entropy", (lambda C: entropy(C, 0.1 / C), 855), "0.1 / C each"),
-    ("peaked_entropy", (lambda C: entropy(C, 0.1), 855), "every other candidate 0.1"),
-    ("peaked_entropy", (lambda C: entropy(C, others=1), 855), "only one of the other"),
-    (
-        "peaked_entropy",
-        (lambda C: entropy(C) - 0.9 * math.log(1 / 0.9), 855),
-        "leaves out the peak",
     ),
-    ("peaked_entropy", (lambda C: entropy(C, others=0), 855), "leaves out the other candidates"),
-    ("peaked_entropy", (lambda C: math.log(C), 855), "entropy(5) is wrong"),
-    ("peaked_entropy", (entropy, 854), "still below 1 nat"),
-    ("peaked_entropy", (entropy, 856), "one candidate fewer"),
-    ("peaked_entropy", (entropy, 854.3), "a whole number"),
     ("swapped_map", (THERE, 1), "its arguments are not swapped"),
     ("swapped_map", (np.transpose(BACK), 1), "the teacher's layers in its rows"),
     ("swapped_map", (np.transpose(THERE), 1), "on its side"),
@@ -346,6 +381,65 @@ MISTAKES = [
     ("swapped_map", (BACK, CHANGE.argmax()), "row is counted from 0"),
     ("swapped_map", (BACK, CHANGE.argmin() + 1), "changes least"),
     ("swapped_map", (BACK, 7), "another row changes more"),
+    ("draw_layers", (lambda *x: [[b - 1 for b in layers] for layers in drawn(*x)],), "from 0 to 3"),
+    ("draw_layers", (lambda k, M, N, g: drawn(k, M + 1, N, g),), "student layer 5 does not exist"),
+    ("draw_layers", (lambda k, M, N, g: drawn(k, M, N + 1, g),), "teacher layer 7 does not exist"),
+    (
+        "draw_layers",
+        (
+            lambda k, M, N, g: [
+                (torch.randint(n, (k,), generator=g) + 1).sort().values.tolist() for n in (M, N)
+            ],
+        ),
+        "is drawn twice",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: [torch.randperm(n, generator=g)[:k].add(1).tolist() for n in (M, N)],),
+        "are not sorted",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: selection.last_layers(k, M, N),),
+        "2000 draws are all the same",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: [drawn(k, M, N, g)[0]] * 2,),
+        "always have the same layers",
+    ),
+    ("draw_layers", (lambda k, M, N, g: drawn(k, M, M, g),), "teacher layer 5 is never drawn"),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: selection.weighted_layers(k, M, N, g, torch.arange(1.0, 7)),),
+        "with every set equally likely it is in 50%",
+    ),
+    (
+        "draw_layers",
+        (
+            lambda k, M, N, g: [
+                drawn(k, M, N, g)[0],
+                (torch.randint(2, (3,), generator=g) + tensor([1, 3, 5])).tolist(),
+            ],
+        ),
+        "sets of teacher layers are drawn",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: fixed_by_the_first(drawn(k, M, N, g)),),
+        "a student's set fixes",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: [sorted(random.sample(range(1, n + 1), k)) for n in (M, N)],),
+        "the same seed draws other layers",
+    ),
+    (
+        "draw_layers",
+        (lambda k, M, N, g: drawn(k, M, N, g)[::-1][:1],),
+        "has shape (1, 3): it must be (2, 3)",
+    ),
+    ("draw_layers", (lambda k, M, N, g: [[1.5, 2, 3], [1, 2, 3]],), "is not a whole number"),
     ("mean_teacher", ([13 / 7 * b - 1 for b in range(1, 7)],), "counted from 0"),
     ("mean_teacher", ([13 / 7 * b for b in range(6, 0, -1)],), "fall with depth"),
     ("mean_teacher", ([2 * b for b in range(1, 7)],), "every second layer"),
@@ -353,22 +447,6 @@ MISTAKES = [
     ("mean_teacher", ([6.5] * 6,), "the mean of all layers"),
     ("mean_teacher", ([924 * 13 / 7 * b for b in range(1, 7)],), "not the means over all draws"),
     ("mean_teacher", (13 / 7,), "means has shape (): it must be (6,)"),
-    (
-        "steps_to_cover",
-        ([165, 90, 300], [1641, 891, 941]),
-        "every_step, K = 5: 300 steps are too many",
-    ),
-    (
-        "steps_to_cover",
-        ([165, 40, 95], [1641, 891, 941]),
-        "every_step, K = 3: after 40 steps most trainings",
-    ),
-    ("steps_to_cover", ([165, 90, 95], [165, 90, 95]), "(a draw serves ten steps)"),
-    (
-        "steps_to_cover",
-        ([1641, 891, 941], [1641, 891, 941]),
-        "every_step, K = 1: 1641 steps are too many",
-    ),
     ("nearest_pairs", (lambda d, k: pairs(d, k, max),), "the farthest"),
     ("nearest_pairs", (lambda d, k: ((0, 1, 2), (0, 1, 2)),), "student layer 0 does not exist"),
     ("nearest_pairs", (lambda d, k: ((1, 2, 3), (0, 1, 2)),), "teacher layer 0 does not exist"),
@@ -387,26 +465,80 @@ MISTAKES = [
         (lambda d, k: list(zip(*pairs(d, k), strict=True)),),
         "has shape (3, 2): it must be (2, 3)",
     ),
-    ("shares", (lambda p, tau: normal(p ** (1 / tau), 1),), "add up to one over the queries"),
-    ("shares", (lambda p, tau: p ** (1 / tau),), "do not add up to one over the layers"),
-    ("shares", (lambda p, tau: normal(p ** (-1 / tau)),), "the sign is wrong"),
-    ("shares", (lambda p, tau: normal(p),), "the shares of tau_l = 1"),
-    ("shares", (lambda p, tau: normal(p**tau),), "the shares of 1 / tau_l"),
     (
-        "shares",
-        (lambda p, tau: normal(p if tau == 1 else p**2),),
-        "at tau_l = 4 these are the shares of the squares",
+        "weights_of_layers",
+        (
+            lambda t, y, tau: (
+                normal(shares(t, y, tau), 1)
+                if 0
+                else normal(t.softmax(-1)[:, range(4), y] ** (1 / tau), 1).detach()
+            ),
+        ),
+        "add up to one over the queries",
     ),
-    ("shares", (lambda p, tau: normal(p + 1),), "at tau_l = 1 these are not the weights"),
-    ("worst_query", (WORST + 1, 0), "worst is counted from 1"),
-    ("worst_query", (P.amax(0).argmax(), 0), "its best layer knows best"),
-    ("worst_query", (9, 0), "the best layer of another query"),
-    ("worst_query", (WORST, P.mean(0)[WORST]), "every layer 1 / K"),
-    ("worst_query", (WORST, P.amax(0)[WORST]), "what the best layer says"),
-    ("worst_query", (WORST, TOLD.mean()), "a mean over all queries"),
-    ("worst_query", (WORST, (W * -P.log()).sum(0)[WORST]), "weighted mean of the NLL"),
-    ("worst_query", (WORST, 1), "the sum of the weights"),
-    ("worst_query", (WORST, 0.5), "not the weighted mean of the probabilities"),
+    ("weights_of_layers", (lambda t, y, tau: shares(t, y, -tau),), "the sign is wrong"),
+    (
+        "weights_of_layers",
+        (lambda t, y, tau: t.softmax(-1)[:, range(4), y] ** (1 / tau),),
+        "these are not normalised",
+    ),
+    (
+        "weights_of_layers",
+        (lambda t, y, tau: (losses.nll(t, y).mean(1) / -tau).softmax(0),),
+        "one weight per layer for the whole batch",
+    ),
+    ("weights_of_layers", (lambda t, y, tau: shares(t, y, 1),), "the weights of tau_l = 1"),
+    ("weights_of_layers", (lambda t, y, tau: shares(t, y, 1 / tau),), "the weights of 1 / tau_l"),
+    (
+        "weights_of_layers",
+        (lambda t, y, tau: (t[:, range(4), y] / tau).softmax(0),),
+        "softmax of the positive's scores",
+    ),
+    (
+        "weights_of_layers",
+        (lambda t, y, tau: shares(t, torch.zeros_like(y), tau),),
+        "takes passage 0",
+    ),
+    ("weights_of_layers", (lambda *x: shares(*x).T,), "these are transposed"),
+    ("weights_of_layers", (lambda t, y, tau: losses.nll(t, y),), "the NLL of each layer"),
+    ("weights_of_layers", (lambda *x: shares(*x) + 0.1,), "these are not the weights of Eq. (7)"),
+    ("weights_of_layers", (lambda *x: shares(*x, fixed=False),), "a detach is missing"),
+    ("layer_loss", (lambda *x: eq_8(*x, swap=True),), "Eq. (6) has the teacher first"),
+    ("layer_loss", (lambda *x: eq_8(*x) / 3,), "a mean over the layers too"),
+    ("layer_loss", (lambda *x: 4 * eq_8(*x),), "adds up the queries"),
+    (
+        "layer_loss",
+        (lambda s, t, y, tau: (shares(t, y, tau) * losses.kl(t, s)).sum(0),),
+        "keeps the queries apart",
+    ),
+    (
+        "layer_loss",
+        (lambda s, t, y, tau: (shares(t, y, tau) * losses.kl(t, s)).sum(1),),
+        "keeps the layers apart",
+    ),
+    ("layer_loss", (lambda *x: eq_8(*x, weights=1 / 3),), "the layers count alike"),
+    ("layer_loss", (lambda *x: eq_8(*x, weights=1),), "a plain sum of the layers"),
+    ("layer_loss", (lambda s, t, y, tau: eq_8(s, t, y, 1),), "tau_l is not used"),
+    ("layer_loss", (lambda *x: eq_8(*x, soft=x[3]),), "tau_l softens the features too"),
+    ("layer_loss", (lambda *x: eq_8(*x, roll=1),), "the layers are off by one"),
+    (
+        "layer_loss",
+        (lambda s, t, y, tau: eq_8(s, t, y, tau, weights=shares(s, y, tau)),),
+        "how well the student knows",
+    ),
+    ("layer_loss", (lambda s, t, y, tau: eq_8(s, t, y, tau, weights=0.2),), "this is not Eq. (8)"),
+    (
+        "layer_loss",
+        (lambda *x: eq_8(*x, attached=True),),
+        "moves the teacher too, so a detach is missing",
+    ),
+    (
+        "layer_loss",
+        (lambda *x: eq_8(*x, fixed=False),),
+        "moves the teacher too, so a detach is missing",
+    ),
+    ("layer_loss", (lambda s, *x: eq_8(s.detach(), *x) + 0 * s.sum(),), "do not get its gradient"),
+    ("layer_loss", (lambda *x: eq_8(*x).item(),), "no gradient can be taken"),
     ("same_voices", (0,), "a temperature must be positive"),
     ("same_voices", (3,), "if an NLL shrank as its scores do"),
     ("same_voices", (10 / 0.3,), "goes the wrong way"),
@@ -467,7 +599,7 @@ MISTAKES += [
 MISTAKES += [
     ("lead_total", (lambda *x: lead(*x).item(),), "no gradient can be taken"),
     ("lead_total", (lambda *x: lead(*x).backward(),), NOT_YET),
-    ("lead_total", (lambda student: 0,), "lead_total(...) raises TypeError"),
+    ("lead_total", (lambda student: 0,), "lead_total stops with TypeError"),
 ]
 
 
@@ -477,7 +609,7 @@ NOTHING = (None, ..., lambda *x: None, lambda *x: ...)
 @pytest.mark.parametrize("check", CASES)
 def test_answers(capsys, check):
     """The right answers, none, junk, and each mistake with a sentence of its own."""
-    right = CASES[check][2]
+    right = CASES[check][1]
     assert verdict(capsys, check, *right) == "right"
     for place in range(len(right)):
 
@@ -498,29 +630,10 @@ def test_answers(capsys, check):
         assert sum(sentence in other for other in others) == 1, f"{sentence!r} is not its own"
 
 
-def test_worst_query_by_the_mean_and_by_a_single_layer(capsys):
-    """Scores whose worst query differs by best layer, by mean and by single layer."""
-    p = tensor([[0.4, 0.9, 0.3, 0.9], [0.02, 0.001, 0.3, 0.9], [0.02, 0.9, 0.3, 0.95]])  # (K, B)
-    t, y = torch.stack([p, 1 - p], -1).log(), torch.zeros(4, dtype=torch.long)
-    for worst, sentence in (
-        (0, "worst mean over the layers"),
-        (1, "worst single layer"),
-        (2, "told is not"),
-    ):
-        exercises.worst_query(worst, 0.7, t, y, 1.0)
-        assert sentence in capsys.readouterr().out
-
-
-def test_a_learner_who_simulates_covers_as_many_pairs(capsys):
-    draws = simulated(0.9)
-    assert verdict(capsys, "steps_to_cover", draws, [10 * (d - 1) + 1 for d in draws]) == "right"
-    assert "less than 90 %" in verdict(capsys, "steps_to_cover", simulated(0.5), draws)
-
-
 def test_checks_do_not_touch_the_global_generators():
     torch.manual_seed(3), random.seed(3), np.random.seed(3)
     before = torch.get_rng_state()
-    for _, call, answers in CASES.values():
+    for call, answers in CASES.values():
         call(*answers)
     assert torch.equal(before, torch.get_rng_state())
     assert random.random() == random.Random(3).random()
@@ -534,20 +647,72 @@ def test_the_package_agrees_with_these_answers():
     torch.testing.assert_close(losses.layer_weights(TEACHER, POSITIVE, 2.0), W)
 
 
+def test_the_package_draws_as_the_check_wants(capsys):
+    assert verdict(capsys, "draw_layers", selection.random_layers) == "right"
+
+
+def test_an_unknown_grade_is_refused():
+    with pytest.raises(ValueError, match="grade is 'trivial': use one of easy, medium, hard"):
+        exercise(1, 1, "trivial")(lambda answer: None)
+
+
+def cells_of(path: Path) -> list[dict]:
+    cells = json.loads(path.read_text())["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in cells]
+
+
 def calls(path: Path) -> tuple[list[str], str]:
     """The checks that a notebook calls, in order, and what its cells print."""
-    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
-    source = "".join("".join(cell["source"]) for cell in cells)
+    cells = [cell for cell in cells_of(path) if cell["cell_type"] == "code"]
+    source = "".join(cell["source"] for cell in cells)
     printed = "".join("".join(out.get("text", "")) for cell in cells for out in cell["outputs"])
     return re.findall(r"exercises\.(\w+)\(", source), printed
 
 
-def test_lesson_and_solutions_call_the_same_checks():
-    for lesson in sorted(NOTEBOOKS.glob("0*.ipynb")):
-        called, _ = calls(lesson)
-        solved, printed = calls(NOTEBOOKS / "solutions" / lesson.name)
-        prefix = f"Notebook {lesson.name[:2]}"
-        wanted = [n for n in exercises.__all__ if vars(exercises)[n].__doc__.startswith(prefix)]
-        assert called == solved == wanted, lesson.name
-        verdicts = [f"exercise {i}: right" for i in range(1, len(wanted) + 1)]
-        assert re.findall("exercise .*", printed) == verdicts, lesson.name
+def wanted(path: Path) -> list[exercises.Exercise]:
+    return [e for e in exercises.EXERCISES.values() if e.lesson == int(path.name[:2])]
+
+
+LESSONS = sorted(NOTEBOOKS.glob("0*.ipynb"))
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_lesson_and_solutions_call_the_same_checks(lesson):
+    called, unanswered = calls(lesson)
+    solved, printed = calls(NOTEBOOKS / "solutions" / lesson.name)
+    assert called == solved == [e.name for e in wanted(lesson)]
+    verdicts = [f"exercise {e.number}: " for e in wanted(lesson)]
+    assert re.findall("exercise .*", printed) == [start + "right" for start in verdicts]
+    assert re.findall("exercise .*", unanswered) == [start + NOT_YET for start in verdicts]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_a_prompt_shows_the_grade_and_hints_at_hard_ones(lesson):
+    prompts = [
+        cell["source"]
+        for cell in cells_of(lesson)
+        if cell["cell_type"] == "markdown" and re.search(r"^\*\*\d\. \(", cell["source"], re.M)
+    ]
+    shown = [re.search(r"^\*\*(\d)\. \((\w+)\)\*\*", prompt, re.M).groups() for prompt in prompts]
+    assert shown == [(str(e.number), e.grade) for e in wanted(lesson)]
+    for prompt, (_, grade) in zip(prompts, shown, strict=True):
+        assert ("<details><summary>Hint</summary>\n\n" in prompt) == (grade == "hard"), prompt
+        assert prompt.count("<details>") == prompt.count("\n\n</details>")
+
+
+@pytest.mark.parametrize("lesson", LESSONS[:5], ids=lambda path: path.stem)
+def test_the_reader_writes_before_the_library_is_shown(lesson):
+    """In lessons 01 to 05 the first exercise stands before the first look into the library."""
+    sources = [cell["source"] for cell in cells_of(lesson) if cell["cell_type"] == "code"]
+    shown = next(i for i, source in enumerate(sources) if "inspect.getsource(" in source)
+    asked = next(
+        i for i, source in enumerate(sources) if f"exercises.{wanted(lesson)[0].name}(" in source
+    )
+    assert asked < shown
+
+
+def test_the_instructors_page_lists_every_exercise_with_its_grade():
+    page = (NOTEBOOKS / "INSTRUCTOR.md").read_text()
+    listed = re.findall(r"^\| 0(\d)\.(\d) \| (\w+) \|", page, re.M)
+    every = exercises.EXERCISES.values()
+    assert listed == [(str(e.lesson), str(e.number), e.grade) for e in every]

@@ -1,6 +1,6 @@
 """The checks of lesson 07, ablations."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import combinations
 
@@ -9,12 +9,20 @@ import torch
 from scipy.stats import norm, ttest_ind, ttest_rel
 
 from leadkit import losses
-from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
+from leadkit.lessons.exercises.answers import (
+    NOT_YET,
+    Wrong,
+    blank,
+    exercise,
+    judge,
+    some_names,
+)
 from leadkit.lessons.exercises.full_training import points
 
 
-def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
-    """Notebook 07, exercise 1: which parts of LEAD's loss change with variant="released".
+@exercise(lesson=7, number=1, grade="medium")
+def released_parts(answer: object) -> None:
+    """Which parts of LEAD's loss change with variant="released".
 
     answer: tau_d, 1 and 2 -> the names of the parts whose values change.
     """
@@ -34,42 +42,33 @@ def released_parts(answer: Mapping[int, Collection[str] | None] | None) -> None:
         values = {part: (getattr(ours, part), getattr(theirs, part)) for part in parts}
         return {part for part, pair in values.items() if not torch.isclose(*pair)}
 
-    def wrong() -> str | None:
-        if (
-            answer is None
-            or answer is ...
-            or isinstance(answer, Mapping)
-            and any(found is None for found in answer.values())
-        ):
-            return NOT_YET
-        if not isinstance(answer, Mapping) or set(answer) != {1, 2}:
-            return "a dictionary from each tau_d, 1 and 2, to a set of parts is wanted"
-        for tau_d, found in answer.items():
-            sentence = no_names(found, parts)
-            if sentence or found is None:
-                return f"at tau_d = {tau_d}: {sentence}"
-            if hard := sorted({"teacher", "student"} & set(found)):
-                return (
-                    f"at tau_d = {tau_d} you name {hard[0]!r}: no temperature and no layer "
-                    "weight enters a hard loss"
-                )
-            if more := sorted(set(found) - changed(tau_d)):
-                return (
-                    f"at tau_d = {tau_d} you name {more[0]!r}: what does it change to divide "
-                    "scores by this temperature?"
-                )
-            if changed(tau_d) - set(found):
-                return (
-                    f"at tau_d = {tau_d} a part is missing: besides the temperature, the weights "
-                    "of the layers are others"
-                )
-        return None
-
-    say(1, wrong())
+    if blank(answer) or isinstance(answer, Mapping) and any(map(blank, answer.values())):
+        raise Wrong(NOT_YET)
+    if not isinstance(answer, Mapping) or set(answer) != {1, 2}:
+        raise Wrong("a dictionary from each tau_d, 1 and 2, to a set of parts is wanted")
+    for tau_d, named in answer.items():
+        here = f"at tau_d = {tau_d}"
+        chosen = some_names(here, named, parts)
+        if hard := sorted({"teacher", "student"} & chosen):
+            raise Wrong(
+                f"{here} you name {hard[0]!r}: no temperature and no layer weight enters a hard "
+                "loss"
+            )
+        if more := sorted(chosen - changed(tau_d)):
+            raise Wrong(
+                f"{here} you name {more[0]!r}: what does it change to divide scores by this "
+                "temperature?"
+            )
+        if changed(tau_d) - chosen:
+            raise Wrong(
+                f"{here} a part is missing: besides the temperature, the weights of the layers "
+                "are others"
+            )
 
 
-def equal_things(answer: Sequence[float] | None) -> None:
-    """Notebook 07, exercise 2: how much seeds of the same student differ.
+@exercise(lesson=7, number=2, grade="medium")
+def equal_things(answer: object) -> None:
+    """How much seeds of the same student differ.
 
     answer: the largest difference in points, and the number of pairs of seeds with p <= 0.05.
     """
@@ -109,23 +108,22 @@ def equal_things(answer: Sequence[float] | None) -> None:
             count,
         ),
     }
-    say(
-        2,
-        judge(
-            answer,
-            lambda: (apart, count),
-            mistakes,
-            (
-                "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test "
-                "over the queries"
-            ),
-            rtol=0.01,
+    judge(
+        "answer",
+        answer,
+        lambda: (apart, count),
+        mistakes,
+        (
+            "neither number: one MRR@10 per seed, and for each pair of seeds a paired t-test "
+            "over the queries"
         ),
+        rtol=0.01,
     )
 
 
-def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
-    """Notebook 07, exercise 3: how many queries find an effect in 80% of all experiments.
+@exercise(lesson=7, number=3, grade="hard")
+def queries_needed(answer: object) -> None:
+    """How many queries find an effect in 80% of all experiments.
 
     answer: differences (Q,) and an effect -> queries of a two-sided test at 0.05.
     """
@@ -157,17 +155,15 @@ def queries_needed(answer: Callable[[np.ndarray, float], float] | None) -> None:
             "queries"
         ): lambda d, effect: right(d, effect) / len(d),
     }
-    say(
-        3,
-        judge(
-            answer,
-            right,
-            mistakes,
-            (
-                "not the number: how many standard errors must the effect be away from zero, and "
-                "how large is one with n queries?"
-            ),
-            cases,
-            rtol=0.01,
+    judge(
+        "answer",
+        answer,
+        right,
+        mistakes,
+        (
+            "not the number: how many standard errors must the effect be away from zero, and "
+            "how large is one with n queries?"
         ),
+        cases,
+        rtol=0.01,
     )

@@ -1,6 +1,6 @@
 """The checks of lesson 09, assistants."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -8,54 +8,37 @@ import torch
 from torch import Tensor
 
 from leadkit import companion_losses
-from leadkit.lessons.exercises.answers import NOT_YET, judge, say
+from leadkit.lessons.exercises.answers import Wrong, exercise, judge, numbers
 
 
-def farther_together(answer: Sequence[Sequence[float]] | None) -> None:
-    """Notebook 09, exercise 1: two assistants whose mean is farther from the teacher than either.
+@exercise(lesson=9, number=1, grade="hard")
+def farther_together(answer: object) -> None:
+    """Two assistants whose mean is farther from the teacher than either.
 
     answer: the distributions of the teacher and both assistants, (3, 4). Distance is the footrule.
     """
 
-    def wrong() -> str | None:
-        if answer is None or answer is ...:
-            return NOT_YET
-        try:
-            rows = torch.tensor(np.asarray(answer, float))
-        except Exception:
-            rows = torch.empty(0)
-        if rows.shape != (3, 4):
-            return (
-                "three rows of four numbers are wanted: the teacher, the first assistant, the "
-                "second"
-            )
-        if not (rows >= 0).all() or not torch.allclose(
-            rows.sum(1), torch.ones(3).double(), atol=1e-6
-        ):
-            return "a row is no distribution: its numbers must not be negative and must sum to 1"
-        t, a, b = rows
-        fused = companion_losses.fuse(rows[1:].log()).softmax(-1)
-        for name, row in {
-            "the teacher": t,
-            "the first assistant": a,
-            "the second assistant": b,
-            "the mean": fused,
-        }.items():
-            if len(row.round(decimals=9).unique()) < len(row):
-                return (
-                    f"{name} gives two passages the same probability: section 7 shows what ties "
-                    "do to ranks"
-                )
-        together, first, second = (companion_losses.footrule(t, row) for row in (fused, a, b))
-        if together <= min(first, second):
-            return "the mean is no farther than either assistant"
-        return (
-            "the mean is farther than one assistant, not than both"
-            if together <= max(first, second)
-            else None
+    rows = torch.tensor(numbers("answer", answer))
+    if rows.shape != (3, 4):
+        raise Wrong(
+            "three rows of four numbers are wanted: the teacher, the first assistant, the second"
         )
-
-    say(1, wrong())
+    if not (rows >= 0).all() or not torch.allclose(rows.sum(1), torch.ones(3).double(), atol=1e-6):
+        raise Wrong("a row is no distribution: its numbers must not be negative and must sum to 1")
+    t, a, b = rows
+    fused = companion_losses.fuse(rows[1:].log()).softmax(-1)
+    named = {"the teacher": t, "the first assistant": a, "the second assistant": b}
+    for name, row in (named | {"the mean": fused}).items():
+        if len(row.round(decimals=9).unique()) < len(row):
+            raise Wrong(
+                f"{name} gives two passages the same probability: section 7 shows what ties do to "
+                "ranks"
+            )
+    together, first, second = (companion_losses.footrule(t, row) for row in (fused, a, b))
+    if together <= min(first, second):
+        raise Wrong("the mean is no farther than either assistant")
+    if together <= max(first, second):
+        raise Wrong("the mean is farther than one assistant, not than both")
 
 
 def _assistants() -> list[tuple[Tensor, Tensor]]:
@@ -71,8 +54,9 @@ def _assistants() -> list[tuple[Tensor, Tensor]]:
     return [(s.double(), torch.tensor(w).double()) for s, w in zip(scores, weights, strict=True)]
 
 
-def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
-    """Notebook 09, exercise 2: the logarithm of a weighted mean of distributions.
+@exercise(lesson=9, number=2, grade="medium")
+def weighted_fusion(answer: object) -> None:
+    """The logarithm of a weighted mean of distributions.
 
     answer: scores (A, C) and weights (A,) -> logarithms (C,).
     """
@@ -104,19 +88,13 @@ def weighted_fusion(answer: Callable[[Tensor, Tensor], Tensor] | None) -> None:
             "the scores are not normalised: each assistant needs its own softmax"
         ): lambda scores, weights: (scores + weights[:, None].log()).logsumexp(0),
     }
-    wrong = judge(
-        answer,
-        right,
-        mistakes,
-        "not the logarithms of the weighted mean: do their exponentials sum to 1?",
-        _assistants(),
-    )
-    say(
-        2,
-        "an exponential underflowed: stay in logarithms"
-        if wrong == "a value is not finite"
-        else wrong,
-    )
+    otherwise = "not the logarithms of the weighted mean: do their exponentials sum to 1?"
+    try:
+        judge("weighted_fusion", answer, right, mistakes, otherwise, _assistants())
+    except Wrong as wrong:
+        if "not a finite number" in str(wrong):
+            raise Wrong("an exponential underflowed: stay in logarithms") from wrong
+        raise
 
 
 def _distances() -> list[tuple[np.ndarray]]:
@@ -132,8 +110,9 @@ def _distances() -> list[tuple[np.ndarray]]:
     return found
 
 
-def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
-    """Notebook 09, exercise 3: what always fusing all three loses of the gain of choosing.
+@exercise(lesson=9, number=3, grade="medium")
+def share_lost(answer: object) -> None:
+    """What always fusing all three loses of the gain of choosing.
 
     answer: distances (7, steps) -> the share of the gain.
     """
@@ -168,16 +147,14 @@ def share_lost(answer: Callable[[np.ndarray], float] | None) -> None:
             np.mean((far[-1] - far.min(0)) / (far[:3].mean(0) - far.min(0)))
         ),
     }
-    say(
-        3,
-        judge(
-            answer,
-            right,
-            mistakes,
-            (
-                "not the share: (always three - nearest) over (random plain one - nearest), each "
-                "a mean over the batches"
-            ),
-            _distances(),
+    judge(
+        "share_lost",
+        answer,
+        right,
+        mistakes,
+        (
+            "not the share: (always three - nearest) over (random plain one - nearest), each "
+            "a mean over the batches"
         ),
+        _distances(),
     )

@@ -8,15 +8,16 @@ import torch
 from scipy.stats import ttest_1samp, ttest_ind, ttest_rel
 
 from leadkit import losses, paths
-from leadkit.lessons.exercises.answers import judge, say
+from leadkit.lessons.exercises.answers import exercise, judge
 from leadkit.results.comparable import per_query
 from leadkit.results.records import read
 from leadkit.results.statistics import paired_t_test
 from leadkit.results.tables import main_rows
 
 
-def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> None:
-    """Notebook 06, exercise 1: the hard loss of equal scores, in nats.
+@exercise(lesson=6, number=1, grade="easy")
+def ignorant_loss(answer: object) -> None:
+    """The hard loss of equal scores, in nats.
 
     answer: queries of a batch, passages per query, teacher or None -> the loss.
     """
@@ -48,15 +49,13 @@ def ignorant_loss(answer: Callable[[int, int, str | None], float] | None) -> Non
             "the control has no teacher that could limit its candidates"
         ): lambda batch, passages, teacher: loss(candidates(batch, passages, teacher or "CE")),
     }
-    say(
-        1,
-        judge(
-            answer,
-            lambda *case: loss(candidates(*case)),
-            mistakes,
-            "not the hard loss of equal scores: what is the softmax of C zeros?",
-            cases,
-        ),
+    judge(
+        "ignorant_loss",
+        answer,
+        lambda *case: loss(candidates(*case)),
+        mistakes,
+        "not the hard loss of equal scores: what is the softmax of C zeros?",
+        cases,
     )
 
 
@@ -73,8 +72,9 @@ def _two_systems() -> list[tuple[np.ndarray, np.ndarray]]:
     return found
 
 
-def paired_p(answer: Callable[[np.ndarray, np.ndarray], float] | None) -> None:
-    """Notebook 06, exercise 2: p of the paired test over queries, each the mean of its S seeds.
+@exercise(lesson=6, number=2, grade="medium")
+def paired_p(answer: object) -> None:
+    """P of the paired test over queries, each the mean of its S seeds.
 
     answer: reciprocal ranks (S, Q) of two systems -> p.
     """
@@ -104,15 +104,13 @@ def paired_p(answer: Callable[[np.ndarray, np.ndarray], float] | None) -> None:
             lambda a, b: ttest_1samp((a - b)[a != b], 0).pvalue
         ),
     }
-    say(
-        2,
-        judge(
-            answer,
-            of(lambda a, b: paired_t_test(a, b)[1]),
-            mistakes,
-            "not the p-value of a paired t-test over the queries: section 5 has t by hand",
-            _two_systems(),
-        ),
+    judge(
+        "paired_p",
+        answer,
+        of(lambda a, b: paired_t_test(a, b)[1]),
+        mistakes,
+        "not the p-value of a paired t-test over the queries: section 5 has t by hand",
+        _two_systems(),
     )
 
 
@@ -123,8 +121,9 @@ def points(row: str) -> np.ndarray:
     return 100 * np.array([per_query(record) for record in records])
 
 
-def spread_of_difference(answer: float | None) -> None:
-    """Notebook 06, exercise 3: the standard deviation of LEAD - RD over the seeds, in points."""
+@exercise(lesson=6, number=3, grade="easy")
+def spread_of_difference(answer: object) -> None:
+    """The standard deviation of LEAD - RD over the seeds, in points."""
     lead, rd = points("LEAD"), points("RD")
     a, b = lead.mean(1), rd.mean(1)
     mistakes = {
@@ -150,13 +149,11 @@ def spread_of_difference(answer: float | None) -> None:
         ): lambda: (a - b).std(ddof=1) / np.sqrt(len(a)),
         "points are wanted, not a fraction": lambda: (a - b).std(ddof=1) / 100,
     }
-    say(
-        3,
-        judge(
-            answer,
-            lambda: (a - b).std(ddof=1),
-            mistakes,
-            "not the sd: one MRR@10 per seed and method, their differences, then the sd of these",
-            rtol=0.02,
-        ),
+    judge(
+        "answer",
+        answer,
+        lambda: (a - b).std(ddof=1),
+        mistakes,
+        "not the sd: one MRR@10 per seed and method, their differences, then the sd of these",
+        rtol=0.02,
     )

@@ -1,18 +1,64 @@
 """The checks of lesson 05, joint training."""
 
-from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from leadkit import losses
-from leadkit.lessons.exercises.answers import compare, normal, result, say
+from leadkit.lessons.exercises.answers import exercise, judge, judge_gradients, normal
 
 
-def kl_gradients(gradients: Callable, bounded: object) -> None:
-    """Notebook 05, exercise 1: the gradients of KL(t, s) and KL(s, t) by the student's scores.
+@exercise(lesson=5, number=1, grade="hard")
+def lead_total(total: object) -> None:
+    """The joint loss of LEAD.
+
+    total: student, teacher (K, B, C), student_final, teacher_final (B, C), positive (B,) -> the
+        loss.
+    Its value and its gradients are checked on random scores, at tau_d = tau_l = 1.
+    """
+    inputs = [x.requires_grad_() for x in normal((3, 4, 8), (3, 4, 8), (4, 8), (4, 8))]
+    student, teacher, student_final, teacher_final = inputs
+    positive = torch.tensor([0, 3, 7, 2])
+    scores = student, teacher, student_final, teacher_final
+    loss = losses.lead_loss(*scores, positive)
+    alike = losses.lead_loss(*scores, positive, reweight=False)
+    assert loss.weights is not None
+    there = losses.kl(teacher_final, student_final).mean()
+    back = losses.kl(student_final, teacher_final).mean()
+    swapped = (loss.weights * losses.kl(student, teacher)).sum(0).mean()
+    mistakes = {
+        "the layer loss, Eq. (8), is missing": loss.total - loss.layer,
+        "the response loss, Eq. (9), is missing": loss.total - loss.response,
+        "the response loss looks one way only: KL(s, t) is missing": loss.total - back,
+        "the response loss looks one way only: KL(t, s) is missing": loss.total - there,
+        "the teacher's hard loss, Eq. (10), is missing": loss.total - loss.teacher,
+        "the student's hard loss, Eq. (11), is missing": loss.total - loss.student,
+        "the layers count alike: the weights of Eq. (7) are missing": alike.total,
+        "the layer loss is divided by K, though its weights add up to one already": loss.total
+        - loss.layer * 2 / 3,
+        "the layer loss is KL(s, t): Eq. (6) has the teacher first": loss.total
+        - loss.layer
+        + swapped,
+        "this adds up the queries: take their mean": 4 * loss.total,
+    }
+    otherwise = (
+        "for random scores the value is not that of Eq. (12): compare the four terms one by one"
+    )
+    judge("lead_total", total, loss.total, mistakes, otherwise, [(*scores, positive)])
+    reasons = (
+        "the student's layers do not get the gradient of the layer loss",
+        "the layer loss moves the teacher too: its layers must be detached",
+        "something that should move the student's final scores is detached",
+        "something that should move the teacher's final scores is detached",
+    )
+    assert callable(total)
+    judge_gradients(lambda *given: total(*given, positive), inputs, loss.total, reasons)
+
+
+@exercise(lesson=5, number=2, grade="hard")
+def kl_gradients(gradients: object, bounded: object) -> None:
+    """The gradients of KL(t, s) and KL(s, t) by the student's scores.
 
     gradients: scores t (C,) and s (C,) -> both gradients, (C,) each.
     bounded: the number of the gradient that is bounded, 1 or 2.
@@ -42,32 +88,16 @@ def kl_gradients(gradients: Callable, bounded: object) -> None:
             "nothing"
         ): torch.stack([right[0], log_s.exp() * (log_s - log_t + 1)]),
     }
-    wrong = compare(
-        "kl_gradients(t, s)",
-        result(gradients, t.clone(), s.clone()),
-        right,
-        mistakes,
-        "autograd gives something else",
-    )
-    extreme = (
-        _autograd(torch.tensor([0.0, -1000.0]), torch.zeros(2), by_teacher=False).abs().amax(1)
-    )  # (2,)
-    say(
-        1,
-        wrong
-        or compare(
-            "bounded",
-            bounded,
-            1 + extreme.argmin().item(),
-            {
-                (
-                    "that gradient is not bounded: let the teacher's probability of one "
-                    "candidate go to 0"
-                ): 1 + extreme.argmax().item(),
-            },
-            "bounded must be 1, for KL(t, s), or 2, for KL(s, t)",
-        ),
-    )
+    otherwise = "autograd gives something else"
+    judge("kl_gradients", gradients, right, mistakes, otherwise, [(t, s)])
+    sure = torch.tensor([0.0, -1000.0])
+    extreme = _autograd(sure, torch.zeros(2), by_teacher=False).abs().amax(1)  # (2,)
+    of_bounded = {
+        ("that gradient is not bounded: let the teacher's probability of one candidate go to 0"): 1
+        + extreme.argmax().item(),
+    }
+    otherwise = "bounded must be 1, for KL(t, s), or 2, for KL(s, t)"
+    judge("bounded", bounded, 1 + extreme.argmin().item(), of_bounded, otherwise)
 
 
 def _autograd(t: Tensor, s: Tensor, by_teacher: bool) -> Tensor:
@@ -80,8 +110,9 @@ def _autograd(t: Tensor, s: Tensor, by_teacher: bool) -> Tensor:
     )
 
 
+@exercise(lesson=5, number=3, grade="easy")
 def without_teacher_loss(history: object) -> None:
-    """Notebook 05, exercise 2: the toy of section 7 with both KLs and without a hard loss.
+    """The toy of section 7 with both KLs and without a hard loss.
 
     history: the teacher's probability of the positive before each of 60 steps.
     """
@@ -95,19 +126,11 @@ def without_teacher_loss(history: object) -> None:
         "this teacher still has its hard loss: take it away": _toy(hard=1)[:60],
         "this teacher is frozen: both KLs are to move it": right[:1] * 60,
     }
-    say(
-        2,
-        compare(
-            "history",
-            history,
-            right[:60],
-            mistakes,
-            (
-                "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached "
-                "gives another curve"
-            ),
-        ),
+    otherwise = (
+        "the toy of section 7 with the loss KL(t, s) + KL(s, t) and nothing detached gives another "
+        "curve"
     )
+    judge("history", history, right[:60], mistakes, otherwise)
 
 
 @cache
@@ -128,72 +151,3 @@ def _toy(detach: bool = False, second: float = 1, hard: float = 0) -> list[float
         loss.sum().backward()
         optimizer.step()
     return history
-
-
-def lead_total(total: Callable) -> None:
-    """Notebook 05, exercise 3: the joint loss of LEAD.
-
-    total: student, teacher (K, B, C), student_final, teacher_final (B, C), positive (B,) -> the
-        loss.
-    Its value and its gradients are checked on random scores, at tau_d = tau_l = 1.
-    """
-    inputs = [x.requires_grad_() for x in normal((3, 4, 8), (3, 4, 8), (4, 8), (4, 8))]
-    student, teacher, student_final, teacher_final = inputs
-    positive = torch.tensor([0, 3, 7, 2])
-    scores = student, teacher, student_final, teacher_final
-    loss = losses.lead_loss(*scores, positive)
-    alike = losses.lead_loss(*scores, positive, reweight=False)
-    assert loss.weights is not None
-    right = torch.autograd.grad(loss.total, inputs, allow_unused=True)
-    there = losses.kl(teacher_final, student_final).mean()
-    back = losses.kl(student_final, teacher_final).mean()
-    swapped = (loss.weights * losses.kl(student, teacher)).sum(0).mean()
-    mistakes = {
-        "the layer loss, Eq. (8), is missing": loss.total - loss.layer,
-        "the response loss, Eq. (9), is missing": loss.total - loss.response,
-        "the response loss looks one way only: KL(s, t) is missing": loss.total - back,
-        "the response loss looks one way only: KL(t, s) is missing": loss.total - there,
-        "the teacher's hard loss, Eq. (10), is missing": loss.total - loss.teacher,
-        "the student's hard loss, Eq. (11), is missing": loss.total - loss.student,
-        "the layers count alike: the weights of Eq. (7) are missing": alike.total,
-        "the layer loss is divided by K, though its weights add up to one already": loss.total
-        - loss.layer * 2 / 3,
-        "the layer loss is KL(s, t): Eq. (6) has the teacher first": loss.total
-        - loss.layer
-        + swapped,
-        "this adds up the queries: take their mean": 4 * loss.total,
-    }
-    answer = result(total, *inputs, positive)
-    wrong = compare(
-        "lead_total(...)",
-        answer,
-        loss.total.item(),
-        {sentence: value.item() for sentence, value in mistakes.items()},
-        "for random scores the value is not that of Eq. (12): compare the four terms one by one",
-    )
-    say(3, wrong or _lead_gradients(answer, inputs, right))
-
-
-def _lead_gradients(
-    answer: Any, inputs: Sequence[Tensor], right: Sequence[Tensor | None]
-) -> str | None:
-    try:
-        found = torch.autograd.grad(answer, inputs, allow_unused=True)
-    except Exception:  # whatever the learner wrote
-        return (
-            "the value is right, but no gradient can be taken of it: return the tensor, and "
-            "leave backward to the caller"
-        )
-    reasons = (
-        "the student's layers do not get the gradient of the layer loss",
-        "the layer loss moves the teacher too: its layers must be detached",
-        "something that should move the student's final scores is detached",
-        "something that should move the teacher's final scores is detached",
-    )
-    for x, mine, exact, reason in zip(inputs, found, right, reasons, strict=True):
-        zero = torch.zeros_like(x)
-        if not torch.allclose(
-            zero if mine is None else mine, zero if exact is None else exact, atol=1e-9
-        ):
-            return f"the value is right, but {reason}"
-    return None

@@ -1,22 +1,73 @@
 """The checks of lesson 02, layer features."""
 
-from collections.abc import Callable
-from math import log
-
 import numpy as np
+import torch
 from torch import Tensor
 
 from leadkit import losses
-from leadkit.lessons.exercises.answers import compare, normal, numbers, result, say
+from leadkit.lessons.exercises.answers import exercise, judge, normal
 
 
-def kl_limit(limit: Callable) -> None:
-    """Notebook 02, exercise 1: the limit of tau_d^2 KL(t / tau_d, s / tau_d) for large tau_d.
+@exercise(lesson=2, number=1, grade="medium")
+def feature_loss(loss: object) -> None:
+    """The loss of one pair of layers, Eq. (4) to (6), a mean over the queries.
+
+    loss: scores of the teacher's and of the student's layer (B, C), (B, C), and tau_d -> the loss.
+    """
+    t, s = normal((3, 5), (3, 5))
+    tau_d = 2.0
+    log_t, log_s = (t / tau_d).log_softmax(-1), (s / tau_d).log_softmax(-1)
+    each = log_t.exp() * (log_t - log_s)  # (B, C)
+    over_queries_t, over_queries_s = (t / tau_d).log_softmax(0), (s / tau_d).log_softmax(0)
+    mistakes = {
+        "this is KL(s, t): Eq. (6) has the teacher first": losses.kl(s, t, tau_d).mean(),
+        (
+            "each softmax runs over the queries: Eq. (4) and (5) normalise over the candidates of "
+            "one query"
+        ): (over_queries_t.exp() * (over_queries_t - over_queries_s)).sum(-1).mean(),
+        (
+            "this is a mean over the candidates too: a KL divergence sums over them, and the mean "
+            "is over the queries"
+        ): each.mean(),
+        "this adds up the queries: take their mean": each.sum(),
+        "this keeps the queries apart: take their mean": each.sum(-1),
+        "tau_d divides the teacher's scores only: Eq. (6) divides both": losses.kl(
+            t, s, tau_d, "released"
+        ).mean(),
+        "tau_d divides the student's scores only: Eq. (6) divides both": losses.kl(
+            t, s / tau_d
+        ).mean(),
+        "tau_d is not used": losses.kl(t, s).mean(),
+        "tau_d multiplies: it divides the scores": losses.kl(t * tau_d, s * tau_d).mean(),
+        "tau_d divides the probabilities: it divides the scores, before the softmax": (
+            losses.kl(t, s).mean() / tau_d
+        ),
+        "Hinton's factor tau_d^2 is in it: Eq. (6) has none": tau_d**2
+        * losses.kl(t, s, tau_d).mean(),
+        "the sign is wrong: a KL divergence is never negative": -losses.kl(t, s, tau_d).mean(),
+        "this is the squared error of the scores: compare distributions": (t - s).square().mean(),
+        "this is the cross entropy: the teacher's own entropy is not subtracted": (
+            -(log_t.exp() * log_s).sum(-1).mean()
+        ),
+    }
+    judge(
+        "loss",
+        loss,
+        losses.kl(t, s, tau_d).mean(),
+        mistakes,
+        "for random scores this is not Eq. (6): two softmaxes, then the sum over the candidates",
+        [(t, s, tau_d)],
+    )
+
+
+@exercise(lesson=2, number=2, grade="hard")
+def kl_limit(limit: object) -> None:
+    """The limit of tau_d^2 KL(t / tau_d, s / tau_d) for large tau_d.
 
     limit: scores t (C,) and s (C,) -> the limit.
     """
     t, s = normal((6,), (6,))
-    right = (1e8 * losses.kl(t, s, 1e4)).item()
+    right = 1e8 * losses.kl(t, s, 1e4)
     mistakes = {
         "this is twice the limit: the expansion of the KL begins with a half": 2 * right,
         (
@@ -27,74 +78,24 @@ def kl_limit(limit: Callable) -> None:
         "a constant added to all scores changes this, but not the KL: subtract the mean": (t - s)
         .square()
         .mean()
-        .item()
         / 2,
-        "this is the KL at tau_d = 1, not the limit": losses.kl(t, s).item(),
-        "without the factor tau_d^2 everything goes to 0": 0.0,
+        "this is the KL at tau_d = 1, not the limit": losses.kl(t, s),
+        "without the factor tau_d^2 everything goes to 0": torch.tensor(0.0),
     }
-    say(
-        1,
-        compare(
-            "limit(t, s)",
-            result(limit, t, s),
-            right,
-            mistakes,
-            (
-                "for 6 random scores tau_d^2 KL goes to another number: expand both softmaxes to "
-                "first order in 1 / tau_d"
-            ),
-        ),
-    )
-
-
-def peaked_entropy(entropy: Callable, smallest: object) -> None:
-    """Notebook 02, exercise 2: the entropy of 0.9 on one of C candidates, the rest spread evenly.
-
-    entropy: C -> nats. smallest: the first C whose entropy is at least 1.
-    """
-
-    def term(p: float) -> float:
-        return -p * log(p)
-
-    def exact(C: float) -> float:
-        return term(0.9) + (C - 1) * term(0.1 / (C - 1))
-
-    mistakes = {
-        "entropy(5) is in bits: nats need the natural logarithm": exact(5) / log(2),
-        "entropy(5) is negative: the minus sign is missing": -exact(5),
-        "entropy(5) gives the other candidates 0.1 / C each: they do not add up to 0.1": term(0.9)
-        + 4 * term(0.1 / 5),
-        "entropy(5) gives every other candidate 0.1: probabilities must add up to one": term(0.9)
-        + 4 * term(0.1),
-        "entropy(5) counts only one of the other candidates": term(0.9) + term(0.1 / 4),
-        "entropy(5) leaves out the peak": 4 * term(0.1 / 4),
-        "entropy(5) leaves out the other candidates": term(0.9),
-    }
-    wrong = compare(
-        "entropy(5)",
-        result(entropy, 5),
-        exact(5),
+    judge(
+        "limit",
+        limit,
+        right,
         mistakes,
-        "entropy(5) is wrong: it is a sum of -p ln p over one peak and four others",
+        "for 6 random scores tau_d^2 KL goes to another number: expand both softmaxes to first "
+        "order in 1 / tau_d",
+        [(t, s)],
     )
-    say(2, wrong or _smallest(numbers("smallest", smallest, ()), exact))
 
 
-def _smallest(found: np.ndarray | str, exact: Callable[[float], float]) -> str | None:
-    if isinstance(found, str):
-        return found
-    C = float(found)
-    if round(C) != C or C < 2:
-        return f"smallest is {C}: it counts candidates, so it is a whole number, at least 2"
-    if exact(C) < 1:
-        return f"with {C:.0f} candidates the entropy is still below 1 nat"
-    if C > 2 and exact(C - 1) >= 1:
-        return "one candidate fewer would still reach 1 nat"
-    return None
-
-
+@exercise(lesson=2, number=3, grade="medium")
 def swapped_map(swapped: object, row: object, student: Tensor, teacher: Tensor) -> None:
-    """Notebook 02, exercise 3: the map of section 8 with the arguments of the KL swapped.
+    """The map of section 8 with the arguments of the KL swapped.
 
     swapped: KL(student layer, teacher layer), means over the queries, (M, N).
     row: the student layer, from 1, whose row changes most, by the mean absolute difference.
@@ -114,24 +115,11 @@ def swapped_map(swapped: object, row: object, student: Tensor, teacher: Tensor) 
         "swapped adds up the queries: take their mean": back.sum(-1),
         "swapped keeps the queries apart: take their mean": back,
     }
+    otherwise = "swapped is not KL(student, teacher) of every pair"
+    judge("swapped", swapped, back.mean(-1), of_swapped, otherwise)
     of_row = {
         "row is counted from 0: layers are counted from 1": most - 1,
-        "row is the one that changes least": change.argmin().item() + 1,
+        "row is the one that changes least": np.asarray(change.argmin()) + 1,
     }
-    say(
-        3,
-        compare(
-            "swapped",
-            swapped,
-            back.mean(-1),
-            of_swapped,
-            "swapped is not KL(student, teacher) of every pair",
-        )
-        or compare(
-            "row",
-            row,
-            most,
-            of_row,
-            "another row changes more: compare the two maps cell by cell, without the signs",
-        ),
-    )
+    otherwise = "another row changes more: compare the two maps cell by cell, without the signs"
+    judge("row", row, most, of_row, otherwise)

@@ -1,21 +1,18 @@
 """The checks of lesson 08, progressive distillation."""
 
-from collections.abc import Callable, Collection, Sequence
-from functools import cache
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
 from leadkit import losses
-from leadkit.config import scale
-from leadkit.experiments.prod import PROD, Progression
 from leadkit.experiments.progressive import Progressive
-from leadkit.experiments.store import Trained
-from leadkit.lessons.exercises.answers import NOT_YET, judge, no_names, say
+from leadkit.lessons.exercises.answers import exercise, judge
 
 
-def stops_at(answer: Sequence[float] | None) -> None:
-    """Notebook 08, exercise 1: where section 5's total is lowest, with keep at 0 and at 10.
+@exercise(lesson=8, number=1, grade="medium")
+def stops_at(answer: object) -> None:
+    """Where section 5's total is lowest, with keep at 0 and at 10.
 
     answer: both places, from the copy (0) to the teacher (1).
     """
@@ -60,67 +57,18 @@ def stops_at(answer: Sequence[float] | None) -> None:
             held,
         ),
     }
-    say(
-        1,
-        judge(
-            answer,
-            lambda: (free, held),
-            mistakes,
-            (
-                "neither is where the total is lowest: add the three terms with their weights, "
-                "point by point"
-            ),
-            rtol=0,
-            atol=0.006,
+    judge(
+        "answer",
+        answer,
+        lambda: (free, held),
+        mistakes,
+        (
+            "neither is where the total is lowest: add the three terms with their weights, "
+            "point by point"
         ),
+        rtol=0,
+        atol=0.006,
     )
-
-
-@cache
-def _trainings(keep: float) -> dict[str, Trained]:
-    """Whatever is trained for PROD's chain, by name."""
-    chain = PROD(scale("smoke"), progression=Progression(method=Progressive(keep=keep)))
-    trained: dict[str, Trained] = {"student": chain.pipeline.student}
-    for name, stage in zip(("12DE", "12CE", "24CE"), chain.stages, strict=False):
-        assert stage.teacher is not None
-        trained[f"{name} teacher"] = stage.teacher
-    for i, stage in enumerate(chain.stages, start=1):
-        trained[f"stage {i}"] = stage
-    return trained | {"direct": chain.direct}
-
-
-def trained_anew(answer: Collection[str] | None) -> None:
-    """Notebook 08, exercise 2: which stages are trained anew once the weight of keep is 10.
-
-    answer: the names of the trainings that are not read from runs/.
-    """
-
-    def wrong() -> str | None:
-        if answer is None or answer is ...:
-            return NOT_YET
-        usual, other = _trainings(Progressive.keep), _trainings(10.0)
-        changed = {name for name in usual if usual[name] != other[name]}
-        if sentence := no_names(answer, tuple(usual)):
-            return sentence
-        more, less = set(answer) - changed, changed - set(answer)
-        if "stage 1" in more:
-            return "stage 1 has no copy to keep near to: its weight is 0 whatever you set"
-        if more:
-            return f"{sorted(more)[0]} is trained before anything that has a copy"
-        if any(name.startswith("stage") for name in less):
-            return (
-                "a stage is missing: what has a copy is changed, and so is what starts from a "
-                "changed student"
-            )
-        if any(name.endswith("teacher") for name in less):
-            return "a teacher is missing: who mined the negatives that it is trained on?"
-        return (
-            "something is missing that keeps nothing itself: look at its teacher and its negatives"
-            if less
-            else None
-        )
-
-    say(2, wrong())
 
 
 def _ranks() -> list[tuple[np.ndarray, np.ndarray, int]]:
@@ -135,8 +83,9 @@ def _ranks() -> list[tuple[np.ndarray, np.ndarray, int]]:
     ]
 
 
-def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | None) -> None:
-    """Notebook 08, exercise 3: the queries that the teacher ranks higher than the student.
+@exercise(lesson=8, number=2, grade="medium")
+def lagging(answer: object) -> None:
+    """The queries that the teacher ranks higher than the student.
 
     answer: ranks (Q,) by student and teacher, the last rank that counts -> queries, from 0.
     """
@@ -170,13 +119,11 @@ def lagging(answer: Callable[[np.ndarray, np.ndarray, int], Sequence[int]] | Non
         ): of(lambda s, t, last: right(s, t, last) | (t > 0) & (s == 0)),
         "that is true or false for each query, and the numbers of the queries are wanted": right,
     }
-    say(
-        3,
-        judge(
-            answer,
-            of(right),
-            mistakes,
-            "not these queries: take the table of section 5 and go through it line by line",
-            _ranks(),
-        ),
+    judge(
+        "lagging",
+        answer,
+        of(right),
+        mistakes,
+        "not these queries: take the table of section 5 and go through it line by line",
+        _ranks(),
     )

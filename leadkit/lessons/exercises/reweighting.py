@@ -1,146 +1,155 @@
 """The checks of lesson 04, reweighting."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from leadkit import losses
-from leadkit.lessons.exercises.answers import compare, normal, numbers, result, say
+from leadkit.lessons.exercises.answers import (
+    Wrong,
+    exercise,
+    judge,
+    judge_gradients,
+    normal,
+    numbers,
+    outcome,
+)
 
 
-def shares(share: Callable) -> None:
-    """Notebook 04, exercise 1: Eq. (7) without exp or log.
+@exercise(lesson=4, number=1, grade="medium")
+def weights_of_layers(weights: object) -> None:
+    """The weights of Eq. (7).
 
-    share: probabilities of the positive (K, B), tau_l -> weights (K, B).
+    weights: teacher's layer scores (K, B, C), positive (B,), tau_l -> weights (K, B).
     """
-    p = normal((3, 4))[0].sigmoid()  # (K, B)
-    two = torch.stack([p, 1 - p], -1).log()  # (K, B, C=2): scores with these features
-    wrong = None
-    for tau in (1, 0.5, 4):
-        powers = {power: p**power for power in (1 / tau, -1 / tau, tau, 1, 2)}
-        of_layers = {power: x / x.sum(0) for power, x in powers.items()}
-        here, right = (
-            f"at tau_l = {tau}",
-            losses.layer_weights(two, torch.zeros(4, dtype=torch.long), tau),
-        )
+    t = normal((3, 4, 5))[0].requires_grad_()  # (K, B, C)
+    positive = torch.tensor([0, 3, 4, 2])
+    for tau_l in (1.0, 0.5, 4.0):
+        case = t, positive, tau_l
+        nll = losses.nll(t, positive).detach()  # (K, B)
+        at_positive = t.detach()[:, torch.arange(4), positive]  # (K, B)
+        here = f"at tau_l = {tau_l:g}"
+        over_queries = (-nll / tau_l).softmax(1)
         mistakes = {
-            "the shares add up to one over the queries: Eq. (7) normalises over the layers": powers[
-                1 / tau
-            ]
-            / powers[1 / tau].sum(1, keepdim=True),
-            f"{here} the shares do not add up to one over the layers": powers[1 / tau],
-            "the shares grow as the probability falls: the sign is wrong": of_layers[-1 / tau],
-            f"{here} these are the shares of tau_l = 1": of_layers[1],
-            f"{here} these are the shares of 1 / tau_l: a small temperature sharpens": of_layers[
-                tau
-            ],
-            f"{here} these are the shares of the squares": of_layers[2],
+            (
+                "the weights add up to one over the queries: Eq. (7) normalises over the layers"
+            ): over_queries,
+            "the weights grow with the NLL: the sign is wrong": (nll / tau_l).softmax(0),
+            f"{here} these are not normalised: divide by the sum over the layers": (
+                (-nll / tau_l).exp()
+            ),
+            "one weight per layer for the whole batch: Eq. (7) has one for each query too": (
+                (-nll.mean(1) / tau_l).softmax(0)
+            ),
+            f"{here} these are the weights of tau_l = 1": (-nll).softmax(0),
+            f"{here} these are the weights of 1 / tau_l: the temperature divides": (
+                (-nll * tau_l).softmax(0)
+            ),
+            (
+                "this is a softmax of the positive's scores: first make each layer a distribution "
+                "over its candidates"
+            ): (at_positive / tau_l).softmax(0),
+            "the judge is the label: this takes passage 0 of each query for its positive": (
+                t.detach().log_softmax(-1)[..., 0] / tau_l
+            ).softmax(0),
+            "a row per layer and a column per query, (K, B): these are transposed": (
+                (-nll / tau_l).softmax(0).T
+            ),
+            "this is the NLL of each layer: the weights are a softmax of minus it": nll,
         }
-        wrong = wrong or compare(
-            f"share(p_plus, {tau})",
-            result(share, p.clone(), tau),
-            right,
-            mistakes,
-            (
-                f"{here} these are not the weights of Eq. (7): what is exp of a logarithm that "
-                "was divided by tau_l?"
-            ),
+        otherwise = f"{here} these are not the weights of Eq. (7)"
+        judge("weights", weights, losses.layer_weights(*case), mistakes, otherwise, [case])
+    if outcome("weights", weights, t, positive, 1.0).requires_grad:
+        raise Wrong(
+            "the weights carry a gradient, so a detach is missing: a teacher that learns could "
+            "lower the loss by making a layer worse"
         )
-    say(1, wrong)
 
 
-def worst_query(worst: object, told: object, t: Tensor, y: Tensor, tau_l: float) -> None:
-    """Notebook 04, exercise 2: the query whose best layer is worst, and what the student is told.
+@exercise(lesson=4, number=2, grade="hard")
+def layer_loss(loss: object) -> None:
+    """The layer loss of Eq. (8), whose gradient leaves the teacher alone.
 
-    worst: its column in t, from 0. told: the weighted mean over all K layers of its t_i(p+).
-    t: layer scores (K, B, C). y: (B,), the positives.
+    loss: student's and teacher's layer scores (K, B, C), positive (B,), tau_l -> the loss.
     """
-    nll = losses.nll(t, y)  # (K, B)
-    p, w = (-nll).exp(), losses.layer_weights(t, y, tau_l)  # (K, B)
-    column = int(nll.amin(0).argmax())
-    of_worst = {
-        "worst is counted from 1: it is a column of t, and those are counted from 0": column + 1,
-        "worst is the query that its best layer knows best": nll.amin(0).argmin().item(),
+    student, teacher = (x.requires_grad_() for x in normal((3, 4, 5), (3, 4, 5)))
+    positive, tau_l = torch.tensor([0, 3, 4, 2]), 2.0
+    taught = teacher.detach()
+    weights = losses.layer_weights(taught, positive, tau_l)  # (K, B)
+    each = losses.kl(taught, student)  # (K, B)
+    swapped = losses.kl(student, taught)  # (K, B)
+    right = (weights * each).sum(0).mean()
+    one_softmax = losses.kl(taught.movedim(1, -1), student.movedim(1, -1))  # (K, C)
+    off_by_one = losses.kl(taught.roll(1, 0), student)  # (K, B)
+    mistakes = {
+        "this is KL(s, t): Eq. (6) has the teacher first": (weights * swapped).sum(0).mean(),
         (
-            "worst has the worst mean over the layers: look at its best layer, which may still know"
-        ): nll.mean(0).argmax().item(),
-        "worst has the worst single layer: look at its best one": nll.amax(0).argmax().item(),
-    }
-    of_told = {
-        "told gives every layer 1 / K: use the weights of Eq. (7)": p.mean(0)[column],
-        "told is what the best layer says: the others have weights too": p.amax(0)[column],
-        "told is a mean over all queries: only the worst one is asked for": (w * p).sum(0).mean(),
-        "told is a weighted mean of the NLL: a probability is asked for": (w * nll).sum(0)[column],
-        (
-            "told is the sum of the weights: multiply each by what its layer gives to the positive"
-        ): w.sum(0)[column],
-    }
-    say(
-        2,
-        compare(
-            "worst",
-            worst,
-            column,
-            of_worst,
-            "the best layer of another query gives its positive a smaller probability",
-        )
-        or compare(
-            "told",
-            told,
-            (w * p).sum(0)[column],
-            of_told,
-            (
-                "told is not the weighted mean of the probabilities that the layers give to the "
-                "positive of this query"
-            ),
+            "this is a mean over the layers too: the weights of a query add up to one already, so "
+            "sum over the layers"
+        ): (weights * each).mean(),
+        "this adds up the queries: take their mean": (weights * each).sum(),
+        "this keeps the queries apart: take their mean": (weights * each).sum(0),
+        "this sums over the queries and keeps the layers apart: sum over the layers": (
+            (weights * each).sum(1)
         ),
+        "the layers count alike: the weights of Eq. (7) are missing": each.mean(),
+        "this is a plain sum of the layers: the weights of Eq. (7) are missing": each.sum(0).mean(),
+        "tau_l is not used": (losses.layer_weights(taught, positive) * each).sum(0).mean(),
+        "tau_l softens the features too: it belongs to the weights only": (
+            (weights * losses.kl(taught, student, tau_l)).sum(0).mean()
+        ),
+        "the layers are off by one: the i-th teacher layer teaches the i-th student layer": (
+            (weights * off_by_one).sum(0).mean()
+        ),
+        "the student's layers are weighted by how well the student knows: the teacher's NLL "
+        "decides": ((losses.layer_weights(student, positive, tau_l) * each).sum(0).mean()),
+        "each softmax runs over the queries: it runs over the candidates": (
+            (weights.mean(1, keepdim=True) * one_softmax).sum(0).mean()
+        ),
+    }
+    otherwise = (
+        "for random scores this is not Eq. (8): compare the weights, then the KL of each layer"
     )
+    case = student, teacher, positive, tau_l
+    judge("loss", loss, right, mistakes, otherwise, [case])
+    reasons = (
+        "the student's layers do not get its gradient: something is detached",
+        "it moves the teacher too, so a detach is missing: its layers only teach",
+    )
+    assert callable(loss)
+    judge_gradients(lambda s, t: loss(s, t, positive, tau_l), (student, teacher), right, reasons)
 
 
+@exercise(lesson=4, number=3, grade="medium")
 def same_voices(tau: object, t: Tensor, y: Tensor, factor: float) -> None:
-    """Notebook 04, exercise 3: the tau_l that hears as many layers as 10 does on raw scores.
+    """The tau_l that hears as many layers as 10 does on raw scores.
 
     t: layer scores (K, B, C); the raw ones are t / factor. y: (B,), the positives.
     Layers are counted by the perplexity of the weights of all K, a mean over the queries. An answer
-    is
-    accepted within 0.05 of a layer.
+    is accepted within 0.05 of a layer.
     """
 
     def heard(x: Tensor, temperature: float) -> float:
         weights = losses.layer_weights(x, y, temperature)  # (K, B)
         return torch.special.entr(weights).sum(0).exp().mean().item()
 
-    found = numbers("tau", tau, ())
-    if isinstance(found, str):
-        return say(3, found)
-    if found <= 0:
-        return say(3, f"tau is {found:g}: a temperature must be positive")
-    here, wanted = heard(t, float(found)), heard(t / factor, 10.0)
+    read = float(numbers("tau", tau, ()))
+    if read <= 0:
+        raise Wrong(f"tau is {read:g}: a temperature must be positive")
+    here, wanted = heard(t, read), heard(t / factor, 10.0)
     if abs(here - wanted) <= 0.05:
-        return say(3, None)
-    if np.isclose(found, 10 * factor, rtol=1e-2):
-        return say(
-            3,
-            (
-                "10 times the factor would be it if an NLL shrank as its scores do: compare the "
-                "numbers of layers heard"
-            ),
+        return
+    if np.isclose(read, 10 * factor, rtol=1e-2):
+        raise Wrong(
+            "10 times the factor would be it if an NLL shrank as its scores do: compare the "
+            "numbers of layers heard"
         )
-    if np.isclose(found, 10 / factor, rtol=1e-2):
-        return say(
-            3,
-            (
-                "10 divided by the factor goes the wrong way: smaller scores need a smaller "
-                "temperature"
-            ),
+    if np.isclose(read, 10 / factor, rtol=1e-2):
+        raise Wrong(
+            "10 divided by the factor goes the wrong way: smaller scores need a smaller temperature"
         )
     more = "more" if here > wanted else "fewer"
-    say(
-        3,
-        (
-            f"at tau_l = {found:g} the scaled scores hear {here:.2f} layers, {more} than the raw "
-            "ones at 10"
-        ),
+    raise Wrong(
+        f"at tau_l = {read:g} the scaled scores hear {here:.2f} layers, {more} than the raw "
+        "ones at 10"
     )

@@ -1,120 +1,117 @@
 """The checks of lesson 01, unified view."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from leadkit import scores
-from leadkit.lessons.exercises.answers import compare, numbers, say
+from leadkit.lessons.exercises.answers import Wrong, exercise, judge, normal, numbers
+
+LAYERS = (2, 4)  # that the case asks for, of four
 
 
-def not_symmetric(query_states: object, passage_states: object) -> None:
-    """Notebook 01, exercise 1: a query and a passage whose MaxSim changes when they change places.
+@exercise(lesson=1, number=1, grade="medium")
+def layer_scores(forward: object) -> None:
+    """The forward pass of a DE: one slice of scores per selected layer, Eq. (1).
 
-    query_states, passage_states: token states (X, H) and (Y, H).
+    forward: hidden states of queries and of passages, L + 1 tensors (B, X, H) and (N, Y, H) each,
+        the embeddings first; the layers, from 1 -> layer scores (K, B, N).
     """
-    say(
-        1,
-        _not_symmetric(
-            numbers("query_states", query_states, (None, None)),
-            numbers("passage_states", passage_states, (None, None)),
+    states = normal(*[(2, 3, 4)] * 5, *[(3, 6, 4)] * 5)
+    queries, passages = states[:5], states[5:]  # each L + 1 states
+
+    def slices(layers: Iterable[int]) -> Tensor:
+        return torch.stack([queries[i][:, 0] @ passages[i][:, 0].T for i in layers])  # (K, B, N)
+
+    right = slices(LAYERS)
+    means = [queries[i].mean(1) @ passages[i].mean(1).T for i in LAYERS]
+    mistakes = {
+        (
+            "the layers are off by one: state 0 is the embeddings, so layer i is state i, not "
+            "state i - 1"
+        ): slices(i - 1 for i in LAYERS),
+        "you count the layers from the top: layer 1 is the state after the first block": slices(
+            -i for i in LAYERS
         ),
+        "these are all layers: answer for the selected ones, in their order": slices(range(1, 5)),
+        "these are all states, the embeddings too: answer for the selected layers": slices(
+            range(5)
+        ),
+        "rows and columns are swapped: a row per query, a column per passage": right.mT,
+        "this is the final layer alone: answer for every selected layer": slices([4]),
+        "these are means over all tokens: Eq. (1) takes the state of [CLS], position 0": (
+            torch.stack(means)
+        ),
+        (
+            "this is a mean over the layers: layer scores keep the layers apart, (K, B, N)"
+        ): right.mean(0),
+        "these are distributions: a layer score is the plain product": right.softmax(-1),
+    }
+    judge(
+        "forward",
+        forward,
+        right,
+        mistakes,
+        "these are not the products of the [CLS] states of the selected layers",
+        [(queries, passages, LAYERS)],
     )
 
 
-def _not_symmetric(q: np.ndarray | str, p: np.ndarray | str) -> str | None:
-    if isinstance(q, str):
-        return q
-    if isinstance(p, str):
-        return p
+@exercise(lesson=1, number=2, grade="easy")
+def not_symmetric(query_states: object, passage_states: object) -> None:
+    """A query and a passage whose MaxSim changes when they change places.
+
+    query_states, passage_states: token states (X, H) and (Y, H).
+    """
+    q = numbers("query_states", query_states, (None, None))
+    p = numbers("passage_states", passage_states, (None, None))
     if q.shape[1] != p.shape[1]:
-        return (
+        raise Wrong(
             f"a query token has {q.shape[1]} numbers and a passage token {p.shape[1]}: no dot "
             "product joins them"
         )
     if len(q) == len(p) == 1:
-        return (
+        raise Wrong(
             "with one token on each side MaxSim is the dot product, and a dot product is symmetric"
         )
-    there, back = (
-        scores.maxsim(a[None, None], b[None, None], torch.ones(1, len(b))).item()
-        for a, b in ((torch.tensor(q), torch.tensor(p)), (torch.tensor(p), torch.tensor(q)))
-    )
-    if np.isclose(there, back):
-        return f"with these states MaxSim is {there:g} both ways round"
-    return None
+
+    def maxsim(a: np.ndarray, b: np.ndarray) -> float:
+        states = torch.tensor(a)[None, None], torch.tensor(b)[None, None]
+        return scores.maxsim(*states, torch.ones(1, len(b))).item()
+
+    there = maxsim(q, p)
+    if np.isclose(there, maxsim(p, q)):
+        raise Wrong(f"with these states MaxSim is {there:g} both ways round")
 
 
+@exercise(lesson=1, number=3, grade="medium")
 def query_padding(
     q: Tensor, p: Tensor, p_mask: Tensor, same_order: object, other_order: object
 ) -> None:
-    """Notebook 01, exercise 2: what a padded query position does to the scores if it counts.
+    """What a padded query position does to the scores if it counts.
 
     same_order, other_order: its state (H,); one must keep the ranking, the other change it.
     q: query tokens (X, H). p: passages (N, Y, H) with p_mask (N, Y), none of them tied for q.
     """
-    say(
-        2,
-        _query_padding(q, p, p_mask, "same_order", same_order, False)
-        or _query_padding(q, p, p_mask, "other_order", other_order, True),
-    )
 
+    def rank(x: Tensor) -> Tensor:
+        return scores.maxsim(x[None, None], p[None], p_mask)[0, 0]  # (N,), no q_mask
 
-def _query_padding(
-    q: Tensor, p: Tensor, p_mask: Tensor, name: str, answer: object, change: bool
-) -> str | None:
-    state = numbers(name, answer, q.shape[1:])
-    if isinstance(state, str):
-        return state
-    padded = torch.cat([q, torch.tensor(state, dtype=q.dtype)[None]])  # (X + 1, H)
-    before, after = (
-        scores.maxsim(x[None, None], p[None], p_mask)[0, 0] for x in (q, padded)
-    )  # (N,), no q_mask
-    if torch.allclose(before, after):
-        return f"{name} changes no score: padding that adds 0 to every passage does no harm"
-    if after.unique().numel() < after.numel():
-        return f"{name} leaves two passages with the same score: choose one without a tie"
-    changed = not torch.equal(before.argsort(), after.argsort())
-    if changed != change:
-        return (
-            f"{name} changes the ranking too"
-            if changed
-            else f"{name} changes the scores, but not the ranking"
-        )
-    return None
-
-
-def index_bytes(de: object, cb: object) -> None:
-    """Notebook 01, exercise 3: bytes of the index of a DE and of a CB.
-
-    26,089 passages of 60 tokens, H = 128, float16.
-    """
-    vectors = {"de": 26_089, "cb": 26_089 * 60}
-    right = {
-        name: 128 * count * torch.finfo(torch.float16).bits // 8 for name, count in vectors.items()
-    }
-    wrong = None
-    for name, answer, other in (("de", de, "cb"), ("cb", cb, "de")):
-        mistakes = {
-            (
-                f"{name} is the size of the other retriever's index: which of the two keeps a "
-                "vector per token?"
-            ): right[other],
-            f"{name} is in bits: a byte has eight": 8 * right[name],
-            f"{name} is the size in float32: a float16 takes half of that": 2 * right[name],
-            f"{name} counts numbers: a float16 takes more than one byte": right[name] / 2,
-            f"{name} is in megabytes: give bytes": right[name] / 1e6,
-            f"{name} is in mebibytes: give bytes": right[name] / 2**20,
-            f"{name} counts vectors: each has H numbers": vectors[name],
-        }
-        wrong = wrong or compare(
-            name,
-            answer,
-            right[name],
-            mistakes,
-            (
-                f"{name} is not passages times vectors of a passage times numbers of a vector "
-                "times bytes of a number"
-            ),
-        )
-    say(3, wrong)
+    before = rank(q)
+    for name, answer in (("same_order", same_order), ("other_order", other_order)):
+        state = numbers(name, answer, q.shape[1:])
+        padding = torch.tensor(state, dtype=q.dtype)[None]  # (1, H)
+        after = rank(torch.cat([q, padding]))
+        if torch.allclose(before, after):
+            raise Wrong(
+                f"{name} changes no score: padding that adds 0 to every passage does no harm"
+            )
+        if after.unique().numel() < after.numel():
+            raise Wrong(f"{name} leaves two passages with the same score: choose one without a tie")
+        changed = not torch.equal(before.argsort(), after.argsort())
+        if changed and name == "same_order":
+            raise Wrong(f"{name} changes the ranking too")
+        if not changed and name == "other_order":
+            raise Wrong(f"{name} changes the scores, but not the ranking")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 
-from leadkit.lessons.exercises.answers import NOT_YET, say
+from leadkit.lessons.exercises.answers import NOT_YET, Wrong, blank, exercise
 from leadkit.lessons.world import (
     DROWNED,
     KNOWS_ALL,
@@ -26,29 +26,25 @@ PUZZLES = {
 }
 
 
+@exercise(lesson=5, number=4, grade="medium")
 def whose_student(predicted: object) -> None:
-    """Notebook 05, exercise 4: whose student is ahead in three other worlds.
+    """Whose student is ahead in three other worlds. Students of both methods are trained.
 
-    predicted: name of a world -> "LEAD", "RD" or "neither". Students of both are trained.
+    predicted: name of a world -> "LEAD", "RD" or "neither".
     """
-    say(4, _wrong(predicted))
-
-
-def _wrong(predicted: object) -> str | None:
-    if predicted is None or predicted is ...:
-        return NOT_YET
+    if blank(predicted):
+        raise Wrong(NOT_YET)
     if not isinstance(predicted, Mapping) or predicted.keys() != PUZZLES.keys():
-        return f"predicted must name each of the worlds {', '.join(PUZZLES)} once"
+        raise Wrong(f"predicted must name each of the worlds {', '.join(PUZZLES)} once")
     for name, word in predicted.items():
-        if word is None or word is ...:
-            return NOT_YET
+        if blank(word):
+            raise Wrong(NOT_YET)
         if not isinstance(word, str) or word not in WORDS:
-            return f"{name} is {word!r}: say one of {', '.join(WORDS)}"
+            raise Wrong(f"{name} is {word!r}: say one of {', '.join(WORDS)}")
     for name, word in predicted.items():
         lead, rd = _students(name)
         if word != ahead(lead, rd):
-            return f"in the world {name!r} LEAD's students reach {lead:.0f} and RD's {rd:.0f}"
-    return None
+            raise Wrong(f"in the world {name!r} LEAD's students reach {lead:.0f} and RD's {rd:.0f}")
 
 
 @cache
