@@ -44,7 +44,7 @@ class Pretraining:
     vocabulary: int = 8192
     hidden: int = 128
     layers: tuple[int, ...] = (3, 6, 12)
-    steps: tuple[int, ...] = (800, 2400, 800)
+    steps: tuple[int, ...] = (1000, 4000, 3000)
     batch: int = 64  # texts; two views of each
     short: int = 24  # tokens of a short view, at most
     long: int = 112  # tokens of a long view, at most
