@@ -206,7 +206,11 @@ def test_more_pairs_than_texts():
 
 def test_growth_can_stop_early():
     short = Pretraining("bottlenecked").up_to(6)
-    assert (short.layers, short.steps, short.learning_rate) == ((3, 6), (1000, 4000), (2e-3, 1.5e-3))
+    assert (short.layers, short.steps, short.learning_rate) == (
+        (3, 6),
+        (1000, 4000),
+        (2e-3, 1.5e-3),
+    )
     assert short.objective == "bottlenecked" and Pretraining().up_to(12) == Pretraining()
     with pytest.raises(ValueError, match="layers is 5: use one of 3, 6, 12"):
         Pretraining().up_to(5)
