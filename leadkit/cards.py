@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from huggingface_hub import ModelCard, ModelCardData
 
+from leadkit.data.sampling import Sampler, groups
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.texts import collection
@@ -82,6 +83,8 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
     record = records["this model"]
     split = record["split"]
     measures = pd.DataFrame({row: each["measures"] for row, each in records.items()}).T
+    training = groups(texts, "train")
+    batch = Sampler(training, len(texts.passages), data.batch, data.passages, stage.seed).batch
     versions = [f"{package} {version}" for package, version in record["versions"].items()]
     metadata = ModelCardData(
         library_name="sentence-transformers",
@@ -107,7 +110,7 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
         recipe=_recipe(stage, miner),
         method=stage.method.name,
         settings=f"`{stage.method}`" if stage.method.needs_teacher else "no teacher",
-        batch=data.batch,
+        batch=batch,
         passages_per_query=data.passages,
         negatives=data.negatives,
         dropout=f"{stage.tower.dropout:g}",

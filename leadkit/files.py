@@ -48,6 +48,14 @@ def digests(folder: Path, *left_out: str) -> dict[str, str]:
     }
 
 
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that match, sorted, without those whose name begins with a dot.
+
+    Other systems leave such files beside the real ones: ._NAME, .DS_Store.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
 def fingerprint(value: object) -> str:
     """12 hexadecimal digits over the JSON form of a value; they name what is computed from it."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]

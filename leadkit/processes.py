@@ -6,6 +6,7 @@ process, the usual case, exchanges nothing. Only the main process, number 0, wri
 (`leadkit.files`).
 """
 
+import sys
 from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, TypeVar
@@ -44,6 +45,13 @@ def device() -> torch.device:
 def main() -> bool:
     """Whether this is the main process, the one that writes files."""
     return number() == 0
+
+
+@cache
+def tell(message: str) -> None:
+    """Print a line on the error stream: once in a program, and from the main process alone."""
+    if main():
+        print(message, file=sys.stderr, flush=True)
 
 
 def main_first() -> AbstractContextManager[None]:

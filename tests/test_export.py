@@ -191,7 +191,6 @@ def test_folder_whose_path_is_not_unicode_is_refused_before_any_work(name, tmp_p
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"batch": 25}, "batch 25 is larger than the 24 training queries"),
         ({"collection": "beir:nowhere"}, "nowhere is not a folder"),
         (
             {"passage_tokens": 600},

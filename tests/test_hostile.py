@@ -401,7 +401,7 @@ GOOD = {
     "queries.jsonl": ['{"_id": "q1", "text": "one"}', '{"_id": "q2", "text": "two"}'],
     "qrels/test.tsv": ["q1\tp1\t1", "q2\tp2\t-1"],
 }
-NO_OBJECT, NO_ID = "not a JSON object in UTF-8", "must be a non-empty string without white space"
+NO_OBJECT, NO_ID = "not a JSON object in UTF-8", "must be a non-empty string without control"
 NO_ROW = "is not 'query-id TAB corpus-id TAB integer score'"
 DEEP, LONG = "[" * 200_000, "long" * 1000
 BAD_TEXTS = [
@@ -432,7 +432,8 @@ BAD_TEXTS += [
         '"\\ud800"',
         '"\udc80"',
         '""',
-        "7",
+        "7.0",
+        "true",
         "null",
         '{"a": 1}',
         '"a\\u0000"',
@@ -442,7 +443,6 @@ BAD_TEXTS += [
         f'"{LONG}"',
     )
 ]
-BAD_TEXTS += [('{"_id": "x", "text": " \\n\\u2003"}', "'x' has an empty text")]
 BAD_QRELS = [
     (line, NO_ROW)
     for line in (
@@ -450,27 +450,20 @@ BAD_QRELS = [
         "q1",
         "q1 p1 1",
         "q1\tp1\t1\t",
-        "q1\t0\tp1\t1",
-        "q1\tp1\t",
-        "q1\tp1\t1.0",
-        "q1\tp1\tNaN",
-        "q1\tp1\t1e3",
-        "q1\tp1\t1_0",
-        "q1\tp1\t0x1",
-        "q1\tp1\t" + "9" * 5000,
+        "q1\tp2\tp1\t1",
         "\0",
-        "query-id\tcorpus-id\tscore",
     )
+]
+BAD_QRELS += [
+    (f"q1\tp1\t{grade}", f"score {grade!r} is not a whole number")
+    for grade in ("", "1.5", "NaN", "1e3", "1_0", "0x1", "score", "\u0661")
 ]
 BAD_QRELS += [
     ("q1\tp1\t1001", "score 1001 is not from -1,000 to 1,000"),
     ("q1\tp1\t-2147483648", "score -2147483648 is not from"),
-    ("q9\tp1\t1", "query-id 'q9' is not in queries.jsonl"),
-    ("q1\tp9\t1", "corpus-id 'p9' is not in corpus.jsonl"),
-    ("\udc80\tp1\t1", "query-id '\\udc80' is not in queries.jsonl"),
-    ("q1\t../p1\t1", "corpus-id '../p1' is not in"),
-    ("q1 \tp1\t1", "query-id 'q1 ' is not"),
-    (f"{LONG}\tp1\t1", "is not in queries.jsonl"),
+    ("q1\tp1\t" + "9" * 5000, "99 is not from -1,000 to 1,000"),
+    ("q1\t\udc80\t1", NO_ID),
+    (f"q1\t{LONG}\t1", NO_ID),
     (
         "q1\tp1\t0",
         "query-id 'q1' and corpus-id 'p1' stand there a second time, with score 0 after 1",
@@ -638,7 +631,7 @@ def test_an_index_names_named_tuples_alone(subtests):
 
 
 def test_a_passage_id_that_cannot_be_one(tmp_path, subtests):
-    for pid in ["a b", "a\0", "", "\u202e", "x" * 1001, "\ud800"]:
+    for pid in ["a ", " a", "a\tb", "a\0", "", "\u202e", "x" * 1001, "\ud800"]:
         with subtests.test(ascii(pid)):
             assert refused(
                 write_passages, tmp_path, [("good", "text"), (pid, "text")], "name"
@@ -868,7 +861,8 @@ def contents(draw) -> tuple[dict, dict, dict]:
         for _ in range(2)
     ]
     pairs = st.tuples(st.sampled_from(sorted(texts[1])), st.sampled_from(sorted(texts[0])))
-    return *texts, draw(st.dictionaries(pairs, st.integers(-1000, 1000), min_size=1, max_size=6))
+    judged = st.dictionaries(pairs, st.integers(-1000, 1000), min_size=1, max_size=6)
+    return *texts, draw(judged.filter(lambda grades: max(grades.values()) > 0))
 
 
 def lines_of(texts: dict, escaped: bool) -> list[str]:
@@ -911,9 +905,10 @@ def test_fuzz_what_is_right_is_read_right(
     assert (dict(found.passages), found.queries) == (plain(corpus), plain(queries)) and list(
         found.passages
     ) == list(corpus)
+    answered = {qid for (qid, _), grade in judged.items() if grade > 0}
     assert {
         (qid, pid): grade for qid, row in found.qrels["test"].items() for pid, grade in row.items()
-    } == judged
+    } == {pair: grade for pair, grade in judged.items() if pair[0] in answered}
     assert load(name).fingerprint == found.fingerprint
 
 
@@ -989,14 +984,11 @@ def test_fuzz_any_bytes_are_a_collection_or_refused(place, corpus, queries, qrel
         assert found.passages and found.queries and found.qrels["test"]
         for texts in (found.passages, found.queries):
             assert all(
-                key.isprintable() and " " not in key and text.strip() and text.encode()
+                key.isprintable() and key == key.strip() and text == text.strip()
                 for key, text in texts.items()
             )
-        assert all(
-            qid in found.queries and pid in found.passages
-            for qid, row in found.qrels["test"].items()
-            for pid in row
-        )
+        assert all(found.queries.values()) and any(found.passages.values())
+        assert all(qid in found.queries for qid in found.qrels["test"])
 
 
 ODD_IDS = st.one_of(IDS, st.text(max_size=3), st.integers(0, 9).map(str))
@@ -1007,8 +999,8 @@ def test_fuzz_passages_on_disk_are_a_dictionary(place, rows):
     place.mkdir(exist_ok=True)
     ids = [pid for pid, _ in rows]
     fit = (
-        all(pid and " " not in pid and pid.isprintable() for pid in ids)
-        and len(set(ids)) == len(ids) > 0
+        all(pid and pid == pid.strip() and pid.isprintable() for pid in ids)
+        and len(set(ids)) == len(set(rows)) > 0
     )
     if not (fit and not any("\ud800" <= c <= "\udfff" for _, text in rows for c in text)):
         assert refused(write_passages, place, rows, "collection 'x'").startswith("collection 'x'")

@@ -10,7 +10,8 @@ import os
 import pickle
 import shutil
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from ir_datasets.indices import lz4_pickle
 from tqdm.auto import tqdm
 
 from leadkit import paths
+from leadkit.data import beir
 from leadkit.data.catalogue import Source, known_source
 from leadkit.data.passages import write_passages
 from leadkit.files import alone, digest, digests, write_folder, write_json
@@ -120,89 +122,113 @@ def _entries(name: str, dataset: str, kind: str) -> Iterator[Any]:
         )
 
 
-def write_collection(name: str, source: Source, folder: Path) -> None:
-    """Write the folder in BEIR layout, with judged queries only.
+def write_collection(name: str, source: Source, notes: Counter[str], folder: Path) -> None:
+    """Write the folder in BEIR layout, with queries that have a relevant passage only.
 
     Grade 0 is left out: every measure counts it as it counts no judgement. Where two splits use
     one query id for different queries, the later split puts its name before it.
+
+    notes: receives the counts of what is left out, as those of beir.py.
     """
     (folder / "qrels").mkdir()
     first = next(iter(source.splits.values()))
-    _write_passages(name, first, folder)
+    _write_passages(name, first, notes, folder)
     texts: dict[str, str] = {}
     for split, dataset in source.splits.items():
-        _write_split(name, split, dataset, texts, folder)
+        _write_split(name, split, dataset, texts, notes, folder)
     # What is not Unicode is written, and the reader says which line it is.
     with open(folder / "queries.jsonl", "w", encoding="utf-8", errors="surrogatepass") as out:
         for qid, text in texts.items():
             out.write(json.dumps({"_id": qid, "text": text}, ensure_ascii=False) + "\n")
 
 
-def _write_passages(name: str, dataset: str, folder: Path) -> None:
+def _write_passages(name: str, dataset: str, notes: Counter[str], folder: Path) -> None:
+    def texts(docs: Iterable[Any]) -> Iterator[tuple[str, str]]:
+        for doc in docs:
+            text = doc.default_text().strip()
+            notes[beir.EMPTY_PASSAGES] += not text
+            yield doc.doc_id, text
+
     total = ir_datasets.load(dataset).metadata()["docs"].get("count")
     docs = _entries(name, dataset, "docs")
     described = f"irds:{name}, writing passages"
     with tqdm(docs, described, total, unit="passage", leave=False) as bar:
-        passages = ((doc.doc_id, doc.default_text().strip()) for doc in bar)
-        write_passages(folder, passages, f"collection 'irds:{name}'")
+        repeated = write_passages(folder, texts(bar), f"collection 'irds:{name}'")
+    notes[beir.REPEATED] += repeated
 
 
-def _write_split(name: str, split: str, dataset: str, texts: dict[str, str], folder: Path) -> None:
+def _write_split(
+    name: str,
+    split: str,
+    dataset: str,
+    texts: dict[str, str],
+    notes: Counter[str],
+    folder: Path,
+) -> None:
     """Write the judgements of a split, and add the texts of its queries to `texts`."""
     grades: dict[tuple[str, str], int] = {}
+    judged: set[str] = set()
     for row in _entries(name, dataset, "qrels"):
+        judged.add(row.query_id)
         if row.relevance > 0:
             grades[row.query_id, row.doc_id] = row.relevance
+    notes[beir.NOTHING_RELEVANT] += len(judged.difference(qid for qid, _ in grades))
     written_id: dict[str, str | None] = dict.fromkeys(qid for qid, _ in grades)
     for query in _entries(name, dataset, "queries"):
         qid = query.query_id
         if qid in written_id:
             text = query.default_text().strip()
+            if not text:
+                notes[beir.EMPTY_QUERIES] += 1
+                continue
             is_other = texts.get(qid, text) != text
             unique = f"{split}-{qid}" if is_other else qid
             written_id[qid] = unique
             texts[unique] = text
-    for qid, unique in written_id.items():
-        if unique is None:
-            raise ValueError(
-                f"collection 'irds:{name}': query {qid!r} of {dataset} has judgements and no text"
-            )
+    if not any(written_id.values()):
+        raise ValueError(
+            f"collection 'irds:{name}': no query of {dataset} has a text and a relevant passage"
+        )
     with open(folder / "qrels" / f"{split}.tsv", "w", encoding="utf-8") as out:
         out.write("query-id\tcorpus-id\tscore\n")
         for (qid, pid), grade in grades.items():
-            out.write(f"{written_id[qid]}\t{pid}\t{grade}\n")
+            if written_id[qid] is None:
+                notes[beir.MISSING_QUERIES] += 1
+            else:
+                out.write(f"{written_id[qid]}\t{pid}\t{grade}\n")
 
 
-def cached_folder(name: str) -> tuple[Path, dict[str, str]]:
+def cached_folder(name: str) -> tuple[Path, dict[str, str], Counter[str]]:
     """The cached folder of a collection, in BEIR layout, and the SHA-256 of each of its files.
 
-    Written on first use, and again where a file is not what was written. A second process that
-    asks for it waits for the first.
+    Beside them the counts of what was left out when it was written. Written on first use, and again
+    where a file is not what was written. A second process that asks for it waits for the first.
     """
     source = known_source(name)
     folder = paths.CACHE / f"irds-{name.replace('/', '-')}"
     with alone(paths.CACHE / f"{folder.name}.lock", folder):
-        sealed = _sealed_digests(folder)
-        if sealed:
-            return folder, sealed
+        seal = _seal(folder)
+        if seal:
+            return folder, seal["digests"], Counter(seal.get("notes", {}))
         shutil.rmtree(folder, ignore_errors=True)
         for unfinished in paths.CACHE.glob(f".{folder.name}.*"):  # of a killed process
             shutil.rmtree(unfinished, ignore_errors=True)
         check_disk(name, source)
-        write_folder(folder, partial(write_collection, name, source))
+        notes: Counter[str] = Counter()
+        write_folder(folder, partial(write_collection, name, source, notes))
         written = digests(folder)
         seal = {"layout": LAYOUT, "ir_datasets": ir_datasets.__version__, "digests": written}
-        write_json(folder / "cache.json", seal)
-    return folder, written
+        write_json(folder / "cache.json", seal | {"notes": notes})
+    return folder, written, notes
 
 
-def _sealed_digests(folder: Path) -> dict[str, str] | None:
-    """The digests in cache.json, where all of them hold and the layout is today's."""
+def _seal(folder: Path) -> dict | None:
+    """The content of cache.json, where all its digests hold and the layout is today's."""
     try:
         seal = json.loads((folder / "cache.json").read_text())
         if seal["layout"] != LAYOUT:
             return None
         holds = (digest(folder / file) == value for file, value in seal["digests"].items())
-        return seal["digests"] if all(holds) else None
+        return seal if all(holds) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

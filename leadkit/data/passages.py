@@ -17,11 +17,12 @@ LONGEST_ID = 1000  # characters; every id of an array has the room of the longes
 
 def check_id(key: object, where: str) -> None:
     """ValueError, which begins with `where`, for an id that no line of qrels or a run can hold."""
-    if isinstance(key, str) and 0 < len(key) <= LONGEST_ID and key.isprintable() and " " not in key:
+    text = key if isinstance(key, str) else ""
+    if 0 < len(text) <= LONGEST_ID and text.isprintable() and text == text.strip():
         return
     raise ValueError(
-        f"{where}: _id {key!r:.80} must be a non-empty string without white space or control "
-        f"characters, of at most {LONGEST_ID:,} characters"
+        f"{where}: _id {key!r:.80} must be a non-empty string without control characters, tabs, or "
+        f"blanks at its ends, of at most {LONGEST_ID:,} characters"
     )
 
 
@@ -94,24 +95,64 @@ def _text(line: bytes) -> str:
     return json.loads(line)["text"]
 
 
-def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str) -> None:
-    """Write the (id, text) of each passage.
+def write_passages(folder: Path, passages: Iterable[tuple[str, str]], name: str) -> int:
+    """Write the (id, text) of each passage, once where it comes again word for word.
 
-    ValueError, which begins with `name`: an id is not valid or comes twice, a text is not
-    Unicode, or there is no passage.
+    Returns the number of passages that came again. ValueError, which begins with `name`: an id is
+    not valid or comes with another text, a text is not Unicode, or there is no passage.
     """
-    ids, starts = _write_corpus(folder / "corpus.jsonl", passages, name)
+    corpus = folder / "corpus.jsonl"
+    ids, starts = _write_corpus(corpus, passages, name)
     order = np.argsort(ids, kind="stable")  # (P,)
     ordered = ids[order]
-    repeated = ordered[1:][ordered[1:] == ordered[:-1]]
-    if len(repeated):
-        raise ValueError(
-            f"{name}: passage id {str(repeated[0])!r} stands there a second time; ids must be "
-            "unique"
-        )
+    repeats = np.flatnonzero(ordered[1:] == ordered[:-1]) + 1
+    if len(repeats):
+        _check_repeats(corpus, ids, starts, order, repeats, name)
+        kept = np.ones(len(ids), bool)  # (P,)
+        kept[order[repeats]] = False
+        starts = _keep_lines(corpus, kept)
+        ids = ids[kept]
+        order = np.argsort(ids, kind="stable")
     _save(folder / "ids.npy", ids)
     _save(folder / "order.npy", order)
     _save(folder / "starts.npy", starts)
+    return len(repeats)
+
+
+def _check_repeats(
+    corpus: Path,
+    ids: np.ndarray,
+    starts: np.ndarray,
+    order: np.ndarray,
+    repeats: np.ndarray,
+    name: str,
+) -> None:
+    """ValueError where a passage that comes again has another text."""
+    with open(corpus, "rb") as lines:
+
+        def line(row: int) -> bytes:
+            lines.seek(starts[row])
+            return lines.readline()
+
+        for position in repeats:
+            row = order[position]
+            if line(row) != line(order[position - 1]):
+                raise ValueError(
+                    f"{name}: passage id {str(ids[row])!r} stands there a second time; ids must "
+                    "be unique, but for passages that say the same"
+                )
+
+
+def _keep_lines(corpus: Path, kept: np.ndarray) -> np.ndarray:
+    """Leave only these lines in a file; return the byte at which each starts."""
+    shorter = corpus.with_suffix(".shorter")
+    sizes = []
+    with open(corpus, "rb") as lines, open(shorter, "wb") as out:
+        for line, is_kept in zip(lines, kept, strict=True):
+            if is_kept:
+                sizes.append(out.write(line))
+    shorter.replace(corpus)
+    return np.cumsum(sizes) - sizes
 
 
 def _write_corpus(

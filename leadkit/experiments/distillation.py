@@ -1,7 +1,7 @@
 """Training stages: warm up, mine, distil (section 4.2.2)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,8 @@ class Mine(Negatives):
         training = groups(collection(self.data.collection), "train")
         # A query has a few relevant passages at most: search that much deeper, then drop them.
         most = max(len(group.relevant) for group in training)
-        run = retrieve(model, queries, passages, self.data.negatives + most)
+        own = collection(self.data.collection).own_rows("train")
+        run = retrieve(model, queries, passages, self.data.negatives + most, own)
         mined = hard_negatives(run, training, self.data.negatives)
         rows = torch.full((len(mined), self.data.negatives), -1, dtype=torch.int32)  # (Q, 100)
         for i, group in enumerate(mined):
@@ -49,7 +50,7 @@ class Mine(Negatives):
         rows = read_tensors(self.done() / "negatives.safetensors")["rows"].tolist()
         training = groups(collection(self.data.collection), "train")
         return [
-            Group(group.query, group.relevant, tuple(p for p in row if p >= 0))
+            replace(group, negatives=tuple(p for p in row if p >= 0))
             for group, row in zip(training, rows, strict=True)
         ]
 

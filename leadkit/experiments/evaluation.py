@@ -72,14 +72,15 @@ class Evaluate(Stage):
         write_json(self.folder / "record.json", record)
 
     def _search(self) -> Run:
+        texts = collection(self.data.collection)
         if self.retriever is None:
-            return bm25(collection(self.data.collection), self.split, self.depth)
+            return bm25(texts, self.split, self.depth)
         model = self.retriever.model()
         queries = queries_of(model.tower, self.data, self.split)
         passages = passages_of(model.tower, self.data)
         if self.first:
             return rerank(model, queries, passages, self.first.ranking(), self.rerank)
-        return retrieve(model, queries, passages, self.depth)
+        return retrieve(model, queries, passages, self.depth, texts.own_rows(self.split))
 
     def ranking(self) -> Run:
         tensors = read_tensors(self.done() / "run.safetensors")

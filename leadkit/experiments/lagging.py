@@ -62,7 +62,7 @@ class Lagging(Negatives):
     def groups(self) -> list[Group]:
         """Those that the teacher answers first. ValueError where they do not fill a batch."""
         behind = [
-            Group(row["query"], tuple(row["relevant"]), tuple(row["negatives"]))
+            Group(row["query"], tuple(row["relevant"]), tuple(row["negatives"]), row["own"])
             for row in self.near()
             if row["teacher"] == 1
         ]

@@ -14,7 +14,7 @@ from leadkit import processes
 from leadkit.data.tokens import Tokenised
 from leadkit.models.batch import Tokens
 from leadkit.models.retriever import Retriever
-from leadkit.retrieval.runs import Run
+from leadkit.retrieval.runs import Run, without
 
 # Tokens of one encoding batch, padding included: what fits a core's cache; on a GPU what keeps it
 # at work (not measured).
@@ -82,8 +82,19 @@ def encode(retriever: Retriever, texts: Tokenised, label: str = "encoding") -> n
     return processes.total(vectors)
 
 
-def retrieve(retriever: Retriever, queries: Tokenised, passages: Tokenised, depth: int) -> Run:
-    """Encode and search: the top `depth` passages of each query."""
+def retrieve(
+    retriever: Retriever,
+    queries: Tokenised,
+    passages: Tokenised,
+    depth: int,
+    own: np.ndarray | None = None,
+) -> Run:
+    """Encode and search: the top `depth` passages of each query.
+
+    own: (Q,), the passage that is the query itself and no candidate, -1 where there is none.
+    """
+    if own is not None and (own >= 0).any():
+        return without(retrieve(retriever, queries, passages, depth + 1), own)
     vectors = encode(retriever, queries, "encoding queries")
     rows, share = encode_share(retriever, passages, "encoding passages")
     part = search(vectors, share, depth)

@@ -11,6 +11,7 @@ def hard_negatives(run: Run, groups: list[Group], depth: int) -> list[Group]:
     mined = []
     for group in groups:
         ranking = run.rows[group.query].tolist()
-        rows = [row for row in ranking if row >= 0 and row not in group.relevant]
+        out = {-1, group.own, *group.relevant}
+        rows = [row for row in ranking if row not in out]
         mined.append(replace(group, negatives=tuple(rows[:depth])))
     return mined

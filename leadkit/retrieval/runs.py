@@ -20,20 +20,38 @@ class Run:
     def write_trec(
         self, path: Path, query_ids: list[str], passage_ids: list[str], tag: str
     ) -> None:
-        """The run in TREC format: query-id Q0 passage-id rank score tag."""
+        """The run in TREC format: query-id Q0 passage-id rank score tag.
+
+        A blank in an id is written as %20, since blanks divide the columns.
+        """
+
+        def written(key: str) -> str:
+            return key.replace(" ", "%20")
 
         def lines() -> Iterator[str]:
             for qid, rows, scores in zip(query_ids, self.rows, self.scores, strict=True):
                 ranking = enumerate(zip(rows, scores, strict=True), start=1)
                 for rank, (row, score) in ranking:
                     if row >= 0:
-                        yield f"{qid} Q0 {passage_ids[row]} {rank} {score:.6f} {tag}\n"
+                        ids = f"{written(qid)} Q0 {written(passage_ids[row])}"
+                        yield f"{ids} {rank} {score:.6f} {tag}\n"
 
         def save(temporary: Path) -> None:
             with open(temporary, "w", encoding="utf-8") as out:
                 out.writelines(lines())
 
         write(path, save)
+
+
+def without(run: Run, own: np.ndarray) -> Run:
+    """The run less its last column, without the passage own[q] of query q; own (Q,): -1 for none.
+
+    A query whose own passage is not in the run loses its last passage instead.
+    """
+    is_own = run.rows == own[:, None]  # (Q, depth)
+    is_own[:, -1] |= ~is_own.any(1)
+    shape = (len(run.rows), run.rows.shape[1] - 1)
+    return Run(run.rows[~is_own].reshape(shape), run.scores[~is_own].reshape(shape))
 
 
 def ranked(rows: np.ndarray, scores: np.ndarray) -> Run:

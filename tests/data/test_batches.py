@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import WORDS, data, isolate, toy, write_beir
 
+from leadkit import processes
 from leadkit.config import Schedule
 from leadkit.data import tokens
 from leadkit.data.collections import load
@@ -111,10 +112,6 @@ def test_queries_that_share_passages_come_at_most_once_per_epoch():
 def test_sampler_says_what_does_not_fit():
     made = [Group(i, (i,)) for i in range(6)]
     with pytest.raises(
-        ValueError, match="batch 8 is larger than the 6 training queries; use at most 6"
-    ):
-        Sampler(made, 100, 8, 2, 0)
-    with pytest.raises(
         ValueError, match="batch 4 of 3 passages needs more than 12 passages, not 12"
     ):
         Sampler(made, 12, 4, 3, 0)
@@ -124,6 +121,62 @@ def test_sampler_stops_where_every_passage_is_relevant():
     made = [Group(i, (3 * i, 3 * i + 1, 3 * i + 2)) for i in range(4)]
     with pytest.raises(ValueError, match="12 of the 12 passages are relevant"):
         Sampler(made, 12, 4, 2, 0)(0)
+
+
+def faq(*counts: int) -> list[Group]:
+    """Queries, of which counts[0] share the relevant passage 0, counts[1] passage 1, ..."""
+    relevant = [answer for answer, count in enumerate(counts) for _ in range(count)]
+    return [Group(i, (answer,)) for i, answer in enumerate(relevant)]
+
+
+@pytest.mark.parametrize(
+    "counts, batch, true, seen",
+    [
+        ((19, 18, 18), 8, 3, 54),  # many questions, few answers
+        ((1,) * 20, 32, 20, 20),  # twenty training queries
+        ((1,) * 20, 7, 7, 14),
+        ((40, *(1,) * 15), 8, 8, 21),  # one answer to most questions
+    ],
+)
+def test_every_batch_has_the_true_size_which_is_said(counts, batch, true, seen, capsys):
+    sampler = Sampler(faq(*counts), 100, batch, 2, seed=len(counts))
+    said = capsys.readouterr().err
+    assert sampler.batch == true
+    assert said == "" if true == batch else f"batch {batch} is lowered to {true}: " in said
+    epochs = []
+    for epoch in range(80):
+        steps = range(epoch * sampler.steps, (epoch + 1) * sampler.steps)
+        queries = [sampler(step)[0] for step in steps]
+        assert {len(set(row.tolist())) for row in queries} == {true}
+        epochs.append(set(np.concatenate(queries).tolist()))
+    assert min(map(len, epochs)) == seen
+    assert set.union(*epochs) == set(range(sum(counts)))  # no query is lost for good
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_several_processes_share_a_lowered_batch(monkeypatch, tmp_path, tokenizer, number):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "number", lambda: number)
+    monkeypatch.setattr(processes, "main", lambda: True)
+    sampler = Sampler(faq(19, 18, 18), 30, 8, 2, 0)
+    assert sampler.batch == 2
+    texts = tokenise({f"{i}": "return" for i in range(60)}, tokenizer, 8, tmp_path)
+    batches = Batches(sampler, texts, texts)
+    for step in range(2 * sampler.steps):
+        assert len(batches(step).positive) == 1
+    with pytest.raises(ValueError, match="batch is 8, with 2 processes: of the 5 training queries"):
+        Sampler(faq(5), 30, 8, 2, 0)
+
+
+def test_a_query_that_is_a_passage_is_never_its_own_candidate():
+    """Nor is it the positive of another query of its batch."""
+    made = [Group(i, (20 + i // 2,), (i, 30, 31), own=i) for i in range(8)]
+    made += [Group(8 + i, (i,)) for i in range(8)]  # these ask for the first ones
+    sampler = Sampler(made, 40, 4, 6, 0)
+    for step in range(30):
+        queries, passages = sampler(step)
+        own = {made[query].own for query in queries}
+        assert not own & set(passages.ravel().tolist())
 
 
 # --- groups
@@ -150,7 +203,7 @@ def test_grade_zero_is_not_relevant(tmp_path):
         {"1": "q", "2": "r"},
         {"train": {"1": {"a": 0}, "2": {"a": 0, "b": 2}}},
     )
-    assert groups(load(name), "train") == [Group(1, (1,))]
+    assert groups(load(name), "train") == [Group(0, (1,))]  # the first query has left the split
 
 
 # --- tokens

@@ -84,11 +84,18 @@ HEADER = "query-id\tcorpus-id\tscore\n"
 MALFORMED = [  # tests/test_hostile.py has more
     ("corpus.jsonl", LINE + '{"_id": "d2", "text": "x"\n', "line 2: not a JSON object in UTF-8"),
     ("corpus.jsonl", '{"_id": "d1"}\n', "the string fields _id and text (KeyError('text')"),
-    ("corpus.jsonl", LINE + '\n{"_id": "d2", "text": " "}', "line 3: 'd2' has an empty text"),
-    ("corpus.jsonl", LINE + LINE, "line 2: _id 'd1' stands there a second time; ids must be"),
-    ("corpus.jsonl", "\n\n", "corpus.jsonl holds no line; at least one is needed"),
-    ("qrels/test.tsv", HEADER + "q2\td2\tgood\n", "line 2: 'q2\\td2\\tgood\\n' is not 'query-id"),
-    ("qrels/test.tsv", HEADER + "q2\td2\t1\nq9\td2\t1\n", "line 3: query-id 'q9' is not in"),
+    ("corpus.jsonl", '{"_id": "d2", "text": " "}', "holds no line with a text"),
+    (
+        "corpus.jsonl",
+        LINE + LINE.replace('"x"', '"y"'),
+        "line 2: _id 'd1' stands there a second time; ids must be",
+    ),
+    ("corpus.jsonl", "\n\n", "corpus.jsonl holds no line with a text; at least one is needed"),
+    ("qrels/test.tsv", HEADER + "q2\td2\tgood\n", "line 2: score 'good' is not a whole number"),
+    ("qrels/test.tsv", HEADER + "q2\td2\n", "line 2: 'q2\\td2\\n' is not 'query-id TAB"),
+    ("qrels/test.tsv", HEADER + "q9\td2\t1\nq9\td1\t1\n", "line 2: query-id 'q9' is not in"),
+    ("qrels/test.tsv", HEADER + "q2\td9\t1\n", "line 2: corpus-id 'd9' is not in corpus.jsonl"),
+    ("qrels/test.tsv", HEADER + "q2\td2\t0\n", "holds no judgement of a relevant passage"),
 ]
 
 

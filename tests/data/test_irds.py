@@ -376,11 +376,11 @@ def test_a_passage_id_that_comes_twice(home):
         load("irds:toy-irds")
 
 
-def test_a_judged_query_without_a_text(home):
+def test_no_judged_query_has_a_text(home):
     (home / "queries.dl19.tsv").write_text("6\tanother\n")
     with pytest.raises(
         ValueError,
-        match="^collection 'irds:toy-irds': query '5' of toy-irds/dl19 has judgements and no text",
+        match="^collection 'irds:toy-irds': no query of toy-irds/dl19 has a text and a relevant",
     ):
         load("irds:toy-irds")
 
