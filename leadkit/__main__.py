@@ -1,5 +1,7 @@
 """The command line: `python -m leadkit --help`."""
 
+import os
+import re
 import signal
 import sys
 
@@ -18,8 +20,10 @@ def main() -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, terminate)
+    # A shell expands ~ at the start of a word alone, not in --out=~/x.
+    given = [re.sub("(?<==)~[^/]*", lambda m: os.path.expanduser(m[0]), a) for a in sys.argv[1:]]
     try:
-        app.cli(prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
+        app.cli(args=given, prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
     except KeyboardInterrupt:
         print(
             "leadkit: stopped: the same command goes on from there, and in a training from its "

@@ -49,11 +49,15 @@ def digests(folder: Path, *left_out: str) -> dict[str, str]:
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
-    """The files of a folder that match, sorted, without those whose name begins with a dot.
+    """The files of a folder that match, sorted, but for those with a name that begins with a dot.
 
     Other systems leave such files beside the real ones: ._NAME, .DS_Store.
     """
-    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+    return sorted(path for path in folder.glob(pattern) if not is_hidden(path))
 
 
 def fingerprint(value: object) -> str:

@@ -61,7 +61,7 @@ def lessons(scale: Scale, seed: int, only: str = "") -> list[Lesson]:
 
     ValueError where none does.
     """
-    numbered = sorted(paths.NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+    numbered = site.numbered_notebooks(paths.NOTEBOOKS)
     chosen = [path for path in numbered if only in path.name]
     if not chosen:
         raise ValueError(

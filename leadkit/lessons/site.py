@@ -13,7 +13,7 @@ from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
-from leadkit.files import write
+from leadkit.files import visible, write
 
 # The policy forbids scripts and addresses: a page runs and loads nothing of what outputs may hold.
 TEMPLATE = """{% extends "lab/index.html.j2" %}
@@ -146,6 +146,18 @@ def _prepare(notebook: NotebookNode) -> None:
                 output.data = data
 
 
+def numbered_notebooks(folder: Path) -> list[Path]:
+    """The notebooks 01_name.ipynb of a folder, sorted; not the copies that JupyterLab makes.
+
+    A copy is 01_name-Copy1.ipynb, of other systems "01_name (1).ipynb"; it is named, and left out.
+    """
+    every = visible(folder, "[0-9][0-9]_*.ipynb")
+    copies = [path for path in every if not re.fullmatch(r"\w+", path.stem)]
+    if copies:
+        print(f"left out, as copies: {', '.join(path.name for path in copies)}", flush=True)
+    return [path for path in every if path not in copies]
+
+
 def summary(notebook: NotebookNode) -> dict[str, str]:
     """What the first cell of a lesson says: title, question, time, afterwards; empty if nothing."""
     source = notebook.cells[0].source
@@ -193,11 +205,11 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
     ValueError where one was not executed, or has a figure without words or an equation that MathML
     cannot have. Nothing is written then.
     """
-    numbered = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    numbered = numbered_notebooks(folder)
     if not numbered:
         raise FileNotFoundError(f"folder {folder} holds no numbered notebooks (01_*.ipynb)")
     lessons = {path: nbformat.read(path, as_version=4) for path in numbered}
-    extra = sorted(folder.glob("solutions/*.ipynb"))
+    extra = numbered_notebooks(folder / "solutions")
     solutions = {path: nbformat.read(path, as_version=4) for path in extra}
     exporter = HTMLExporter(raw_template=TEMPLATE)
     exporter.register_filter("markdown2html", _markdown)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, BertConfig, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
 
+from leadkit.files import visible
 from leadkit.models import names
 from leadkit.models.tokenizers import load_tokenizer
 
@@ -76,18 +77,18 @@ def check(encoder: str) -> None:
 
 
 def _check_weights(encoder: str, folder: Path) -> None:
-    if not any(folder.glob("*.safetensors")):
+    if not visible(folder, "*.safetensors"):
         raise FileNotFoundError(
             f"encoder {encoder!r}: the folder holds no weights (*.safetensors); others, "
             "pytorch_model.bin for one, are pickled and never read"
         )
-    for weights in folder.glob("*.safetensors"):
+    for weights in visible(folder, "*.safetensors"):
         try:
             safe_open(weights, "pt")
         except SafetensorError as error:
             raise ValueError(f"encoder {encoder!r}: {weights.name} is damaged ({error})") from error
     files = {path.name for path in folder.iterdir()}
-    for index in folder.glob("*.safetensors.index.json"):
+    for index in visible(folder, "*.safetensors.index.json"):
         try:
             parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

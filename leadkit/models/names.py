@@ -9,14 +9,20 @@
 NAME may be "stacked:" or "layers:" again: what is nearest to the encoder is done first.
 """
 
+import os
 import re
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from leadkit import paths
-from leadkit.files import digest, fingerprint
-from leadkit.models.packaged import packaged_folder
+from leadkit.files import digest, fingerprint, visible
+from leadkit.models.packaged import PACKAGED, packaged_folder
 
 TOKENISER = "bert-6x128"  # of the untrained encoders
+SAY_NOTHING = ("record.json",)  # how a miniature was trained
+# Fingerprints of configuration and tokeniser of the shipped miniatures, 6 and 12 layers
+SHIPPED_TEXTS = ("a397219da92c", "fb951dcf3cb8")
 
 
 def source(encoder: str) -> str:
@@ -24,9 +30,9 @@ def source(encoder: str) -> str:
 
     Raises as `packaged_folder`.
     """
-    name = reshaped(encoder)[1]
+    name = os.path.expanduser(reshaped(encoder)[1])
     ours = paths.MODELS / name
-    if (ours / "config.json").is_file():
+    if Path(name).parts == (name,) and (ours / "config.json").is_file():  # ./NAME is a folder
         return str(ours)
     return str(packaged_folder(name) or name)
 
@@ -70,14 +76,42 @@ def untrained(encoder: str) -> tuple[int, int] | None:
 
 
 def encoder_digest(encoder: str) -> str:
-    """Identity of an encoder's weights: a digest of local files, or the hub name.
+    """Identity of an encoder: a digest of local files, or its name on the hub and the revision.
 
-    An encoder of a package is the one of the hub, so it has the hub's name.
+    Two kinds have the identity of former versions, so that stages and records stay valid: an
+    encoder that also comes in a package has the hub's name alone, and a folder whose configuration
+    and tokeniser are those of a shipped miniature has the digest of its weights alone.
     """
-    folder = Path(source(encoder))
-    if not folder.is_dir() or packaged_folder(reshaped(encoder)[1]):
+    name = reshaped(encoder)[1]
+    if name in PACKAGED:
         return encoder
-    return fingerprint([digest(weights) for weights in sorted(folder.glob("*.safetensors"))])
+    folder = Path(source(TOKENISER if untrained(encoder) else encoder))
+    if not folder.is_dir():
+        revision = _cached_revision(name)
+        return f"{encoder}@{revision}" if revision else encoder
+    weights = [digest(path) for path in visible(folder, "*.safetensors")]
+    texts = {
+        str(path.relative_to(folder)): digest(path)
+        for pattern in ("*.json", "*.txt", "*.model")
+        for path in visible(folder, f"**/{pattern}")
+        if path.name not in SAY_NOTHING
+    }
+    is_shipped = fingerprint(texts) in SHIPPED_TEXTS
+    if untrained(encoder):
+        return encoder if is_shipped else f"{encoder}@{fingerprint(texts)}"
+    if is_shipped:
+        return fingerprint(weights)
+    below = [digest(path) for path in visible(folder, "*/*.safetensors")]  # of a head, for example
+    return fingerprint([weights, below, texts])
+
+
+def _cached_revision(name: str) -> str | None:
+    """The revision of a hub model that this machine has; a tower's configuration is there first."""
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except ValueError:  # no name of the hub
+        return None
+    return Path(path).parent.name if isinstance(path, str) else None
 
 
 def unreadable(encoder: str, error: Exception) -> Exception:

@@ -120,12 +120,13 @@ def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path
     check_place(folder)
     if not (folder / LINES).exists():
         return
-    table = {_order(row): row for row in lines(folder)}
+    old = lines(folder)
+    table = {_order(row): row for row in old}
     for seed, experiments in evaluations.items():
         for name, evaluation in experiments.items():
             row = {"experiment": name, "seed": seed, "stage": evaluation.describe()}
             table[name, seed] = row | {"fingerprint": evaluation.fingerprint()}
-    texts = sorted({row["fingerprint"] for row in table.values()})
+    texts = sorted({row["fingerprint"] for row in [*old, *table.values()]})
     if len(texts) > 1:
         raise ValueError(
             f"folder {folder}: its records and the new ones would be of different collections, "
