@@ -2,6 +2,11 @@ PYTHON ?= python3
 SCALE ?= classroom
 SEEDS ?= 5
 EXTRA ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# PyPI's torch for Linux brings 4.5 GB of CUDA; PyTorch's own index has a CPU wheel of 0.2 GB. Asked
+# for 3 seconds at most, when .venv is made. Behind a mirror: TORCH_INDEX=address; TORCH_INDEX= for none.
+CPU_INDEX := https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?= $(if $(filter cpu,$(EXTRA)),$(shell $(PYTHON) -c 'import sys, urllib.request as r; \
+  r.urlopen("$(CPU_INDEX)/torch/", timeout=3); print("$(CPU_INDEX)" * (sys.platform == "linux"))' 2>/dev/null))
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -94,7 +99,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "leadkit needs Python 3.11 or newer, this is "\
 	  + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -q -e ".[$(EXTRA),dev]" -c constraints.txt
+	index="$(TORCH_INDEX)"; $(BIN)/python -m pip install -q $${index:+--extra-index-url "$$index"} \
+	  -e ".[$(EXTRA),dev]" -c constraints.txt
 	@mkdir -p $(IPYTHONDIR)/profile_default
 	@printf '%s\n' 'c = get_config()  # noqa: F821' 'c.IPKernelApp.log_level = "ERROR"' 'c.HistoryManager.enabled = False' \
 	  > $(IPYTHONDIR)/profile_default/ipython_config.py

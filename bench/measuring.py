@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,9 @@ def seconds(work: Callable[[], object], times: int = 1) -> list[float]:
 
 def peak_mib() -> float:
     """The most memory that this process has held so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    from leadkit.hardware import peak_memory_mib  # and torch with it
+
+    return peak_memory_mib()
 
 
 def in_own_process(*arguments: str, **environment: str) -> dict:

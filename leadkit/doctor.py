@@ -56,8 +56,10 @@ def _has_gpu() -> bool:
 
 
 def _reinstall() -> str:
-    extras = "gpu,dev" if _has_gpu() else "cpu,dev"
-    return f'in {paths.ROOT}: {PIP} install -e ".[{extras}]" -c constraints.txt'
+    build = "gpu" if _has_gpu() else "cpu"
+    if not paths.IS_CHECKOUT:
+        return f'{PIP} install "leadkit[{build}]"'
+    return f'in {paths.ROOT}: {PIP} install -e ".[{build},dev]" -c constraints.txt'
 
 
 def packages() -> Finding:
@@ -99,17 +101,19 @@ def packages() -> Finding:
 def faiss() -> Finding:
     """One of faiss-cpu and faiss-gpu: the one of this machine."""
     builds = _versions("faiss-cpu", "faiss-gpu")
+    uninstall = f"{PIP} uninstall -y faiss-cpu"
     if len(builds) == 2:
         said = f"{' and '.join(builds)} in one environment: both are imported as faiss"
-        remedy = f"{PIP} uninstall -y faiss-cpu faiss-gpu; then {_reinstall()}"
-        return Finding(said, remedy, problem=True)
+        return Finding(said, f"{uninstall} faiss-gpu; then {_reinstall()}", problem=True)
     if not builds:
         if importlib.util.find_spec("faiss"):
             return Finding("faiss, not of pip")
-        return Finding("neither faiss-cpu nor faiss-gpu is installed", _reinstall(), problem=True)
+        if sys.platform == "darwin":
+            return Finding("none: it would bring a second OpenMP to macOS, so torch searches")
+        return Finding("neither faiss-cpu nor faiss-gpu is installed: torch searches", _reinstall())
     if _has_gpu() and builds[0].startswith("faiss-cpu"):
-        remedy = f"{PIP} uninstall -y faiss-cpu; then {_reinstall()}"
-        return Finding(f"{builds[0]} beside a GPU: it is searched with torch", remedy)
+        said = f"{builds[0]} beside a GPU: it is searched with torch"
+        return Finding(said, f"{uninstall}; then {_reinstall()}")
     return Finding(builds[0])
 
 
@@ -130,8 +134,7 @@ def device() -> Finding:
     said += "; bfloat16" if hardware.BF16 else "; float32: it does not multiply bfloat16 itself"
     if _has_gpu() and not uses_gpu:
         said += f"; torch {torch.__version__} does not use the GPU that is there"
-        remedy = "install torch's CUDA build (pytorch.org); see nvidia-smi and CUDA_VISIBLE_DEVICES"
-        return Finding(said, remedy)
+        return Finding(said, "install torch's CUDA build; see nvidia-smi and CUDA_VISIBLE_DEVICES")
     if not uses_gpu and threads == 1 < cores and "OMP_NUM_THREADS" in os.environ:
         said += f"; OMP_NUM_THREADS is {os.environ['OMP_NUM_THREADS']}"
         return Finding(said, "unset OMP_NUM_THREADS to use all cores")
@@ -159,9 +162,8 @@ def memory() -> Finding:
     """Memory against what each scale needs."""
     total, available = _memory()
     said = f"{total:.1f} GiB, {available:.1f} available; needed: {_needs(0)}"
-    if available < LEAST_MEMORY:
-        return Finding(said, f"end other programs: {LEAST_MEMORY} GiB are needed", problem=True)
-    return Finding(said)
+    remedy = f"end other programs: {LEAST_MEMORY} GiB are needed" * (available < LEAST_MEMORY)
+    return Finding(said, remedy, problem=bool(remedy))
 
 
 def _free_disk() -> float:
@@ -184,10 +186,9 @@ def disk() -> Finding:
             return Finding(f"{folder} cannot be written", remedy, problem=True)
     free = _free_disk()
     said = f"{free:.1f} GB free; a seed of the main table needs: {_needs(1)}"
-    if free < LEAST_DISK:
-        again = f"what is in {paths.CACHE} and {paths.RUNS} is computed again when it is needed"
-        return Finding(said, f"make room for {LEAST_DISK} GB: {again}", problem=True)
-    return Finding(said)
+    again = f"what is in {paths.CACHE} and {paths.RUNS} is computed again when it is needed"
+    remedy = f"make room for {LEAST_DISK} GB: {again}" if free < LEAST_DISK else ""
+    return Finding(said, remedy, problem=bool(remedy))
 
 
 def scales() -> Finding:
@@ -214,9 +215,7 @@ def scales() -> Finding:
     if "classroom" in fits and not hardware.BF16:
         lacking.insert(0, "classroom takes longer in float32")
     said = "; ".join([f"{' and '.join(fits) or 'none'} can be run", *lacking])
-    if not fits:
-        return Finding(said, "use a machine with more memory or disk", problem=True)
-    return Finding(said)
+    return Finding(said, "" if fits else "use more memory or disk", problem=not fits)
 
 
 KEPT = (inventory.models, inventory.collections, inventory.stages, inventory.results)

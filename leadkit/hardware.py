@@ -1,8 +1,9 @@
 """The machine that computes: its device, its name, and the versions that decide the numbers."""
 
 import platform
-import resource
+import sys
 
+import psutil
 import torch
 
 from leadkit import processes
@@ -56,4 +57,11 @@ def versions() -> dict[str, str]:
 
 def peak_memory_mib() -> int:
     """The most memory that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    try:
+        import resource  # POSIX alone
+    except ImportError:
+        return (
+            psutil.Process().memory_info().rss // 2**20
+        )  # what it holds now, where no peak is kept
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes on macOS, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20

@@ -60,7 +60,7 @@ def models() -> Finding:
     from leadkit.models.encoders import check
     from leadkit.models.packaged import packaged_folder
 
-    restore = f"git -C {paths.ROOT} restore data/models"
+    restore = paths.restore("models")
     others = []
     for name, shipped in SHIPPED.items():
         folder = paths.MODELS / name

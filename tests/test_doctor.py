@@ -210,7 +210,7 @@ def test_without_constraints_nothing_is_compared(see, root):
             "faiss-cpu 1.15.1 and faiss-gpu 1.15.1 in one environment",
             "pip uninstall -y faiss-cpu faiss-gpu",
         ),
-        ({}, False, "PROBLEM", "neither faiss-cpu nor faiss-gpu is installed", r"\[cpu,dev\]"),
+        ({}, False, "warning", "neither faiss-cpu nor faiss-gpu is installed", r"\[cpu,dev\]"),
         (
             {"faiss-cpu": "1.15.1"},
             True,

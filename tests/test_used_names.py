@@ -133,11 +133,12 @@ class Planned:
         return self.print
 
     def describe(self):
-        return {"kind": "evaluate"}
+        return {"kind": "evaluate", "data": {"collection": f"beir:/{self.print}/beir"}}
 
 
 def test_records_of_another_collection_are_not_replaced(tmp_path):
-    row = {"experiment": "BM25", "seed": 0, "fingerprint": "a", "per_query": {}, "stage": {}}
+    row = {"experiment": "BM25", "seed": 0, "fingerprint": "a", "per_query": {}}
+    row |= {"stage": Planned("a").describe()}
     (tmp_path / records.LINES).write_text(json.dumps(row) + "\n")
     with pytest.raises(ValueError, match="different collections, fingerprints a and b: name an"):
         records.check_plan({0: {"BM25": Planned("b")}}, tmp_path)

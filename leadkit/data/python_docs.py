@@ -51,7 +51,7 @@ def lines() -> list[str]:
     FileNotFoundError where there is no file, ValueError where its text is not the committed one.
     """
     path = paths.PYTHON_DOCS / FILE
-    restore = f"git -C {paths.ROOT} restore data/python-docs brings it back"
+    restore = f"{paths.restore('python-docs')} brings it back"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: {restore}")
     try:

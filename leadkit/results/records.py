@@ -122,17 +122,27 @@ def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path
         return
     old = lines(folder)
     table = {_order(row): row for row in old}
+    planned = {
+        _source(each.describe()) for every in evaluations.values() for each in every.values()
+    }
+    # Another edition of a collection takes the old one's place; another collection does not.
+    others = [row for row in old if _source(row.get("stage", {})) not in {"", *planned}]
     for seed, experiments in evaluations.items():
         for name, evaluation in experiments.items():
             row = {"experiment": name, "seed": seed, "stage": evaluation.describe()}
             table[name, seed] = row | {"fingerprint": evaluation.fingerprint()}
-    texts = sorted({row["fingerprint"] for row in [*old, *table.values()]})
+    texts = sorted({row["fingerprint"] for row in [*others, *table.values()]})
     if len(texts) > 1:
         raise ValueError(
             f"folder {folder}: its records and the new ones would be of different collections, "
             f"fingerprints {' and '.join(texts)}: name another folder with --out"
         )
     check_settings(table.values())
+
+
+def _source(stage: dict) -> str:
+    """The name of a stage's collection, as it was asked for."""
+    return stage.get("data", {}).get("collection", "")
 
 
 def check_place(folder: Path) -> None:
@@ -198,8 +208,8 @@ def _text(rows: Iterable[dict]) -> str:
 def default_folder(scale: "Scale", split: str) -> Path:
     """Where the records of a scale stand.
 
-    data/results/{scale}, with the last part of a collection of beir: or irds: behind it, and with
-    the split where it is not test.
+    data/results/{scale}, outside of a checkout results/{scale} of `paths.HOME`, with the last part
+    of a collection of beir: or irds: behind it, and with the split where it is not test.
     """
     source, _, name = scale.data.collection.partition(":")
     parts = [scale.name]
@@ -207,4 +217,6 @@ def default_folder(scale: "Scale", split: str) -> Path:
         parts.append(Path(name).name)
     if split != "test":
         parts.append(split)
-    return paths.RESULTS / "-".join(parts)
+    is_shipped_place = paths.HOME == paths.ROOT
+    folder = paths.RESULTS if is_shipped_place else paths.HOME / "results"
+    return folder / "-".join(parts)

@@ -109,14 +109,16 @@ def retrieve(
 def search(queries: np.ndarray, passages: np.ndarray, depth: int) -> Run:
     """Exact inner-product search: queries (Q, H), passages (P, H) -> the top `depth` of each query.
 
-    faiss IndexFlatIP, on all GPUs where there are any; on a GPU without faiss-gpu, a matrix product
-    in torch.
+    faiss IndexFlatIP, on all GPUs where there are any; on a GPU without faiss-gpu, and where there
+    is no faiss (macOS: it would bring a second OpenMP), a matrix product in torch.
     """
-    import faiss  # after torch: see pyproject.toml
-
     depth = min(depth, len(passages))
     if not depth:  # more processes than batches of passages
         return Run(np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32))
+    try:
+        import faiss  # after torch: see pyproject.toml
+    except ImportError:
+        return torch_search(queries, passages, depth, processes.device())
     gpus = getattr(faiss, "get_num_gpus", lambda: 0)()
     if torch.cuda.is_available() and not gpus:
         return torch_search(queries, passages, depth, torch.device("cuda"))
