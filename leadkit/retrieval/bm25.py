@@ -33,7 +33,7 @@ class BM25:
         passages = iter(passages)
         first = list(islice(passages, FIRST))
         self.in_pairs = _is_unspaced(" ".join(first))
-        texts = chain(first, passages)
+        texts: Iterable[str] = chain(first, passages)
         if self.in_pairs:
             processes.tell(
                 "BM25: the passages are of a language without blanks, so pairs of characters are "
