@@ -2,18 +2,21 @@
 
 import copy
 import inspect
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, BertConfig, PreTrainedModel
 from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import logging
 
-from leadkit.files import visible
 from leadkit.models import names
+from leadkit.models.folders import check_folder, check_heads, check_names
 from leadkit.models.tokenizers import load_tokenizer
 
 DROPOUTS = (
@@ -60,47 +63,59 @@ def hidden_size(encoder: str) -> int:
     return load_config(encoder).hidden_size
 
 
-def check(encoder: str) -> None:
-    """Find what is wrong with an encoder and shows without loading it, before any work starts.
+def check(encoder: str, head: str = "") -> None:
+    """Find what is wrong with an encoder and shows without its weights, before any work starts.
 
-    FileNotFoundError for a folder without weights; ValueError for damaged weights, weights outside
-    of the folder, a tokeniser with more words than the embedding table, no layer, a stack of fewer
-    layers than there are, or layers to keep that do not exist.
+    head: what of the checkpoint's head is used (`Tower.head`).
+
+    FileNotFoundError for no safetensors; ValueError for damaged weights, weights outside of the
+    folder, weights of other names or shapes than the config.json asks for, a head or an adapter
+    that would be dropped, a tokeniser with more words than the embedding table, no layer, a stack
+    of fewer layers than there are, or layers to keep that do not exist.
     """
     words = len(load_tokenizer(encoder))
     if names.untrained(encoder):
         return
     folder = Path(names.source(encoder))
     if folder.is_dir():
-        _check_weights(encoder, folder)
-    _check_config(encoder, load_config(encoder), words)
+        check_folder(encoder, folder)
+        check_heads(encoder, Path(names.root(encoder)), head)
+    config = load_config(encoder)
+    _check_config(encoder, config, words)
+    _compare_names(encoder, head, _stamp(folder))
 
 
-def _check_weights(encoder: str, folder: Path) -> None:
-    if not visible(folder, "*.safetensors"):
-        raise FileNotFoundError(
-            f"encoder {encoder!r}: the folder holds no weights (*.safetensors); others, "
-            "pytorch_model.bin for one, are pickled and never read"
-        )
-    for weights in visible(folder, "*.safetensors"):
-        try:
-            safe_open(weights, "pt")
-        except SafetensorError as error:
-            raise ValueError(f"encoder {encoder!r}: {weights.name} is damaged ({error})") from error
-    files = {path.name for path in folder.iterdir()}
-    for index in visible(folder, "*.safetensors.index.json"):
-        try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ValueError(
-                f"encoder {encoder!r}: {index.name} is damaged ({error!r:.200})"
-            ) from error
-        lost = [part for part in parts if part not in files]
-        if lost:
-            raise ValueError(
-                f"encoder {encoder!r}: {index.name} names {str(lost[0])!r:.80}, which is no file "
-                "of the folder"
-            )
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of each file of a folder; nothing where there is none."""
+    files = sorted(path for path in folder.glob("*") if path.is_file())
+    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report and progress."""
+    verbosity, progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress:
+            logging.enable_progress_bar()
+
+
+@cache
+def _compare_names(encoder: str, head: str, stamp: object) -> None:
+    """Compare the names and shapes of the weights with the model's; none of them is read.
+
+    stamp: looks again where a file has changed.
+    """
+    with _quiet():
+        model, report = _from_pretrained(encoder, load_config(encoder), device_map="meta")
+    check_names(encoder, report, head)
+    if names.reshaped(encoder)[0]:
+        blocks(model)
 
 
 def _check_config(encoder: str, config: PreTrainedConfig, words: int) -> None:
@@ -161,10 +176,18 @@ def keep(encoder: PreTrainedModel, layers: tuple[int, ...]) -> None:
 
 
 def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
-    """The Transformer blocks of an encoder, from the first to the last."""
+    """The Transformer blocks of an encoder, from the first to the last.
+
+    ValueError where it has no pile of them, as an ALBERT, which repeats one block.
+    """
     depth = encoder.config.num_hidden_layers
-    piles = (module for module in encoder.modules() if isinstance(module, nn.ModuleList))
-    return next(pile for pile in piles if len(pile) == depth)
+    for module in encoder.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            return module
+    raise ValueError(
+        f"encoder: model type {encoder.config.model_type!r} has no pile of {depth} blocks: none can be "
+        "added or taken away"
+    )
 
 
 def without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
@@ -174,16 +197,17 @@ def without_pooling(config: PreTrainedConfig) -> dict[str, bool]:
     return {"add_pooling_layer": False} if "add_pooling_layer" in accepted else {}
 
 
-def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
-    """An encoder in float32, without a pooling layer. Raises as `check`."""
-    check(encoder)
+def load_encoder(encoder: str, dropout: float, head: str = "") -> PreTrainedModel:
+    """An encoder in float32, without a pooling layer. Arguments and errors as in `check`."""
+    check(encoder, head)
     config = load_config(encoder)
     for field in DROPOUTS:
         if hasattr(config, field):
             setattr(config, field, dropout)
     if names.untrained(encoder):
         return AutoModel.from_config(config, **without_pooling(config))
-    model = _load_weights(encoder, config)
+    model, report = _from_pretrained(encoder, config)
+    check_names(encoder, report, head)
     for change, numbers in names.reshaped(encoder)[0]:
         if change == "stacked":
             grow(model, numbers[0])
@@ -192,9 +216,10 @@ def load_encoder(encoder: str, dropout: float) -> PreTrainedModel:
     return model
 
 
-def _load_weights(encoder: str, config: PreTrainedConfig) -> PreTrainedModel:
+def _from_pretrained(encoder: str, config: PreTrainedConfig, **how: Any) -> tuple[Any, dict]:
+    """The model and transformers' report on the names of its weights."""
     try:
-        model, report = AutoModel.from_pretrained(
+        return AutoModel.from_pretrained(
             names.source(encoder),
             config=config,
             dtype=torch.float32,
@@ -202,7 +227,13 @@ def _load_weights(encoder: str, config: PreTrainedConfig) -> PreTrainedModel:
             trust_remote_code=False,
             output_loading_info=True,
             **without_pooling(config),
+            **how,
         )
+    except OSError as error:
+        raise FileNotFoundError(
+            f"encoder {encoder!r}: it has no weights in safetensors; others, pytorch_model.bin for "
+            f"one, are pickled and never read ({error})"
+        ) from error
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(
             f"encoder {encoder!r}: its weights are damaged or of another shape ({error})"
@@ -211,10 +242,3 @@ def _load_weights(encoder: str, config: PreTrainedConfig) -> PreTrainedModel:
         raise ValueError(
             f"encoder {encoder!r}: its config.json asks for what there is not ({error})"
         ) from error
-    missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
-    if missing:
-        raise ValueError(
-            f"encoder {encoder!r}: its weights lack {len(missing)} tensors of its config.json, "
-            f"first {missing[0]}"
-        )
-    return model

@@ -17,6 +17,7 @@ from huggingface_hub import try_to_load_from_cache
 
 from leadkit import paths
 from leadkit.files import digest, fingerprint, visible
+from leadkit.models.folders import modules
 from leadkit.models.packaged import PACKAGED, packaged_folder
 
 TOKENISER = "bert-6x128"  # of the untrained encoders
@@ -30,6 +31,15 @@ def source(encoder: str) -> str:
 
     Raises as `packaged_folder`.
     """
+    folder = root(encoder)
+    if (Path(folder) / "config.json").is_file():
+        return folder
+    inside = [module["path"] for module in modules(Path(folder))][:1]  # the Transformer is first
+    return str(Path(folder, *inside)) if inside else folder
+
+
+def root(encoder: str) -> str:
+    """As `source`; of a folder of sentence-transformers the whole, not its Transformer's part."""
     name = os.path.expanduser(reshaped(encoder)[1])
     ours = paths.MODELS / name
     if Path(name).parts == (name,) and (ours / "config.json").is_file():  # ./NAME is a folder
@@ -85,15 +95,15 @@ def encoder_digest(encoder: str) -> str:
     name = reshaped(encoder)[1]
     if name in PACKAGED:
         return encoder
-    folder = Path(source(TOKENISER if untrained(encoder) else encoder))
-    if not folder.is_dir():
+    whole = Path(root(TOKENISER if untrained(encoder) else encoder))
+    if not whole.is_dir():
         revision = _cached_revision(name)
         return f"{encoder}@{revision}" if revision else encoder
-    weights = [digest(path) for path in visible(folder, "*.safetensors")]
+    weights = [digest(path) for path in visible(whole, "*.safetensors")]
     texts = {
-        str(path.relative_to(folder)): digest(path)
+        str(path.relative_to(whole)): digest(path)
         for pattern in ("*.json", "*.txt", "*.model")
-        for path in visible(folder, f"**/{pattern}")
+        for path in visible(whole, f"**/{pattern}")
         if path.name not in SAY_NOTHING
     }
     is_shipped = fingerprint(texts) in SHIPPED_TEXTS
@@ -101,7 +111,7 @@ def encoder_digest(encoder: str) -> str:
         return encoder if is_shipped else f"{encoder}@{fingerprint(texts)}"
     if is_shipped:
         return fingerprint(weights)
-    below = [digest(path) for path in visible(folder, "*/*.safetensors")]  # of a head, for example
+    below = [digest(path) for path in visible(whole, "*/*.safetensors")]  # of a head, for example
     return fingerprint([weights, below, texts])
 
 
