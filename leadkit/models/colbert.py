@@ -10,7 +10,7 @@ from leadkit.models.retriever import TwoTowers
 
 
 class ColBERT(TwoTowers):
-    """CB: late interaction, Eq. (2); no punctuation filter, no last linear layer.
+    """CB: late interaction, Eq. (2); no punctuation filter, a linear layer only as layer L + 1.
 
     The released code computes the final score from L2-normalised states, and counts every query
     position. A layer's score comes from the states as they are, the last layer's too.
@@ -52,5 +52,6 @@ class ColBERT(TwoTowers):
         """
         last = (self.layers,)
         texts = [each.to(self.encoder.device) for each in (query, passage)]
-        q, p = (self.final_states(self.token_states(text, last)[0])[0] for text in texts)
+        states = [self.final_states(self.token_states(text, last)[0])[0] for text in texts]
+        q, p = (self.head(state) for state in states)
         return q @ p.T * self.tower.scale  # (X, Y)

@@ -10,7 +10,10 @@ from leadkit.models.tower import Tower
 
 
 class CrossEncoder(Retriever):
-    """CE: one projection w of the [CLS] state of the pair, shared by all layers, Eq. (3)."""
+    """CE: one projection w of the [CLS] state of the pair, shared by all layers, Eq. (3).
+
+    A checkpoint's own head stands in the place of w, shared by all layers too.
+    """
 
     architecture = "CE"
     pairs_only = True
@@ -23,14 +26,21 @@ class CrossEncoder(Retriever):
                 f"linear {tower.linear} differs from the hidden size {hidden}: a CE shares one "
                 "projection between all layers, so they must have one width"
             )
-        self.projection = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
+        if not tower.head:
+            self.projection = nn.Parameter(torch.randn(self.width) * self.width**-0.5)
+
+    def project(self, states: Tensor) -> Tensor:
+        """(..., H) -> (...): the projection or the head, and the constant `scale`."""
+        if self.tower.head:
+            return self.head(states)[..., 0] * self.tower.scale
+        # f_{CE}(q, p) = w^T \cdot E_{CE}([q; p])
+        return scores.project(states, self.projection) * self.tower.scale
 
     def score(self, pairs: Tokens, layers: tuple[int, ...]) -> Tensor:
         """(K, P): scores of P pairs at each layer."""
         states = self.states(pairs, layers)
         cls = torch.stack([state[:, 0] for state in states])  # (K, P, H)
-        # f_{CE}(q, p) = w^T \cdot E_{CE}([q; p])
-        return scores.project(cls, self.projection) * self.tower.scale  # (K, P)
+        return self.project(cls)  # (K, P)
 
     def layer_scores(self, batch: Batch, layers: tuple[int, ...]) -> Tensor:
         assert batch.pairs is not None
@@ -58,7 +68,7 @@ class CrossEncoder(Retriever):
         last = answer.last_hidden_state.float()  # (P, T, H)
         if self.linear is not None:
             last = self.linear(last)
-        final = scores.project(last, self.projection)[:, 0] * self.tower.scale  # (P,)
+        final = self.project(last)[:, 0]  # (P,)
         B = len(batch.positive)
         return torch.stack(maps).unflatten(1, (B, -1)), final.view(B, -1)  # (K, B, n, X, Y), (B, n)
 

@@ -25,10 +25,11 @@ class DualEncoder(TwoTowers):
 
     def compared(self, states: Tensor, mask: Tensor) -> Tensor:
         if self.tower.pooling == "cls":
-            return states[:, :1]  # (P, 1, H)
+            return self.head(states[:, :1])  # (P, 1, H)
         counted = mask[..., None]  # (P, T, 1)
         # \bar{E}(t) = \frac{1}{|t|} \sum_{x \in t} E(t)_x
-        return (states * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)  # (P, 1, H)
+        mean = (states * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True)  # (P, 1, H)
+        return self.head(mean)
 
     def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         # f_{DE}(q, p) = E_Q(q)^T \cdot E_P(p)

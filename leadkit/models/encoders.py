@@ -185,8 +185,8 @@ def blocks(encoder: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == depth:
             return module
     raise ValueError(
-        f"encoder: model type {encoder.config.model_type!r} has no pile of {depth} blocks: none can be "
-        "added or taken away"
+        f"encoder: model type {encoder.config.model_type!r} has no pile of {depth} blocks: "
+        "none can be added or taken away"
     )
 
 

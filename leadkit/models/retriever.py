@@ -20,6 +20,7 @@ from leadkit.files import write_folder, write_json, write_tensors
 from leadkit.models.attention import set_attention
 from leadkit.models.batch import Batch, Tokens
 from leadkit.models.encoders import load_encoder
+from leadkit.models.heads import build_head, head_width
 from leadkit.models.tower import Tower
 
 
@@ -45,11 +46,12 @@ class Retriever(nn.Module):
                 f"pooling {tower.pooling!r} is not for a {self.architecture}: use {allowed}"
             )
         self.tower = tower
-        self.encoder = load_encoder(tower.encoder, tower.dropout)
+        self.encoder = load_encoder(tower.encoder, tower.dropout, tower.head)
         set_attention(self.encoder, tower.bf16)
         hidden = self.encoder.config.hidden_size
         self.linear = nn.Linear(hidden, tower.linear) if tower.linear else None
-        self.width = tower.linear or hidden
+        self.head = build_head(tower.head, tower.linear or hidden)
+        self.width = head_width(self.head, tower.linear or hidden)
         # Texts that pass through the encoder at once in training, None for all. The states alone
         # are kept and the gradient computes the rest again (gradient caching, Gao et al. 2021).
         self.at_once: int | None = None
@@ -171,9 +173,9 @@ class TwoTowers(Retriever):
     def compared(self, states: Tensor, mask: Tensor) -> Tensor:
         """What the score function compares, from the token states (P, T, H) and their mask (P, T).
 
-        A part of the states or something made of them.
+        A part of the states or something made of them, through the head.
         """
-        return states
+        return self.head(states)
 
     def compare(self, queries: Tensor, passages: Tensor, q_mask: Tensor, p_mask: Tensor) -> Tensor:
         """Scores (B, N) of one layer's `compared` states (B, X, H) and (N, Y, H).

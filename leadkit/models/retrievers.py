@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from leadkit.files import read_tensors
+from leadkit.models.checkpoints import adopt
 from leadkit.models.colbert import ColBERT
 from leadkit.models.cross_encoder import CrossEncoder
 from leadkit.models.dual_encoder import DualEncoder
@@ -25,15 +26,22 @@ def architecture(name: str) -> type[Retriever]:
 
 
 def build(tower: Tower) -> Retriever:
-    """An untrained retriever on its tower's encoder. ValueError for an unknown architecture."""
-    return architecture(tower.architecture)(tower)
+    """A retriever on its tower's encoder, untrained but for its checkpoint's head, if any.
+
+    ValueError for an unknown architecture. Raises as `checkpoints.adopt`.
+    """
+    retriever = architecture(tower.architecture)(tower)
+    if tower.head:
+        adopt(retriever)
+    return retriever
 
 
 def load(folder: str | Path) -> Retriever:
     """A retriever saved by `Retriever.save`, ready to answer."""
     folder = Path(folder)
     settings = json.loads((folder / "retriever.json").read_text())
-    retriever = build(Tower(**settings | {"encoder": str(folder)}))
+    tower = Tower(**settings | {"encoder": str(folder)})
+    retriever = architecture(tower.architecture)(tower)
     head = folder / "head" / "head.safetensors"
     wanted = [name for name in retriever.state_dict() if not name.startswith("encoder.")]
     if wanted and not head.exists():

@@ -24,6 +24,7 @@ class Tower:
     # Score and read texts as the released code does; only `Lead(variant="released")` sets it
     released: bool = False
     pooling: str = added("cls")  # DE: a text's [CLS] state, or the "mean" of its token states
+    head: str = added("")  # the checkpoint's own, applied to every layer (models/heads.py)
 
 
 def depth(tower: Tower) -> int:

@@ -1,0 +1,54 @@
+"""A retriever as it came: a checkpoint with its head, or a folder of `Retriever.save`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from leadkit.experiments.store import Trained
+from leadkit.hardware import DEVICE
+from leadkit.models import checkpoints, names
+from leadkit.models.encoders import check
+from leadkit.models.retriever import Retriever
+from leadkit.models.retrievers import architecture, build, load
+from leadkit.models.tower import Tower, check_lengths
+from leadkit.training.loop import Operation
+
+
+@dataclass(frozen=True)
+class Ready(Trained):
+    """It needs no training. Raises as `encoders.check` and `check_lengths`."""
+
+    kind = "ready"
+    tower: Tower
+
+    def __post_init__(self) -> None:
+        data, pairs = self.data, architecture(self.tower.architecture).pairs_only
+        check(self.tower.encoder, self.tower.head or "saved" * saved(self.tower.encoder))
+        check_lengths(self.tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
+
+    def run(self, operation: Operation) -> None:
+        """Nothing is left to compute."""
+
+    def model(self) -> Retriever:
+        encoder = self.tower.encoder
+        model = load(encoder) if saved(encoder) else build(self.tower)
+        return model.eval().to(DEVICE)
+
+    def log(self) -> list[dict]:
+        return []
+
+
+def saved(encoder: str) -> bool:
+    """Whether a folder is one of `Retriever.save`."""
+    return (Path(names.root(encoder)) / "retriever.json").is_file()
+
+
+def ready_tower(encoder: str, dropout: float, bf16: bool) -> Tower:
+    """The tower of a retriever as it came.
+
+    ValueError for an encoder alone, or for a head that is not known. Raises as `checkpoints.read`.
+    """
+    if not saved(encoder):
+        return checkpoints.tower(encoder, dropout, bf16)
+    settings = json.loads((Path(encoder) / "retriever.json").read_text())
+    return Tower(**settings | {"encoder": encoder})
