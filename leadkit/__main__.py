@@ -5,10 +5,10 @@ import re
 import signal
 import sys
 
-from leadkit import result_commands
+from leadkit import own_commands, result_commands
 from leadkit.commands import app
 
-__all__ = ["app", "result_commands"]  # which registers its commands with the app
+__all__ = ["app", "own_commands", "result_commands"]  # which register their commands
 
 
 def main() -> None:

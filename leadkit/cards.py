@@ -5,12 +5,16 @@ import re
 from pathlib import Path
 
 import pandas as pd
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from leadkit.config import Data, Schedule
 from leadkit.data.sampling import Sampler, groups
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.recipe import verdict
+from leadkit.experiments.store import Trained
 from leadkit.experiments.texts import collection
+from leadkit.models.names import reshaped, untrained
 from leadkit.models.tower import Tower, depth
 from leadkit.results.tables import markdown
 
@@ -56,7 +60,7 @@ A batch has {{ batch }} queries with {{ passages_per_query }} passages each, one
 {{ measures }}
 
 Means over the {{ judged }} queries of split {{ split }}; all {{ passages }} passages are searched.
-One seed.
+One seed. {{ verdict }}
 {{ precision }}
 ## Versions
 
@@ -69,28 +73,86 @@ BFLOAT16 = (
 )
 
 
-def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, Evaluate]) -> str:
+TEACHER = """---
+{{ card_data }}
+---
+
+# {{ title }}
+
+The teacher of a distillation with leadkit: {{ model }}. Its scores are leadkit's over {{ scale }}.
+Queries are cut at {{ query_tokens }} tokens, passages at {{ passage_tokens }}.
+"""
+
+
+def teacher_card(name: str, tower: Tower, data: Data, license: str) -> str:
+    """The card of a teacher; it was not measured."""
+    card = ModelCard.from_template(
+        _card_data(name, tower, data, license, []),
+        template_str=TEACHER,
+        title=escaped(name),
+        model=_model(tower),
+        scale=f"{tower.scale:g}",
+        query_tokens=data.query_tokens,
+        passage_tokens=data.passage_tokens,
+    )
+    return str(card)
+
+
+def _card_data(
+    name: str, tower: Tower, data: Data, license: str, results: list[EvalResult]
+) -> ModelCardData:
+    """What the hub reads of a card. A local folder is no base model that others could load."""
+    base = reshaped(tower.encoder)[1]
+    local = Path(base).is_dir() or untrained(base)
+    ranks = tower.architecture == "CE"
+    kind = "cross-encoder" if ranks else "feature-extraction"
+    return ModelCardData(
+        model_name=name,
+        license=license,
+        base_model=None if local else base,
+        datasets=[Path(data.collection).name],
+        eval_results=results or None,
+        library_name="sentence-transformers",
+        pipeline_tag="text-ranking" if ranks else "sentence-similarity",
+        tags=["sentence-transformers", kind, "dense-retrieval"],
+    )
+
+
+def model_card(
+    name: str,
+    stage: Distil,
+    miner: Trained,
+    evaluations: dict[str, Evaluate],
+    license: str = "unknown",
+) -> str:
     """The card of a distillation: use, data, recipe, measures and versions.
 
-    evaluations: row of the table of measures -> evaluation; one row is "this model".
+    evaluations: row of the table of measures -> evaluation; one row is "distilled".
 
-    A folder is named by its last part alone: a card may be published. No licence is stated: it is
-    the user's to choose.
+    A folder is named by its last part alone: a card may be published. The licence is the user's to
+    choose.
     """
     data = stage.data
     texts = collection(data.collection)
     records = {row: evaluation.record() for row, evaluation in evaluations.items()}
-    record = records["this model"]
+    record = records["distilled"]
     split = record["split"]
     measures = pd.DataFrame({row: each["measures"] for row, each in records.items()}).T
     training = groups(texts, "train")
     batch = Sampler(training, len(texts.passages), data.batch, data.passages, stage.seed).batch
     versions = [f"{package} {version}" for package, version in record["versions"].items()]
-    metadata = ModelCardData(
-        library_name="sentence-transformers",
-        pipeline_tag="sentence-similarity",
-        tags=["sentence-transformers", "feature-extraction", "dense-retrieval"],
-    )
+    results = [
+        EvalResult(
+            task_type="text-retrieval",
+            dataset_type="collection",
+            dataset_name=Path(texts.name).name,
+            dataset_split=split,
+            metric_type=measure,
+            metric_value=value,
+        )
+        for measure, value in record["measures"].items()
+    ]
+    metadata = _card_data(name, stage.tower, data, license, results)
     card = ModelCard.from_template(
         metadata,
         template_str=CARD,
@@ -116,6 +178,7 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
         dropout=f"{stage.tower.dropout:g}",
         seed=stage.seed,
         measures=markdown(measures, dict.fromkeys(measures, 4)),
+        verdict=verdict(evaluations),
         precision=BFLOAT16 if stage.tower.bf16 else "",
         versions=", ".join(versions),
         device=record["device"],
@@ -123,10 +186,15 @@ def model_card(name: str, stage: Distil, miner: WarmUp, evaluations: dict[str, E
     return str(card)
 
 
-def _recipe(stage: Distil, miner: WarmUp) -> str:
+def _recipe(stage: Distil, miner: Trained) -> str:
     """The table of the trainings that lead to a student, its own the last."""
-    rows = {"warm-up: mines hard negatives": (_model(miner.tower), miner.schedule)}
-    for role, warm_up in (("teacher", stage.teacher), ("student", stage.student)):
+    rows: dict[str, tuple[str, Schedule]] = {}
+    trained = (
+        ("mines hard negatives", miner),
+        ("teacher", stage.teacher),
+        ("student", stage.student),
+    )
+    for role, warm_up in trained:
         if isinstance(warm_up, WarmUp):
             rows[f"warm-up: {role}"] = (_model(warm_up.tower), warm_up.schedule)
     pair = [_model(each.tower) for each in (stage.teacher, stage) if each]

@@ -143,51 +143,6 @@ def sweep(
 
 
 @app.command
-def distil(
-    collection: str,
-    teacher: str,
-    student: str,
-    out: Path,
-    architecture: str = "CB",
-    method: str = "LEAD",
-    scale: str = "classroom",
-    split: str = "test",
-    k: int | None = None,
-    seed: int = 0,
-) -> None:
-    """Distil a retriever for your own collection. Ctrl-C loses nothing.
-
-    The student loads in sentence-transformers.
-
-    Args:
-        collection: beir:PATH, a folder in BEIR layout with a train split.
-        teacher: encoder of the teacher: a folder, a name on the Hugging Face hub, or one of
-            data/models.
-        student: encoder of the student, with at most as many layers.
-        out: new folder that receives the student and its model card.
-        architecture: of the teacher: DE, CB or CE; the student is a DE.
-        method: LEAD, FD, RD, another distillation method, or student for no teacher.
-        scale: smoke, classroom or gpu: steps, batches and lengths.
-        split: the split that is measured.
-        k: selected layers of LEAD and FD; by default the scale's.
-        seed: random seed of warm-ups and distillation.
-    """
-    from leadkit import config, export
-
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: it must not be negative")
-    chosen = config.scale(scale, teacher_encoder=teacher, student_encoder=student)
-    chosen = replace(chosen, data=replace(chosen.data, collection=collection))
-    if k is not None:
-        chosen = replace(chosen, lead=replace(chosen.lead, k=k))
-    rows = export.distil_and_export(chosen, out, architecture, method, split, seed)
-    for row, evaluation in rows.items():
-        measures = evaluation.record()["measures"]
-        print(f"{row:15}", *(f"{name} {v:.4f}" for name, v in measures.items()), sep="  ")
-    print(f"{out}: SentenceTransformer({str(out)!r})")
-
-
-@app.command
 def pretrain(
     objective: str = "distilled",
     layers: int = 12,

@@ -258,8 +258,8 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
     )
     assert [line.split("  ")[0].strip() for line in out.splitlines()[:3]] == [
         "BM25",
-        "student before",
-        "this model",
+        "warmed up",
+        "distilled",
     ]
     card = (tmp_path / "mine" / "README.md").read_text()
     for said in (

@@ -60,7 +60,7 @@ def test_student_scores_the_same_in_sentence_transformers(
     toy = scale(common, teacher_encoder=encoders["teacher"], student_encoder=encoders[student])
     out = tmp_path / "new" / "student"
     rows = export.distil_and_export(toy, out, architecture)
-    texts, own = collection(common), rows["this model"].retriever.model()
+    texts, own = collection(common), rows["distilled"].retriever.model()
     queries, passages = [*texts.split("test").values(), LONG], [*texts.passages.values(), LONG]
     want = own_scores(own, queries, passages, toy.data, tmp_path) / own.tower.scale
     caplog.clear()
@@ -73,7 +73,7 @@ def test_student_scores_the_same_in_sentence_transformers(
     assert model.max_seq_length == toy.data.passage_tokens
     # What the record measured is this model's ranking.
     best = got[:-1, :-1].sort(descending=True).values[:, : toy.depth]
-    np.testing.assert_allclose(rows["this model"].ranking().scores, best, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows["distilled"].ranking().scores, best, rtol=1e-4, atol=1e-5)
     # The folder is a leadkit retriever, and an encoder, as well.
     again = own_scores(retrievers.load(out), queries, passages, toy.data, tmp_path)
     torch.testing.assert_close(again / own.tower.scale, want)
@@ -88,8 +88,8 @@ def test_student_scores_the_same_in_sentence_transformers(
 def test_other_methods(method, common, tmp_path):
     out = tmp_path / "out"
     rows = export.distil_and_export(scale(common), out, method=method, split="dev", seed=1)
-    stage = rows["this model"].retriever
-    assert (stage.method.name, stage.seed, rows["this model"].split) == (method, 1, "dev")
+    stage = rows["distilled"].retriever
+    assert (stage.method.name, stage.seed, rows["distilled"].split) == (method, 1, "dev")
     assert f"| distillation: {method} |" in (out / "README.md").read_text()
     assert SentenceTransformer(str(out)).encode("file").shape == (32,)
 
@@ -154,21 +154,19 @@ def test_folder_appears_whole_or_not_at_all(common, tmp_path, monkeypatch):
 
     monkeypatch.setattr(SentenceTransformer, "save_pretrained", full)
     with pytest.raises(OSError, match="out could not be written .No space left"):
-        export.save_student(student, data, "card", tmp_path / "out")
+        export.save_retriever(student, data, "card", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
     monkeypatch.undo()
     (tmp_path / "out").mkdir()  # an empty folder will do
-    export.save_student(student, data, "card", tmp_path / "out")
+    export.save_retriever(student, data, "card", tmp_path / "out")
     assert json.loads((tmp_path / "out" / "modules.json").read_text())[1]["path"] == "1_Pooling"
 
 
-@pytest.mark.parametrize(
-    "tower", [Tower("CB", "random:2x32"), Tower("DE", "random:2x32", linear=8)]
-)
+@pytest.mark.parametrize("tower", [Tower("DE", "random:2x32", linear=8)])
 def test_student_that_is_not_one_vector_of_its_encoder(tower, common, tmp_path):
-    said = f"student is a {tower.architecture} with linear layer {tower.linear}: only a DE without"
+    said = f"retriever is a DE with linear layer {tower.linear}: only one without"
     with pytest.raises(ValueError, match=said):
-        export.save_student(build(tower), scale(common).data, "card", tmp_path / "out")
+        export.save_retriever(build(tower), scale(common).data, "card", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -777,7 +777,7 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
 
 def test_a_card_of_a_folder_whose_name_is_no_unicode(tmp_path):
     student = build(Tower("DE", "random:1x16"))
-    export.save_student(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
+    export.save_retriever(student, scale("beir:x").data, f"# {chr(0xDCE9)}", tmp_path / "out")
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == "# ?"
 
 

@@ -52,7 +52,8 @@ def check_heads(encoder: str, folder: Path, head: str) -> None:
             f"encoder {encoder!r}: its adapter (adapter_config.json) would be dropped; merge it "
             "into the weights first, by peft's merge_and_unload"
         )
-    if not head:
+    # A retriever that leadkit saved says its head itself: `load` reads it, `distil` asks for it.
+    if not head and not (folder / "retriever.json").is_file():
         for module in weighted_modules(folder):
             raise _dropped(encoder, module)
 

@@ -22,7 +22,8 @@ class Run:
     ) -> None:
         """The run in TREC format: query-id Q0 passage-id rank score tag.
 
-        A blank in an id is written as %20, since blanks divide the columns.
+        A blank in an id is written as %20, since blanks divide the columns. Equal scores are written
+        a little apart, in the run's order, because evaluation tools differ in how they break ties.
         """
 
         def written(key: str) -> str:
@@ -31,10 +32,13 @@ class Run:
         def lines() -> Iterator[str]:
             for qid, rows, scores in zip(query_ids, self.rows, self.scores, strict=True):
                 ranking = enumerate(zip(rows, scores, strict=True), start=1)
+                above = np.float32(np.inf)
                 for rank, (row, score) in ranking:
                     if row >= 0:
+                        above = min(np.float32(score), np.nextafter(above, -np.float32(np.inf)))
+                        text = np.format_float_positional(above, min_digits=6)
                         ids = f"{written(qid)} Q0 {written(passage_ids[row])}"
-                        yield f"{ids} {rank} {score:.6f} {tag}\n"
+                        yield f"{ids} {rank} {text} {tag}\n"
 
         def save(temporary: Path) -> None:
             with open(temporary, "w", encoding="utf-8") as out:

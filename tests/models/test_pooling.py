@@ -88,7 +88,7 @@ def test_a_mean_pooled_pair_distils_and_exports(teacher, folders, common, tmp_pa
         data=data(common),
     )
     rows = export.distil_and_export(toy, tmp_path / "out", teacher)
-    own = rows["this model"].retriever.model()
+    own = rows["distilled"].retriever.model()
     assert own.tower.pooling == "mean" and own.layers == 2
     model = SentenceTransformer(str(tmp_path / "out"))
     assert json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text()) == {
