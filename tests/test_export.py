@@ -117,7 +117,7 @@ def test_card_says_what_was_done(encoders, common, tmp_path):
         "| warm-up: mines hard negatives | 12DE of deep | 3 | 0.001 |",
         "| warm-up: teacher | 12CB of deep | 3 | 0.001 |",
         "| distillation: LEAD | 12CB of deep -> 2DE of roberta | 3 | 0.001 |",
-        f"LEAD: `{rows['this model'].retriever.method}`",
+        f"LEAD: `{rows['distilled'].retriever.method}`",
         f"|  | {' | '.join(MEASURES)} |",
         f"torch {torch.__version__}",
     ):
@@ -126,7 +126,11 @@ def test_card_says_what_was_done(encoders, common, tmp_path):
         values = " | ".join(f"{value:.4f}" for value in evaluation.record()["measures"].values())
         assert f"| {row} | {values} |" in card
     assert "bfloat16" not in card and str(tmp_path.parent) not in card and "beir:" not in card
-    assert ModelCard(card).data.to_dict() == {  # no licence, which is the user's to choose
+    metadata = ModelCard(card).data.to_dict()
+    assert [result["name"] for result in metadata.pop("model-index")] == ["my-student"]
+    assert metadata == {
+        "license": "unknown",  # which is the user's to choose
+        "datasets": ["toy"],
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": ["sentence-transformers", "feature-extraction", "dense-retrieval"],
