@@ -31,7 +31,8 @@ IMPORT_NAMES = {
     "pil": "pillow",
     "stemmer": "pystemmer",
 }
-EXTRAS = {  # module or wing -> the extra that it needs
+EXTRAS = {
+    "models/checkpoints.py": "export",  # module or wing -> the extra that it needs
     "lessons": "lessons",
     "results/sources.py": "lessons",  # draws figures
     "export.py": "export",
