@@ -43,11 +43,8 @@ class Schedule:
     clip: float = 2.0  # paper: 2.0 (released scripts)
     weight_decay: float = 0.01  # paper: 0 (released scripts)
     accumulate: int = added(1)  # batches of a step; paper: 1, with a CE 10 (released scripts)
-    decay: str = added("linear")  # behind the warm-up, or "constant"; paper: linear
 
     def __post_init__(self) -> None:
-        if self.decay not in ("linear", "constant"):
-            raise ValueError(f"decay is {self.decay!r}: use 'linear' or 'constant'")
         if self.steps < 1 or not self.learning_rate > 0:
             raise ValueError(
                 f"steps is {self.steps} and learning_rate {self.learning_rate}: both must be "
@@ -61,8 +58,6 @@ class Schedule:
         warm = max(1, round(self.warmup * self.steps))
         rising = (step + 1) / warm
         falling = (self.steps - step) / max(1, self.steps - warm)
-        if self.decay == "constant":
-            falling = 1.0
         return self.learning_rate * min(rising, falling)
 
 

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import Positional
 
@@ -23,7 +22,7 @@ def distil(
     k: int | None = None,
     seed: int = 0,
     rate: float | None = None,
-    decay: Literal["linear", "constant"] = "linear",
+    rise: float | None = None,
     steps: int | None = None,
     warm_up_steps: int | None = None,
     teacher_out: Path | None = None,
@@ -48,7 +47,8 @@ def distil(
         seed: random seed of warm-ups and distillation.
         rate: learning rate of every training; by default the scale's, but at most 5e-5 for a
             pre-trained encoder wider than 128, and 2e-5 from 768 on.
-        decay: of the learning rate behind its rise.
+        rise: share of a training's steps in which the learning rate rises, before it falls; by
+            default the scale's, 0.1.
         steps: of the distillation; by default the scale's.
         warm_up_steps: of each training before it; by default the scale's.
         teacher_out: new folder that receives the teacher as it is after the distillation.
@@ -63,7 +63,7 @@ def distil(
     chosen = replace(chosen, data=replace(chosen.data, collection=collection))
     if k is not None:
         chosen = replace(chosen, lead=replace(chosen.lead, k=k))
-    chosen = recipe.suited(chosen, rate, steps, warm_up_steps, decay)
+    chosen = recipe.suited(chosen, rate, steps, warm_up_steps, rise)
     rows = export.distil_and_export(
         chosen, out, architecture, method, split, seed, ready, teacher_out, license
     )

@@ -13,7 +13,6 @@ from test_command_line import call as call  # a fixture
 from toys import encoder, scale
 
 from leadkit import config, export
-from leadkit.config import Schedule
 from leadkit.data.tokens import pair, tokenise
 from leadkit.experiments import recipe
 from leadkit.experiments.own_evaluation import plan
@@ -141,13 +140,12 @@ def test_card_says_what_the_hub_reads(common, tmp_path):
 def test_rates_suit_the_width(tmp_path):
     wide = encoder(tmp_path / "wide", "bert", 2, 384)
     base = config.scale("smoke", teacher_encoder=wide)
-    chosen = recipe.suited(base, None, None, None, "linear")
+    chosen = recipe.suited(base, None, None, None, None)
     assert (chosen.teacher.learning_rate, chosen.distil.learning_rate) == (5e-5, 5e-5)
     assert chosen.student == base.student  # a miniature's
-    given = recipe.suited(base, 1e-5, 7, 3, "constant")
-    assert given.distil == replace(base.distil, learning_rate=1e-5, steps=7, decay="constant")
+    given = recipe.suited(base, 1e-5, 7, 3, 0.5)
+    assert given.distil == replace(base.distil, learning_rate=1e-5, steps=7, warmup=0.5)
     assert {given.warm_up.steps, given.teacher.steps, given.student.steps} == {3}
-    assert Schedule(10, 1.0, decay="constant").rate(9) == 1.0
 
 
 class Row:

@@ -118,7 +118,11 @@ def suited_rate(encoder: str, usual: float) -> float:
 
 
 def suited(
-    scale: Scale, rate: float | None, steps: int | None, warm_up_steps: int | None, decay: str
+    scale: Scale,
+    rate: float | None,
+    steps: int | None,
+    warm_up_steps: int | None,
+    rise: float | None,
 ) -> Scale:
     """A scale with schedules that suit its encoders, or with what is given.
 
@@ -128,7 +132,11 @@ def suited(
 
     def changed(old: Schedule, count: int | None, *encoders: str) -> Schedule:
         suits = min(suited_rate(encoder, old.learning_rate) for encoder in encoders)
-        chosen = replace(old, learning_rate=suits if rate is None else rate, decay=decay)
+        chosen = replace(
+            old,
+            learning_rate=suits if rate is None else rate,
+            warmup=old.warmup if rise is None else rise,
+        )
         return chosen if count is None else replace(chosen, steps=count)
 
     return replace(
