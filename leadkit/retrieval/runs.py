@@ -22,8 +22,8 @@ class Run:
     ) -> None:
         """The run in TREC format: query-id Q0 passage-id rank score tag.
 
-        A blank in an id is written as %20, since blanks divide the columns. Equal scores are written
-        a little apart, in the run's order, because evaluation tools differ in how they break ties.
+        A blank in an id is written as %20, since blanks divide the columns. Equal scores are
+        written a little apart, in the run's order: evaluation tools break ties in different ways.
         """
 
         def written(key: str) -> str:
