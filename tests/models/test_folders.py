@@ -103,7 +103,11 @@ def test_transformer_in_a_folder_of_its_own(tmp_path):
     (whole / "modules.json").write_text(json.dumps(listed))
     encoders.check(str(whole))
     assert names.source(str(whole)) == plain
-    assert names.encoder_digest(str(whole)) == names.encoder_digest(plain)
+    before = names.encoder_digest(str(whole))
+    weights = load_file(Path(plain) / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, Path(plain) / "model.safetensors")
+    assert names.encoder_digest(str(whole)) != before
 
 
 def test_a_head_counts_in_the_digest(tmp_path):
