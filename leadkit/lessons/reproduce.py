@@ -16,6 +16,7 @@ from leadkit.experiments.store import Stage
 from leadkit.experiments.texts import collection
 from leadkit.files import digest, fingerprint, write
 from leadkit.lessons import site
+from leadkit.results.expected import expected_and_got, log_line
 from leadkit.results.tables import run_main_table
 from leadkit.training.loop import Operation
 
@@ -93,9 +94,23 @@ def reproduce(scale: Scale, seed: int = 0, only: str = "") -> None:
         sys.exit(1)
     print(f"\nMain table, 12CB -> 6DE, {label}, test queries; p: paired t-test against RD\n")
     print(run_main_table([pipeline]).round(2).to_string(na_rep="") + "\n", flush=True)
+    records = {row: evaluation.record() for row, evaluation in pipeline.rows().items()}
+    _compare(records, scale, seed)
     if sweep.finish(f"lessons, {label}", {seed: executed}, jobs):
         sys.exit(1)
     folder = paths.RUNS / f"notebooks-{scale.name}"
     for name, lesson in executed.items():
         write(folder / name, partial(shutil.copyfile, lesson.done() / name))
     print(f"notebooks and their pages: {site.write_pages(folder, folder)[-1]}")
+
+
+def _compare(rows: dict[str, dict], scale: Scale, seed: int) -> None:
+    """Print this run beside the committed records, and the line for docs/reproductions.md."""
+    table = expected_and_got(rows, scale.name)
+    if table.empty:
+        print(f"Nothing is committed for scale {scale.name}, so there is nothing to compare.\n")
+        return
+    print("Expected and got, MRR@10. Inside: where one more seed is expected with 95%.\n")
+    print(table.round(2).to_string(na_rep="") + "\n")
+    line = log_line(table, rows["LEAD"], scale.name, seed)
+    print(f"A line for docs/reproductions.md:\n{line}\n", flush=True)
