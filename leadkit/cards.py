@@ -107,15 +107,20 @@ def _card_data(
     ranks = tower.architecture == "CE"
     kind = "cross-encoder" if ranks else "feature-extraction"
     return ModelCardData(
-        model_name=name,
-        license=license,
+        model_name=_line(name),
+        license=_line(license),
         base_model=None if local else base,
-        datasets=[Path(data.collection).name],
+        datasets=[_line(Path(data.collection).name)],
         eval_results=results or None,
         library_name="sentence-transformers",
         pipeline_tag="text-ranking" if ranks else "sentence-similarity",
         tags=["sentence-transformers", kind, "dense-retrieval"],
     )
+
+
+def _line(text: str) -> str:
+    """A name on one line: a line of dashes would end the card's metadata."""
+    return " ".join(text.split())
 
 
 def model_card(
@@ -145,8 +150,8 @@ def model_card(
         EvalResult(
             task_type="text-retrieval",
             dataset_type="collection",
-            dataset_name=Path(texts.name).name,
-            dataset_split=split,
+            dataset_name=_line(Path(texts.name).name),
+            dataset_split=_line(split),
             metric_type=measure,
             metric_value=value,
         )

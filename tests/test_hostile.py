@@ -742,7 +742,10 @@ def test_a_card_of_hostile_names(tmp_path, monkeypatch):
     export.distil_and_export(small, tmp_path / f"out{evil}", method="student", split="a|b<img>")
     card = (tmp_path / f"out{evil}" / "README.md").read_text(encoding="utf-8")
     _, front, body = card.split("---\n", 2)
-    assert set(yaml.safe_load(front)) == {"library_name", "pipeline_tag", "tags"}
+    metadata = yaml.safe_load(front)
+    said = {"library_name", "pipeline_tag", "tags", "license", "datasets", "model-index"}
+    assert set(metadata) == said and metadata["license"] == "unknown"
+    assert metadata["model-index"][0]["name"] == " ".join(f"out{evil}".split())
     assert body.count("\n# ") == 1 and card.count("```") == 2
     assert markup(body) <= {
         "h1",
