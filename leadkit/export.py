@@ -33,8 +33,8 @@ try:
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 except ImportError as error:
     raise ImportError(
-        f"leadkit.export needs sentence-transformers ({error}): in {paths.ROOT}: {sys.executable} "
-        '-m pip install -e ".[export]" -c constraints.txt'
+        f"leadkit.export needs sentence-transformers 6.2 or newer ({error}): in {paths.ROOT}: "
+        f'{sys.executable} -m pip install -e ".[export]" -c constraints.txt'
     ) from error
 
 

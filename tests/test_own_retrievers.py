@@ -1,11 +1,14 @@
 """Retrievers out and in again: exports, ready teachers, the evaluation of a checkpoint."""
 
+import importlib
+import json
 import re
 from dataclasses import replace
 
 import ir_measures
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
@@ -135,6 +138,19 @@ def test_card_says_what_the_hub_reads(common, tmp_path):
     assert told == rows["distilled"].record()["measures"]
     assert list(rows) == ["BM25", "as it came", "warmed up", "distilled"]
     assert (recipe.verdict(rows) or "One seed.") in card.text
+
+
+def test_sentence_transformers_5_is_told_the_version_that_it_needs(common, tmp_path, monkeypatch):
+    """Version 5 says this number before it stops at query_length; leadkit says it too."""
+    start = encoder(tmp_path / "bert", "bert")
+    data = scale(common).data
+    export.save_retriever(build(Tower("DE", start)), data, "card", tmp_path / "out")
+    settings = json.loads((tmp_path / "out" / "config_sentence_transformers.json").read_text())
+    needed = sentence_transformers.__version__
+    assert settings["__version__"]["sentence_transformers"] == needed >= "6.2"
+    monkeypatch.delattr(sentence_transformers, "MultiVectorEncoder")  # as in version 5
+    with pytest.raises(ImportError, match=r"needs sentence-transformers 6\.2 or newer"):
+        importlib.reload(export)
 
 
 def test_rates_suit_the_width(tmp_path):

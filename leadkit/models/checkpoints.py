@@ -73,8 +73,8 @@ def _opened(encoder: str, architecture: str) -> Any:
         import sentence_transformers
     except ImportError as error:
         raise ImportError(
-            f"checkpoints with heads need sentence-transformers ({error}): in {paths.ROOT}: "
-            f'{sys.executable} -m pip install -e ".[export]" -c constraints.txt'
+            f"checkpoints with heads need sentence-transformers 6.2 or newer ({error}): "
+            f'in {paths.ROOT}: {sys.executable} -m pip install -e ".[export]" -c constraints.txt'
         ) from error
     folder = Path(names.root(encoder))
     for module in modules(folder):

@@ -141,6 +141,29 @@ def test_cross_encoder(kind, plain, tmp_path):
     assert want.std() > 1e-3
 
 
+@pytest.mark.parametrize("kind", ["electra", "mpnet", "xlm-roberta", "camembert"])
+def test_cross_encoder_of_a_relative(kind, plain, tmp_path):
+    """The classifiers of BERT's and RoBERTa's relatives, with these two's tokenisers."""
+    start = plain["bert" if kind in ("electra", "mpnet") else "roberta"]
+    sizes = AutoConfig.from_pretrained(start).to_dict()
+    kept = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    kept += ("intermediate_size", "max_position_embeddings", "initializer_range", "pad_token_id")
+    small = {name: sizes[name] for name in kept}
+    config = AutoConfig.for_model(kind, num_labels=1, **small)
+    torch.manual_seed(3)
+    folder = tmp_path / "ce"
+    model = AutoModelForSequenceClassification.from_config(config)
+    nn.init.normal_(model.classifier.dense.bias)  # a bias that is dropped shows
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(start).save_pretrained(folder)
+    there = CrossEncoder(str(folder), device="cpu", activation_fn=nn.Identity())
+    pairs = [(query, passage) for query in QUERIES for passage in PASSAGES]
+    want = torch.from_numpy(there.predict(pairs)).view(4, 6)
+    _, got = scores_here(read(folder), tmp_path)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert want.std() > 1e-3
+
+
 def test_head_is_applied_to_every_layer(plain, tmp_path):
     """Layer i of a DE and of a CE scores as the checkpoint whose encoder ends behind block i."""
     for folder in (
