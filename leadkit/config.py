@@ -45,11 +45,10 @@ class Schedule:
     accumulate: int = added(1)  # batches of a step; paper: 1, with a CE 10 (released scripts)
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not self.learning_rate > 0:
-            raise ValueError(
-                f"steps is {self.steps} and learning_rate {self.learning_rate}: both must be "
-                "positive"
-            )
+        if self.steps < 1:
+            raise ValueError(f"steps is {self.steps}: at least one is needed")
+        if not self.learning_rate >= 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}: it must not be negative")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}: a step takes at least one batch")
 

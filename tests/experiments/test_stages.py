@@ -53,6 +53,7 @@ OTHER = {
     "RD": "LEAD",
     "test": "dev",
     "cls": "mean",
+    "": "normalize",
 }
 
 
