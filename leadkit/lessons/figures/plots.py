@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
-TEACHER, STUDENT = PALETTE[1], PALETTE[0]
+TEACHER, STUDENT, ASSISTANT = PALETTE[1], PALETTE[0], PALETTE[2]
 Values = Sequence[float] | np.ndarray
 
 
@@ -61,15 +61,17 @@ def distributions(
     title: str,
     labels: Sequence[str] | None = None,
     axes: Axes | None = None,
+    colours: Sequence = (STUDENT, TEACHER, *PALETTE[2:]),
 ) -> Axes:
-    """Score distributions over the same candidates, side by side: name -> C probabilities."""
+    """Score distributions over the same candidates, side by side: name -> C probabilities.
+
+    colours: of the rows.
+    """
     axes = axes_or_new(axes)
     candidates = len(next(iter(rows.values())))
     names = labels if labels is not None else [str(i) for i in range(1, candidates + 1)]
     x, width = np.arange(len(names)), 0.8 / len(rows)
-    for i, ((name, values), colour) in enumerate(
-        zip(rows.items(), [STUDENT, TEACHER, *PALETTE[2:]], strict=False)
-    ):
+    for i, ((name, values), colour) in enumerate(zip(rows.items(), colours, strict=False)):
         axes.bar(x - 0.4 + (i + 0.5) * width, values, width, label=name, color=colour)
     axes.set_xticks(x, names)
     axes.legend()
@@ -100,6 +102,33 @@ def lines(
         )
     axes.set(title=title, xlabel=x, ylabel=y, yscale="log" if log else "linear")
     axes.legend()
+    return axes
+
+
+def label_ends(axes: Axes, apart: float = 0.08) -> Axes:
+    """Write the name of each line at its end, in its colour, instead of a legend.
+
+    apart: least distance of two names, as a share of the axes' height.
+    """
+    if (legend := axes.get_legend()) is not None:
+        legend.remove()
+    named = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    axes.autoscale_view()  # the limits are those of the drawn lines from here on
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = {line: to_axes.transform(line.get_xydata()[-1]) for line in named}
+    named.sort(key=lambda line: ends[line][1])
+    lowest = -np.inf
+    for line in named:
+        x, y = ends[line]
+        lowest = max(y, lowest + apart)
+        axes.annotate(
+            str(line.get_label()),
+            (x + 0.015, lowest),
+            xycoords="axes fraction",
+            va="center",
+            color=line.get_color(),
+            annotation_clip=False,
+        )
     return axes
 
 
