@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from leadkit.lessons import figures
 
-ROWS = {  # cost, value, low, high: three points on one spot, others near each other
+ROWS = {  # cost, value, low, high
     "student alone": (0, 22.8, 21.0, 24.7),
     "FD": (150, 21.9, 20.1, 23.6),
     "RD": (150, 23.8, 22.0, 25.6),
@@ -34,52 +34,41 @@ def table():
     return pd.DataFrame(ROWS, ["cost", "value", "low", "high"]).T
 
 
-def test_each_row_is_a_point_with_its_interval_and_its_name(table):
-    axes = figures.against_cost(table, "Quality and cost", "teacher forward passes")
-    assert {text.get_text(): tuple(text.xy) for text in axes.texts} == {
-        name: row[:2] for name, row in ROWS.items()
-    }
-    drawn = {}
-    for container in axes.containers:
-        points, _, (bar,) = container.lines
-        ((low, high),) = ([y for _, y in segment] for segment in bar.get_segments())
-        drawn.setdefault(
-            (points.get_xdata()[0], points.get_ydata()[0]),
-            (pytest.approx(low), pytest.approx(high)),
-        )
-    assert drawn == {row[:2]: row[2:] for row in ROWS.values()}
-    texts = axes.get_title(), axes.get_xlabel(), axes.get_ylabel()
-    assert texts == ("Quality and cost", "teacher forward passes", "MRR@10, percent")
-    assert (
-        figures.against_cost(table, "", "seconds", "difference, points").get_ylabel()
-        == "difference, points"
-    )
+COSTS = {"cost": "forward passes"}
 
 
-def test_no_label_hides_another_and_they_stand_in_the_order_of_quality(table):
-    axes = figures.against_cost(table, "", "seconds", axes=plt.subplots(figsize=(8, 4))[1])
-    axes.figure.canvas.draw()
-    boxes = {
-        text.get_text(): Text.get_window_extent(text) for text in axes.texts
-    }  # an annotation's own would have its line too
-    names = sorted(ROWS, key=lambda name: ROWS[name][1])
-    for lower, upper in zip(names, names[1:], strict=False):
-        assert boxes[lower].y1 < boxes[upper].y0
-    assert boxes.keys() == ROWS.keys() and all(box.x0 > axes.bbox.x1 for box in boxes.values())
+def test_each_row_has_its_interval_and_its_cost(table):
+    left = figures.against_cost(table, "Quality and cost", "points", COSTS)
+    names = [text.get_text() for text in left.get_yticklabels()]
+    assert names == sorted(ROWS, key=lambda name: ROWS[name][0])  # the cheapest is on top
+    assert left.get_ylim()[0] > left.get_ylim()[1]
+    points, _, (bar,) = left.containers[0].lines
+    assert points.get_xdata().tolist() == [ROWS[name][1] for name in names]
+    ends = [(low, high) for (low, _), (high, _) in bar.get_segments()]
+    assert ends == [pytest.approx(ROWS[name][2:]) for name in names]
+    right = left.figure.axes[1]
+    assert [patch.get_width() for patch in right.patches] == [ROWS[name][0] for name in names]
+    labels = left.figure.get_suptitle(), left.get_xlabel(), right.get_xlabel()
+    assert labels == ("Quality and cost", "points", "forward passes")
+
+
+def test_a_panel_per_cost_in_the_order_of_the_first(table):
+    table["seconds"] = range(len(table), 0, -1)
+    left, *right = figures.against_cost(
+        table, "", "", {"seconds": "s", "cost": "passes"}
+    ).figure.axes
+    assert [axes.get_xlabel() for axes in right] == ["s", "passes"]
+    assert left.get_yticklabels()[0].get_text() == "last"
 
 
 def test_the_table_is_read_by_its_names_and_left_as_it_was(table):
     before = table.copy()
-    shuffled = figures.against_cost(
-        table[["high", "cost", "low", "value"]].sample(frac=1, random_state=0), "", "s"
+    shuffled = table[["high", "cost", "low", "value"]]
+    axes = figures.against_cost(shuffled, "", "", COSTS)
+    assert axes.containers[0].lines[0].get_xdata().tolist() == (
+        table.sort_values("cost", kind="stable")["value"].tolist()
     )
-    assert {text.get_text(): tuple(text.xy) for text in shuffled.texts} == {
-        name: row[:2] for name, row in ROWS.items()
-    }
-    figures.against_cost(table, "", "s")
     pd.testing.assert_frame_equal(table, before)
-    axes = plt.subplots()[1]
-    assert figures.against_cost(table, "", "s", axes=axes) is axes
 
 
 @pytest.mark.parametrize(
@@ -87,7 +76,7 @@ def test_the_table_is_read_by_its_names_and_left_as_it_was(table):
     [
         (
             {"low": 24.0},
-            "the row of RD is .*'low': 24.0.*: its cost must be a number, its value one from low "
+            "the row of RD is .*'low': 24.0.*: its costs must be numbers, its value one from low "
             "to high",
         ),
         ({"high": 23.0}, "the row of RD is"),
@@ -99,7 +88,7 @@ def test_row_that_cannot_be(table, change, message):
     for column, value in change.items():
         table.loc["RD", column] = value
     with pytest.raises(ValueError, match=message):
-        figures.against_cost(table, "", "s")
+        figures.against_cost(table, "", "", COSTS)
 
 
 def test_column_that_is_missing(table):
@@ -107,7 +96,35 @@ def test_column_that_is_missing(table):
         ValueError,
         match="the table lacks cost, low: it must have the columns cost, value, low, high",
     ):
-        figures.against_cost(table[["value", "high"]], "", "s")
+        figures.against_cost(table[["value", "high"]], "", "", COSTS)
+
+
+# --- lines
+
+
+def test_names_stand_at_the_ends_of_their_lines_and_none_hides_another():
+    ends = {"first": 1.0, "the same": 1.0, "nearly": 1.02, "far": 9.0}
+    columns = {name: [0.0, end] for name, end in ends.items()}
+    axes = figures.label_ends(figures.lines(columns, "", "", ""))
+    axes.figure.canvas.draw()
+    assert axes.get_legend() is None and {text.get_text() for text in axes.texts} == set(ends)
+    boxes = sorted((Text.get_window_extent(text) for text in axes.texts), key=lambda box: box.y0)
+    assert all(lower.y1 < upper.y0 for lower, upper in zip(boxes, boxes[1:], strict=False))
+    for text in axes.texts:
+        line = next(line for line in axes.get_lines() if line.get_label() == text.get_text())
+        assert text.get_color() == line.get_color()
+    far = next(text for text in axes.texts if text.get_text() == "far")
+    end = axes.transAxes.inverted().transform(axes.transData.transform((2, 9.0)))
+    assert far.xy[1] == pytest.approx(end[1]) and far.xy[0] > end[0]
+
+
+def test_a_line_that_leaves_the_axes_is_named_where_it_was_last_inside():
+    axes = figures.lines({"steep": [0, 1, 2, 40], "flat": [0, 0, 0, 0]}, "", "", "")
+    axes.set_ylim(-1, 3)
+    figures.label_ends(axes)
+    places = {text.get_text(): tuple(text.xy) for text in axes.texts}
+    assert places["steep"][1] == pytest.approx(0.75) and places["flat"][1] == pytest.approx(0.25)
+    assert places["steep"][0] < places["flat"][0]
 
 
 # --- maps

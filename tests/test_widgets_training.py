@@ -421,38 +421,6 @@ def test_training_draws_parts_weights_and_dev():
     figures.training([])
 
 
-def test_gaps_are_means_and_queries():
-    table = {
-        "12DE": {
-            "student": np.array([1.0, 3.0]),
-            "stage 1": np.array([2.0, 1.0]),
-            "stage 2": np.array([0.5, 2.0]),
-        },
-        "12CE": {
-            "student": np.array([4.0, 4.0]),
-            "stage 1": np.array([4.0, 2.0]),
-            "stage 2": np.array([1.0, 1.0]),
-        },
-    }
-    left, right = figures.gaps(
-        table, {"stage 1": "12DE", "stage 2": "12CE"}, "12CE", "stage 2"
-    ).figure.axes
-    means = {
-        line.get_label(): line.get_ydata().tolist()
-        for line in left.get_lines()
-        if line.get_label()[0] != "_"
-    }
-    assert means == {"12DE": [2.0, 1.5, 1.25], "12CE": [4.0, 3.0, 1.0]}
-    rings = [
-        (line.get_xdata().tolist(), line.get_ydata().tolist())
-        for line in left.get_lines()
-        if line.get_label()[0] == "_"
-    ]
-    assert rings == [([1], [1.5]), ([2], [1.0])]
-    assert next(iter(curves(right).values())) == ([4.0, 2.0], [1.0, 1.0])
-    assert right.get_title() == "stage 2: 2 of 2 nearer to the 12CE"
-
-
 def test_choices_mark_the_step_and_its_distances():
     far = np.array([[1.0, 4.0, 2.0], [3.0, 2.0, 2.5]])
     left, right = figures.choices(far, far.argmin(0), ["A", "A + B"], 2, "iteration 1").figure.axes
@@ -463,7 +431,7 @@ def test_choices_mark_the_step_and_its_distances():
         4.0,
         2.0,
     ] and right.get_title() == "Step 2: A + B"
-    assert right.patches[1].get_facecolor()[:3] == pytest.approx(figures.TEACHER)
+    assert right.patches[1].get_facecolor()[:3] == pytest.approx(figures.ASSISTANT)
     assert right.get_lines()[0].get_xdata() == pytest.approx(far.mean(1))
 
 

@@ -12,9 +12,9 @@ from leadkit import losses, paths
 from leadkit.lessons import exercises, figures, widgets, world
 from leadkit.lessons.widgets import toolkit
 from leadkit.lessons.widgets import world as sliders
-from leadkit.lessons.world import made, record, students
+from leadkit.lessons.world import assistants, made, record, students
 from leadkit.result_commands import world as command
-from leadkit.results import worlds
+from leadkit.results import tried, worlds
 
 COMMITTED = paths.RESULTS / "world" / "students.json"
 ROUNDING = 1.0  # points of MRR@10 between two kinds of processor, for one student
@@ -251,3 +251,51 @@ def test_a_prediction_is_judged_by_students(monkeypatch, capsys):
     ):
         exercises.whose_student(answer)
         assert capsys.readouterr().out == f"exercise 4: {says}\n"
+
+
+# --- assistants
+
+
+@pytest.mark.parametrize("teacher", assistants.TEACHERS)
+def test_the_committed_gains_are_learnt_again(teacher):
+    known = "3 4"
+    again = assistants.learn(range(2), tell=str)[assistants.setting(teacher, known)]
+    for measure, tolerance in {assistants.DISTANCE: 1e-3, assistants.GAIN: 2 * ROUNDING}.items():
+        committed = tried.values(assistants.QUESTION, assistants.setting(teacher, known), measure)
+        np.testing.assert_allclose(again[measure], committed[:2], atol=tolerance)
+        assert len(committed) == 20
+
+
+def test_near_is_good_only_where_the_teacher_is_right():
+    """What lesson 09 says of the committed students."""
+    right, half = (assistants.measured(teacher) for teacher in assistants.TEACHERS)
+    far = right[right["distance"] > 0.3]
+    assert (far["high"] < 0).all() and right["gain"].idxmax() == right["distance"].idxmin()
+    assert half.loc["3 4", "low"] > 5 and half.loc["1 2 3 4", "low"] > 5
+    assert (
+        half["distance"].idxmin() == "1 2" and half.loc["1 2", "low"] < 0 < half.loc["1 2", "high"]
+    )
+    assert (
+        half["distance"].corr(half["gain"]) > 0.5 and right["distance"].corr(right["gain"]) < -0.5
+    )
+
+
+def test_an_assistant_that_is_the_teacher_is_at_no_distance():
+    data = assistants.pair(assistants.TEACHERS["all topics"], assistants.ASSISTANTS["1 2 3 4"], 0)
+    assert assistants.distance(data) == 0
+    student = torch.randn(4, 128, 128, generator=torch.Generator().manual_seed(0))
+    positive = torch.arange(128)
+    doubled = assistants.assisted(student, data.teacher, positive, torch.Generator())
+    hard = losses.nll(student[-1], positive).mean()
+    response = losses.kl(data.teacher[0], student[-1]).mean()
+    torch.testing.assert_close(doubled, hard + 2 * response)
+
+
+def test_every_assistant_is_named_beside_its_point():
+    measured = {teacher: assistants.measured(teacher) for teacher in assistants.TEACHERS}
+    for axes, table in zip(figures.assisted_gains(measured), measured.values(), strict=True):
+        names = {name.replace(", distracted", "*") for name in assistants.ASSISTANTS}
+        assert {text.get_text() for text in axes.texts} == names
+        points = axes.containers[0].lines[0]
+        assert points.get_ydata().tolist() == table["gain"].tolist()
+    plt.close("all")

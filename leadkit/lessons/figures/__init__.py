@@ -10,37 +10,44 @@ from leadkit.lessons.figures.outcomes import (
     verdicts,
 )
 from leadkit.lessons.figures.plots import (
+    ASSISTANT,
     PALETTE,
     STUDENT,
     TEACHER,
     bars,
     distributions,
+    label_ends,
     lines,
     smooth,
     style,
 )
 from leadkit.lessons.figures.rankings import rank_lines
-from leadkit.lessons.figures.trainings import choices, gaps, training
-from leadkit.lessons.figures.worlds import learnt, teacher_layers, world_differences
+from leadkit.lessons.figures.schemes import assistance, progression
+from leadkit.lessons.figures.trainings import choices, training
+from leadkit.lessons.figures.worlds import assisted_gains, learnt, teacher_layers, world_differences
 
 __all__ = [
+    "ASSISTANT",
     "PALETTE",
     "STUDENT",
     "TEACHER",
     "against_cost",
     "agreement",
+    "assistance",
+    "assisted_gains",
     "bars",
     "choices",
     "condition_map",
     "distributions",
     "frame",
-    "gaps",
     "gradient_cosines",
     "heat",
+    "label_ends",
     "layer_bars",
     "learnt",
     "lines",
     "main_table",
+    "progression",
     "rank_lines",
     "smooth",
     "style",

@@ -1,5 +1,7 @@
 """Results: tables, costs, claims."""
 
+from collections.abc import Mapping
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -7,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from leadkit.experiments.conditions import STEPS, TAU_L, TAUGHT, point
-from leadkit.lessons.figures.plots import PALETTE, TEACHER, axes_or_new, bars, plain_titles
+from leadkit.lessons.figures.plots import PALETTE, STUDENT, TEACHER, bars, plain_titles
 
 
 def main_table(table: pd.DataFrame) -> Axes:
@@ -30,55 +32,48 @@ def main_table(table: pd.DataFrame) -> Axes:
     return axes
 
 
-def against_cost(
-    table: pd.DataFrame, title: str, x: str, y: str = "MRR@10, percent", axes: Axes | None = None
-) -> Axes:
-    """A value with its interval against the cost of training: a labelled point per row.
+def against_cost(table: pd.DataFrame, title: str, value: str, costs: Mapping[str, str]) -> Axes:
+    """A value with its interval, and beside it what its training cost: a row each, cheapest on top.
 
-    table: with the columns cost, value, low, high.
-    The labels stand right of the axes in the order of the values, each with a line to its point, so
-    no
-    label hides another. ValueError where a column or a number is missing, or a value is outside its
-    interval.
+    table: with the columns value, low, high, and one per cost.
+    value: the label of the value. costs: column -> its label. The first one orders the rows.
+    Returns the panel of the values. ValueError where a column or a number is missing, or a value is
+    outside its interval.
     """
-    columns = ["cost", "value", "low", "high"]
+    columns = [*costs, "value", "low", "high"]
     if missing := [column for column in columns if column not in table]:
         raise ValueError(
             f"the table lacks {', '.join(missing)}: it must have the columns {', '.join(columns)}"
         )
     for name, row in table[columns].iterrows():
-        if not (np.isfinite(row["cost"]) and row["low"] <= row["value"] <= row["high"]):
+        known = np.isfinite(row[list(costs)]).all()
+        if not (known and row["low"] <= row["value"] <= row["high"]):
             raise ValueError(
-                f"the row of {name} is {row.to_dict()}: its cost must be a number, its value "
-                "one from low to high"
+                f"the row of {name} is {row.to_dict()}: its costs must be numbers, its value one "
+                "from low to high"
             )
-    axes = axes_or_new(axes)
-    table = table.sort_values("value", kind="stable")
-    heights = (np.arange(len(table)) + 0.5) / len(table)  # of the labels, from 0 to 1 on the axes
-    for (name, row), height, colour in zip(
-        table.iterrows(), heights, sns.color_palette("colorblind", len(table)), strict=True
-    ):
-        cost, value = row["cost"], row["value"]
-        axes.errorbar(
-            cost,
-            value,
-            yerr=[[value - row["low"]], [row["high"] - value]],
-            fmt="o",
-            color=colour,
-            capsize=4,
-        )
-        axes.annotate(
-            str(name),
-            (cost, value),
-            (1.04, height),
-            textcoords="axes fraction",
-            va="center",
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "relpos": (0, 0.5)},
-        )
-    axes.set(title=title, xlabel=x, ylabel=y)
-    axes.margins(x=0.08)
-    return axes
+    table = table.sort_values(list(costs), kind="stable")
+    rows = np.arange(len(table))
+    figure, panels = plt.subplots(
+        1,
+        1 + len(costs),
+        figsize=(11, 1.5 + 0.4 * len(table)),
+        width_ratios=[5, *(3 for _ in costs)],
+        sharey=True,
+        layout="constrained",
+    )
+    ends = [table["value"] - table["low"], table["high"] - table["value"]]
+    panels[0].errorbar(table["value"], rows, xerr=ends, fmt="o", color=STUDENT, capsize=4)
+    panels[0].set(xlabel=value, yticks=rows, yticklabels=table.index)
+    panels[0].set_ylim(len(table) - 0.5, -0.5)
+    for axes, (column, label) in zip(panels[1:], costs.items(), strict=True):
+        bars_of_cost = axes.barh(rows, table[column], color="0.7")
+        axes.bar_label(bars_of_cost, fmt="{:,.0f}", padding=3, fontsize="small")
+        axes.set(xlabel=label, xticks=[])
+        axes.margins(x=0.4)
+        axes.grid(visible=False)
+    figure.suptitle(title, fontweight="bold")
+    return panels[0]
 
 
 VERDICTS = {

@@ -108,6 +108,7 @@ def lines(
 def label_ends(axes: Axes, apart: float = 0.08) -> Axes:
     """Write the name of each line at its end, in its colour, instead of a legend.
 
+    A line that leaves the axes is named where it was last inside.
     apart: least distance of two names, as a share of the axes' height.
     """
     if (legend := axes.get_legend()) is not None:
@@ -115,7 +116,11 @@ def label_ends(axes: Axes, apart: float = 0.08) -> Axes:
     named = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
     axes.autoscale_view()  # the limits are those of the drawn lines from here on
     to_axes = axes.transData + axes.transAxes.inverted()
-    ends = {line: to_axes.transform(line.get_xydata()[-1]) for line in named}
+    ends = {}
+    for line in named:
+        points = to_axes.transform(np.asarray(line.get_xydata()))  # (points, 2)
+        inside = np.flatnonzero((points >= 0).all(1) & (points <= (1, 0.96)).all(1))  # no title
+        ends[line] = points[inside[-1] if len(inside) else -1]
     named.sort(key=lambda line: ends[line][1])
     lowest = -np.inf
     for line in named:

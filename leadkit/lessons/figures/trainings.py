@@ -1,4 +1,4 @@
-"""Trainings: curves, chains of students, chosen assistants.
+"""Trainings: curves, chosen assistants.
 
 Small enough to be drawn again at every move of a widget.
 """
@@ -11,9 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from leadkit.lessons.figures.plots import (
-    PALETTE,
-    STUDENT,
-    TEACHER,
+    ASSISTANT,
     Values,
     legend_below,
     lines,
@@ -70,62 +68,6 @@ def training(
     return drawn[0, 0]
 
 
-def gaps(
-    table: Mapping[str, Mapping[str, np.ndarray]],
-    taught: Mapping[str, str],
-    teacher: str,
-    stage: str,
-) -> Axes:
-    """How far each student of a chain is from its teachers, and what one stage changed.
-
-    table: teacher -> student, in the order of the chain -> the gap on each query (Q,), nats.
-    taught: stage -> its teacher.
-    teacher, stage: the right panel shows this stage's change of the gap to this teacher.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2))
-    students = list(table[teacher])
-    now = students.index(stage)
-    before, after = (table[teacher][name] for name in students[now - 1 : now + 1])  # (Q,)
-    for colour, marker, (name, column) in zip(PALETTE, "os^Dv", table.items(), strict=False):
-        means = [values.mean() for values in column.values()]
-        left.plot(
-            students,
-            means,
-            color=colour,
-            marker=marker,
-            linewidth=4 if name == teacher else 1.5,
-            label=name,
-        )
-        own = [i for i, student in enumerate(students) if taught.get(student) == name]
-        left.plot(
-            own,
-            [means[i] for i in own],
-            marker,
-            color=colour,
-            markersize=17,
-            fillstyle="none",
-            markeredgewidth=2,
-        )
-        if name == teacher:
-            right.plot(before, after, "o", color=colour, alpha=0.6)
-    left.axvspan(now - 1, now, color="grey", alpha=0.2)
-    left.set(title="Mean gap; a ring: who teaches this stage", ylabel="gap, nats")
-    left.set_ylim(0, 1.15 * left.dataLim.y1)
-    legend_below(left)
-    ends = [0, 1.05 * max(values.max() for column in table.values() for values in column.values())]
-    right.plot(ends, ends, ":", color="black")
-    right.set(
-        title=f"{stage}: {(after < before).sum()} of {len(after)} nearer to the {teacher}",
-        xlabel="gap before, nats",
-        ylabel="gap after, nats",
-        xlim=ends,
-        ylim=ends,
-    )
-    plain_titles(left, right)
-    figure.subplots_adjust(left=0.08, right=0.97, bottom=0.25, top=0.9, wspace=0.25)
-    return left
-
-
 def choices(
     far: np.ndarray, chosen: np.ndarray, names: Sequence[str], step: int, title: str
 ) -> Axes:
@@ -135,9 +77,9 @@ def choices(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(3, 2), sharey=True)
     nearest, at = chosen[step - 1], np.arange(1, len(chosen) + 1)
-    left.plot(at, chosen, "o", color=STUDENT)
-    left.plot(step, nearest, "o", color=TEACHER, markersize=14)
-    left.axvline(step, color=TEACHER, linewidth=1)
+    left.plot(at, chosen, "o", color=ASSISTANT)
+    left.plot(step, nearest, "o", color=ASSISTANT, markersize=14, markeredgecolor="black")
+    left.axvline(step, color="black", linewidth=1)
     left.xaxis.get_major_locator().set_params(integer=True)
     left.set(
         title=title,
@@ -150,7 +92,7 @@ def choices(
     right.barh(
         range(len(names)),
         far[:, step - 1],
-        color=[TEACHER if i == nearest else STUDENT for i in range(len(names))],
+        color=[ASSISTANT if i == nearest else "0.75" for i in range(len(names))],
     )
     right.plot(
         far.mean(1),

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from leadkit.lessons.figures.plots import STUDENT, TEACHER, axes_or_new
+from leadkit.lessons.figures.plots import ASSISTANT, STUDENT, TEACHER, axes_or_new
 from leadkit.lessons.world.made import GROUPS, Layer
 
 PARTS = [*(f"topic {group}" for group in range(1, GROUPS + 1)), "distraction", "certainty"]
+CLOSE = 0.04  # nats between two points whose names would collide
 CERTAIN = 8  # a certainty that is drawn as a full square
 
 
@@ -63,3 +65,44 @@ def world_differences(found: pd.DataFrame, axes: Axes | None = None) -> Axes:
     axes.set(xlabel="points of MRR@10, 95% interval")
     axes.set_title("A part pays where the world asks for it, and not in the twin")
     return axes
+
+
+def assisted_gains(measured: Mapping[str, pd.DataFrame]) -> list[Axes]:
+    """What a student gains from an assistant, against how far that assistant is from the teacher.
+
+    A panel per teacher. measured: title -> a row per assistant, by what it knows, with the columns
+    distance, gain, low, high.
+    """
+    figure, panels = plt.subplots(
+        1, len(measured), figsize=(11, 4.6), sharex=True, sharey=True, layout="constrained"
+    )
+    for axes, (title, table) in zip(np.atleast_1d(panels), measured.items(), strict=True):
+        axes.axhline(0, color="black", linewidth=1)
+        ends = [table["gain"] - table["low"], table["high"] - table["gain"]]
+        axes.errorbar(
+            table["distance"], table["gain"], yerr=ends, fmt="o", color=ASSISTANT, capsize=4
+        )
+        _name_assistants(axes, table)
+        axes.set(title=title, xlabel="assistant's distance to the teacher, nats")
+        axes.margins(x=0.2)
+    np.atleast_1d(panels)[0].set_ylabel("gain of the student, points")
+    return list(np.atleast_1d(panels))
+
+
+def _name_assistants(axes: Axes, table: pd.DataFrame) -> None:
+    """A name beside each point: on the left where another point follows closely on the right.
+
+    A star stands for "distracted".
+    """
+    table = table.sort_values("distance")
+    follows = -table["distance"].diff(-1)  # to the next point
+    for known, row in table.iterrows():
+        left = follows[known] < CLOSE
+        axes.annotate(
+            str(known).replace(", distracted", "*"),
+            (row["distance"], row["gain"]),
+            (-7 if left else 7, -14 if "distracted" in str(known) else 4),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            fontsize="small",
+        )
