@@ -5,10 +5,11 @@ import re
 import signal
 import sys
 
-from leadkit import own_commands, result_commands
+from leadkit import class_commands, own_commands, result_commands
 from leadkit.commands import app
 
-__all__ = ["app", "own_commands", "result_commands"]  # which register their commands
+# These register commands with the app
+__all__ = ["app", "class_commands", "own_commands", "result_commands"]
 
 
 def main() -> None:

@@ -20,7 +20,10 @@ WINGS = {
     "experiments": "experiments",
     "results": "results",
     "lessons": "lessons",
-    "the door": "inventory doctor cards export commands own_commands result_commands __main__",
+    "the door": (
+        "inventory doctor cards export commands class_commands own_commands result_commands "
+        "__main__"
+    ),
 }
 ORDER = list(WINGS)
 WING_OF = {name: wing for wing, names in WINGS.items() for name in names.split()}
