@@ -10,7 +10,7 @@ import csv
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from copy import deepcopy
@@ -28,6 +28,7 @@ from leadkit import files
 from leadkit.lessons.exercises.answers import NOT_YET, RIGHT
 from leadkit.lessons.handouts import Question, lessons, questions
 
+ENDED = "the answer ends its process"
 RESULTS = {RIGHT: "right", NOT_YET: "unanswered"}  # verdict -> result
 ENVIRONMENT = {  # of the process that executes a lesson: a fork keeps neither threads nor GPU
     "OMP_NUM_THREADS": "1",
@@ -146,7 +147,8 @@ def _verdicts(
         if verdict is None:
             yield "time limit", f"ended after {seconds:g} s"
             continue
-        earlier.append(source)
+        if verdict != ENDED:
+            earlier.append(source)
         yield RESULTS.get(verdict, "wrong"), verdict
 
 
@@ -166,7 +168,7 @@ def _in_a_fork(
             in_time = receive.poll(seconds)
             return receive.recv() if in_time else None
         except EOFError:
-            return "the answer ends its process"
+            return ENDED
         finally:
             _end(process.pid)
             process.join()
@@ -215,7 +217,7 @@ def _answer(
     send.send(_fresh_check(question.exercise.name)(*given))
 
 
-def _fresh_check(name: str):
+def _fresh_check(name: str) -> Callable[..., str]:
     """The verdict of an exercise, from the files: the cell may have changed the modules."""
     for module in [module for module in sys.modules if module.split(".")[0] == "leadkit"]:
         del sys.modules[module]
