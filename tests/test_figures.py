@@ -181,6 +181,15 @@ def luminance(colour) -> float:
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
+def test_what_is_no_number_stays_white():
+    axes = figures.heat(np.array([[np.nan, 0.001], [0.0, 1.0]]), "", "", "")
+    assert [text.get_text() for text in axes.texts] == ["0.00", "0.00", "1.00"]
+    assert np.ma.getmaskarray(axes.collections[0].get_array()).tolist() == [
+        [True, False],
+        [False, False],
+    ]
+
+
 def test_top_keeps_the_colours_where_they_are():
     one, half = (
         figures.heat(np.array([[0.5, 1.0]]) * f, "", "", "", top=1.0).collections[0]
@@ -225,52 +234,32 @@ RANKINGS = {
 }
 
 
-def test_lines_join_the_places_of_the_same_passage_in_neighbouring_columns():
-    axes = figures.rank_lines(RANKINGS, "a $query$")
-    joined = {
+def test_a_line_follows_the_relevant_and_the_chosen_passage():
+    axes = figures.rank_lines(RANKINGS, "a $query$", {"a"}, "b")
+    followed = {
         tuple(map(tuple, np.round(line, 2).tolist())) for line in axes.collections[0].get_segments()
     }
-    assert joined == {
-        ((0.38, 1), (0.62, 3)),
-        ((0.38, 2), (0.62, 1)),
-        ((3.38, 3), (3.62, 1)),
-        ((3.38, 2), (3.62, 2)),
-    }  # a, b; e, b
+    assert followed == {
+        ((0.4, 1), (0.6, 3)),  # a
+        ((0.4, 2), (0.6, 1)),  # b
+        ((3.4, 2), (3.6, 2)),  # b
+    }
+    shared = {(0.5, 4): 2, (1.5, 4): 0, (2.5, 4): 0, (3.5, 4): 2}
     assert words(axes) == {
-        (column, rank): passage
+        (column, rank): f"★ {passage}" if passage == "a" else passage
         for column, ids in enumerate(RANKINGS.values())
         for rank, passage in enumerate(ids, start=1)
-    }
-    assert [t.get_text() for t in axes.get_xticklabels()] == list(
-        RANKINGS
-    ) and axes.yaxis_inverted()
-    assert not axes.title.get_parse_math() and not any(text.get_parse_math() for text in axes.texts)
+    } | {place: f"{number} in both" for place, number in shared.items()}
+    assert [t.get_text() for t in axes.get_xticklabels()] == list(RANKINGS)
+    assert axes.yaxis_inverted() and not axes.title.get_parse_math()
+    bold = {text.get_text() for text in axes.texts if text.get_fontweight() == "bold"}
+    assert bold == {"b"}
 
 
-def test_relevant_and_chosen_passages_stand_out():
-    axes = figures.rank_lines(RANKINGS, "", {"a"}, "b")
-    found = {
-        text.get_text(): (to_rgb(text.get_color()), text.get_fontweight()) for text in axes.texts
-    }
-    dark = to_rgb("0.2")
-    assert (found["★ a"], found["b"], found["d"]) == (
-        (figures.TEACHER, "normal"),
-        (dark, "bold"),
-        (dark, "normal"),
-    )
-    assert [text.get_text() for text in axes.texts].count("★ a") == 2
-    assert axes.collections[0].get_linewidths() == [
-        2.5,
-        2.5,
-        2.5,
-        1,
-    ]  # a, b of BM25; b, e of the teacher
-
-
-def test_long_names_keep_their_end():
-    name = "package.module.Class.a_method_name"
-    texts = figures.rank_lines({"one": [name, "b" * 25]}, "").texts
-    assert [t.get_text() for t in texts] == ["…" + name[-24:], "b" * 25]
+def test_of_a_dotted_name_the_last_part_is_shown_up_to_a_length():
+    texts = figures.rank_lines({"one": ["package.Class.a_$method$", "b" * 25]}, "").texts
+    assert [t.get_text() for t in texts] == ["a_$method$", "b" * 20 + "…"]
+    assert not any(text.get_parse_math() for text in texts)
     assert len(figures.rank_lines({"none": []}, "").texts) == 0
 
 

@@ -11,6 +11,7 @@ from leadkit.lessons.figures.outcomes import (
 )
 from leadkit.lessons.figures.plots import (
     ASSISTANT,
+    NEUTRAL,
     PALETTE,
     STUDENT,
     TEACHER,
@@ -28,6 +29,7 @@ from leadkit.lessons.figures.worlds import assisted_gains, learnt, teacher_layer
 
 __all__ = [
     "ASSISTANT",
+    "NEUTRAL",
     "PALETTE",
     "STUDENT",
     "TEACHER",

@@ -45,7 +45,7 @@ def heat(
     axes: Axes | None = None,
     top: float | None = None,
 ) -> Axes:
-    """A matrix as colours, lighter is larger.
+    """A matrix as colours, lighter is larger. NaN stays white.
 
     digits: decimals of the value that is printed in each cell; None: no values.
     top: the value of the lightest colour, the darkest is then 0; None: from the smallest value to
@@ -59,6 +59,8 @@ def heat(
     else:
         lightness = np.asarray(mesh.norm(np.asarray(matrix)), float)  # of each cell, 0 to 1
         for (row, column), value in np.ndenumerate(matrix):
+            if np.isnan(value):
+                continue
             ink = "0.15" if lightness[row, column] > 0.7 else "white"
             axes.text(
                 column + 0.5, row + 0.5, f"{value:.{digits}f}", color=ink, ha="center", va="center"

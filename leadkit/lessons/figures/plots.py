@@ -4,6 +4,7 @@ Each returns the Axes it drew on.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
 TEACHER, STUDENT, ASSISTANT = PALETTE[1], PALETTE[0], PALETTE[2]
+NEUTRAL = ("0.15", *PALETTE[2:5], PALETTE[5])  # of curves that are no model's
 Values = Sequence[float] | np.ndarray
 
 
@@ -87,17 +89,26 @@ def lines(
     at: Values | None = None,
     log: bool = False,
     axes: Axes | None = None,
+    colours: Sequence = PALETTE,
 ) -> Axes:
-    """Curves over the same x (1, 2, ... by default), told apart by colour, dash and marker."""
+    """Curves over the same x (1, 2, ... by default), told apart by colour, dash and marker.
+
+    colours: of the curves, in turn.
+    """
     axes = axes_or_new(axes)
-    for (name, values), dash, marker in zip(
-        columns.items(), ["-", "--", "-.", ":"] * 4, "os^Dvx*P" * 2, strict=False
+    for (name, values), colour, dash, marker in zip(
+        columns.items(),
+        cycle(colours),
+        ["-", "--", "-.", ":"] * 4,
+        "os^Dvx*P" * 2,
+        strict=False,
     ):
         axes.plot(
             at if at is not None else np.arange(1, len(values) + 1),
             values,
             dash,
             marker=marker if len(values) <= 30 else None,
+            color=colour,
             label=name,
         )
     axes.set(title=title, xlabel=x, ylabel=y, yscale="log" if log else "linear")

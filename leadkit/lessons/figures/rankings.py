@@ -5,7 +5,9 @@ from collections.abc import Collection, Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from leadkit.lessons.figures.plots import TEACHER, axes_or_new
+from leadkit.lessons.figures.plots import axes_or_new
+
+LONGEST = 21  # characters of a name
 
 
 def rank_lines(
@@ -17,37 +19,40 @@ def rank_lines(
 ) -> Axes:
     """Rankings of one query side by side, best on top.
 
-    A line joins the ranks of the same passage in neighbouring columns.
-    rankings: retriever -> passage ids, best first.
-    relevant: passages with a colour and a star. chosen: the passage in bold.
+    A line follows each relevant passage, which has a star, and the chosen one, which is bold.
+    Between two columns stands how many passages both have.
+    rankings: retriever -> passage ids, best first; of a dotted id the last part is shown.
     """
     axes = axes_or_new(axes)
-    columns, joined, styles = list(rankings.values()), [], []
-    for column, (ids, right) in enumerate(zip(columns, [*columns[1:], ()], strict=True)):
+    columns, followed = list(rankings.values()), []
+    depth = max(map(len, columns))
+    for column, ids in enumerate(columns):
         for rank, passage in enumerate(ids, start=1):
-            good, bold = passage in relevant, passage == chosen
-            name = passage if len(passage) <= 25 else f"…{passage[-24:]}"
+            name = passage.rpartition(".")[2]
+            name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
             axes.text(
                 column,
                 rank,
-                f"★ {name}" if good else name,
-                color=TEACHER if good else "0.2",
+                f"★ {name}" if passage in relevant else name,
                 ha="center",
                 va="center",
-                fontsize=8,
-                fontweight="bold" if bold else "normal",
+                fontsize=10,
+                fontweight="bold" if passage == chosen else "normal",
                 parse_math=False,
             )
-            if passage in right:
-                joined.append([(column + 0.38, rank), (column + 0.62, right.index(passage) + 1)])
-                styles.append((TEACHER if good else "0.6", 2.5 if good or bold else 1))
-    colours, widths = zip(*styles, strict=True) if styles else ((), ())
-    axes.add_collection(LineCollection(joined, colors=colours, linewidths=widths))
-    depth = max(map(len, columns))
+    for column, (left, right) in enumerate(zip(columns, columns[1:], strict=False)):
+        both = [passage for passage in left if passage in right]
+        axes.text(column + 0.5, depth + 1, f"{len(both)} in both", ha="center", va="center")
+        followed += [
+            [(column + 0.4, left.index(passage) + 1), (column + 0.6, right.index(passage) + 1)]
+            for passage in both
+            if passage in relevant or passage == chosen
+        ]
+    axes.add_collection(LineCollection(followed, colors="0.15", linewidths=2))
     axes.set(
         ylabel="rank",
         xlim=(-0.5, len(columns) - 0.5),
-        ylim=(depth + 0.6, 0.4),
+        ylim=(depth + 1.6, 0.4),
         yticks=range(1, depth + 1),
     )
     axes.set_xticks(range(len(columns)), rankings)
