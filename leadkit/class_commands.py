@@ -1,4 +1,4 @@
-"""The commands for a class: lessons to hand out, answers to grade."""
+"""The commands for a class: lessons to hand out, answers to grade, LEAD on one page."""
 
 from collections import Counter
 from pathlib import Path
@@ -41,3 +41,20 @@ def grade(folder: Positional[Path], out: Path = Path("marks.csv"), seconds: floa
     grading.write_marks(marks, out)
     counts = Counter(mark.result for mark in marks)
     print(", ".join(f"{result}: {count}" for result, count in sorted(counts.items())) + f": {out}")
+
+
+@app.command
+def napkin(out: Path = Path("docs/napkin.png")) -> None:
+    """Draw LEAD on one page, to be shown or printed.
+
+    Args:
+        out: PNG, SVG or PDF.
+    """
+    from leadkit import files
+    from leadkit.lessons import figures
+
+    figures.style()
+    drawn = figures.napkin()
+    kind = out.suffix.removeprefix(".")
+    files.write(out, lambda temporary: drawn.savefig(temporary, format=kind, dpi=100))
+    print(out)

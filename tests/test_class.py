@@ -10,12 +10,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from leadkit import paths
-from leadkit.lessons import grading, handouts
+from leadkit.lessons import figures, grading, handouts
 from leadkit.lessons.exercises import EXERCISES
+from leadkit.lessons.figures import one_page
 
 LESSONS = handouts.lessons()
 FIRST = LESSONS[0]
@@ -229,3 +231,20 @@ def test_every_solution_is_right_and_every_blank_lesson_unanswered(tmp_path):
     for mark in marks:
         wanted = "unanswered" if mark.notebook.startswith("blank") else "right"
         assert mark.result == wanted, mark
+
+
+def test_the_napkin_has_each_part_of_the_method_and_its_numbers_are_right():
+    figure = figures.napkin()
+    for says in one_page.SAYS.values():
+        assert sum(says) == pytest.approx(1)
+    students, teachers = one_page.SELECTION
+    assert list(students) == sorted(set(students)) and list(teachers) == sorted(set(teachers))
+    assert list(one_page.HEARD) == [f"teacher {layer}" for layer in teachers]
+    bars = [bar.get_width() for bar in figure.axes[2].patches]
+    nll = -torch.tensor(list(one_page.HEARD.values())).log()  # (K,)
+    torch.testing.assert_close(torch.tensor(bars, dtype=torch.float32), (-nll).softmax(0))  # Eq. (7), tau_l = 1
+    figure.canvas.draw()
+    for axes in figure.axes:
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert box.x0 >= axes.bbox.x0 and box.x1 <= axes.bbox.x1, text.get_text()

@@ -59,12 +59,12 @@ class Question:
     def answer(self, cells: Sequence[NotebookNode]) -> str | None:
         """The source of a student's answer cell; None where it was deleted.
 
-        It has the cell's id, or calls the check: some tools change ids.
+        It calls the check, or has the cell's id: some tools change ids.
         """
         code = [cell for cell in cells if cell.cell_type == "code"]
         same = [cell for cell in code if cell.get("id") == self.cell.id]
         calling = [cell for cell in code if f"exercises.{self.exercise.name}(" in cell.source]
-        return next((cell.source for cell in same + calling), None)
+        return next((cell.source for cell in calling + same), None)
 
     def arguments(self) -> list[ast.expr]:
         """What the check is called with: the call is the last line of the cell."""

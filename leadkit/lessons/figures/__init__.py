@@ -2,6 +2,7 @@
 
 from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, towers
 from leadkit.lessons.figures.matrices import frame, heat, token_map
+from leadkit.lessons.figures.one_page import napkin
 from leadkit.lessons.figures.outcomes import (
     against_cost,
     agreement,
@@ -49,6 +50,7 @@ __all__ = [
     "learnt",
     "lines",
     "main_table",
+    "napkin",
     "progression",
     "rank_lines",
     "smooth",

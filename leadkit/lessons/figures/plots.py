@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 PALETTE = sns.color_palette("colorblind")
 TEACHER, STUDENT, ASSISTANT = PALETTE[1], PALETTE[0], PALETTE[2]
-NEUTRAL = ("0.15", *PALETTE[2:5], PALETTE[5])  # of curves that are no model's
+NEUTRAL = ("0.15", PALETTE[2], PALETTE[4], PALETTE[5])  # of curves that are no model's
 Values = Sequence[float] | np.ndarray
 
 
