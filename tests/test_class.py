@@ -242,9 +242,23 @@ def test_the_napkin_has_each_part_of_the_method_and_its_numbers_are_right():
     assert list(one_page.HEARD) == [f"teacher {layer}" for layer in teachers]
     bars = [bar.get_width() for bar in figure.axes[2].patches]
     nll = -torch.tensor(list(one_page.HEARD.values())).log()  # (K,)
-    torch.testing.assert_close(torch.tensor(bars, dtype=torch.float32), (-nll).softmax(0))  # Eq. (7), tau_l = 1
+    torch.testing.assert_close(
+        torch.tensor(bars, dtype=torch.float32), (-nll).softmax(0)
+    )  # Eq. (7), tau_l = 1
     figure.canvas.draw()
     for axes in figure.axes:
         for text in axes.texts:
             box = text.get_window_extent()
             assert box.x0 >= axes.bbox.x0 and box.x1 <= axes.bbox.x1, text.get_text()
+
+
+def test_the_instructors_page_names_cells_that_are_there():
+    page = (paths.NOTEBOOKS / "INSTRUCTOR.md").read_text(encoding="utf-8")
+    named = re.findall(r"(0\d) §(\d) \*(.+?)\*", page)
+    assert len(named) > 40
+    for lesson, section, words in named:
+        (path,) = paths.NOTEBOOKS.glob(f"{lesson}_*.ipynb")
+        cells = nbformat.read(path, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+        (part,) = re.findall(rf"^## {section} .*?(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+        assert re.search(rf"^(### |\*\*){re.escape(words)}", part, re.MULTILINE), (lesson, words)
