@@ -39,7 +39,9 @@ def napkin() -> Figure:
 def _features(axes: Axes) -> None:
     """Eq. (4) and (5)."""
     distributions(SAYS, "1  A layer is a distribution over passages", axes=axes)
-    axes.get_legend().remove()
+    legend = axes.get_legend()
+    assert legend is not None
+    legend.remove()
     axes.text(0.45, 0.72, "teacher layer", color=TEACHER, fontsize=13)
     axes.text(1.05, 0.4, "student layer", color=STUDENT, fontsize=13)
     axes.text(1.75, 0.86, r"$t_i = \mathrm{softmax}(f(q, \cdot))$", fontsize=15)
