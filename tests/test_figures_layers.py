@@ -139,5 +139,16 @@ def test_a_curve_for_each_pair_of_gradients():
     first, second = (container.lines[0] for container in axes.containers)
     assert first.get_ydata()[0] == 0.5 and np.isnan(first.get_ydata()[1])
     assert second.get_ydata().tolist() == [0.5, 0.5] and len(second.get_xdata()) == 2
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["layer, student", "response, student"]
+    assert axes.get_legend() is None
+    assert {text.get_text() for text in axes.texts} == {"layer, student", "response, student"}
+
+
+def test_layer_curves_are_over_the_depth_in_the_colour_of_the_model():
+    curves = {"teacher": [2.0, 1.0], "student": [3.0]}
+    axes = figures.layer_curves(curves, "t", "nats", 4.0)
+    drawn = {line.get_label(): line for line in axes.lines}
+    assert drawn["teacher"].get_xdata().tolist() == [0.5, 1]
+    assert drawn["student"].get_xdata().tolist() == [1]
+    assert to_rgb(drawn["teacher"].get_color()) == to_rgb(figures.TEACHER)
+    assert to_rgb(drawn["student"].get_color()) == to_rgb(figures.STUDENT)
+    assert {text.get_text() for text in axes.texts} == {"says nothing", "teacher", "student"}

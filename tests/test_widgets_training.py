@@ -356,23 +356,28 @@ def test_verdicts_draws_every_claim_that_was_run(ledger):
     assert figures.verdicts(one_seed).containers[0].lines[0].get_xdata().tolist() == [1.0]
 
 
-def test_agreement_puts_every_claim_where_the_two_ledgers_say(ledger):
-    other = ledger.assign(**{name: 2 * ledger[name] for name in ("difference", "low", "high")})
-    other.loc["joint", ["difference", "low", "high"]] = np.nan  # not run there
-    axes = figures.agreement(ledger, other, ("long", "short"))
-    known = ledger.dropna(subset=["difference"]).drop("joint", errors="ignore")
-    drawn = {container.get_label(): container for container in axes.containers}
-    for verdict, rows in known.groupby("verdict"):
-        points, _, (across, up) = drawn[f"long: {verdict}"].lines
-        assert points.get_xdata().tolist() == rows["difference"].tolist()
-        assert points.get_ydata().tolist() == (2 * rows["difference"]).tolist()
-        assert [[x for x, _ in line] for line in across.get_segments()] == pytest.approx(
-            rows[["low", "high"]].to_numpy()
-        )
-        assert [[y for _, y in line] for line in up.get_segments()] == pytest.approx(
-            2 * rows[["low", "high"]].to_numpy()
-        )
-    assert axes.get_title() == f"{len(known)} claims, twice"
+def test_differences_write_what_lies_beyond_the_axis():
+    table = pd.DataFrame(
+        {"difference": [0.5, -4.5], "low": [0.1, -5.0], "high": [0.9, -4.0], "paper": [3.0, 1.0]},
+        index=["inside", "far"],
+    )
+    axes = figures.differences(table, "t")
+    assert axes.get_xlim() == (-2, 2)
+    assert [text.get_text() for text in axes.texts] == ["paper +3.0", "ours -4.5"]
+    diamonds = next(line for line in axes.lines if "paper" in str(line.get_label()))
+    assert (diamonds.get_xdata().tolist(), diamonds.get_ydata().tolist()) == ([1.0], [1])
+    figures.differences(table.drop(columns="paper"), "t")
+
+
+def test_teacher_changes_are_over_their_lead():
+    table = pd.DataFrame(
+        {"ahead": [1.0, 10.0], "difference": [0.5, -1.0], "low": [0, -2.0], "high": [1, -0.5]},
+        index=["DE", "CB"],
+    )
+    axes = figures.teacher_changes(table, "t")
+    points = axes.containers[0].lines[0]
+    assert points.get_xdata().tolist() == [1, 10] and points.get_ydata().tolist() == [0.5, -1]
+    assert [text.get_text() for text in axes.texts] == ["DE", "CB"]
 
 
 # --- what is drawn

@@ -11,7 +11,13 @@ from toys import scale
 
 from leadkit import config, result_commands
 from leadkit.experiments.agreement import block_gradients, cosine, gradient_cosines
-from leadkit.experiments.features import Answers, answers, heard_by_temperature, layer_features
+from leadkit.experiments.features import (
+    Answers,
+    added_to_last,
+    answers,
+    heard_by_temperature,
+    layer_features,
+)
 from leadkit.experiments.method import Method
 from leadkit.experiments.paper_methods import Alone
 from leadkit.experiments.pipeline import Pipeline
@@ -139,3 +145,16 @@ def test_the_commands(common, tmp_path, monkeypatch, capsys):
     assert len(lines) == 3 + 2 + 2 * 5
     out = capsys.readouterr().out
     assert "response student" in out and "layers heard of K" in out
+
+
+def test_a_layer_adds_what_the_last_one_does_not_say():
+    draw = torch.Generator().manual_seed(0)
+    positive = torch.randint(0, 8, (400,), generator=draw)  # (Q,)
+    knows = 2 * torch.nn.functional.one_hot(positive, 8)  # (Q, C)
+    noise = torch.randn(3, 400, 8, generator=draw)  # (J, Q, C)
+    last = knows + noise[0]
+    other, copy, deaf = knows + noise[1], 3 * last, noise[2]
+    lines = added_to_last(torch.stack([other, copy, deaf, last]), positive)
+    assert [line["layer"] for line in lines] == [1, 2, 3]
+    assert lines[0]["low"] > 0.1 and abs(lines[1]["gain"]) < 1e-3 and lines[2]["low"] < 0
+    assert lines[0]["share"] == pytest.approx(0.5, abs=0.1) and lines[1]["share"] > 0.5

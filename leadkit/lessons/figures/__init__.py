@@ -1,15 +1,9 @@
 """The figures of the lessons, by what they are about."""
 
-from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, towers
+from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, layer_curves, towers
 from leadkit.lessons.figures.matrices import frame, heat, token_map
 from leadkit.lessons.figures.one_page import napkin
-from leadkit.lessons.figures.outcomes import (
-    against_cost,
-    agreement,
-    condition_map,
-    main_table,
-    verdicts,
-)
+from leadkit.lessons.figures.outcomes import against_cost, condition_map, main_table
 from leadkit.lessons.figures.plots import (
     ASSISTANT,
     NEUTRAL,
@@ -26,6 +20,7 @@ from leadkit.lessons.figures.plots import (
 from leadkit.lessons.figures.rankings import rank_lines
 from leadkit.lessons.figures.schemes import assistance, progression
 from leadkit.lessons.figures.trainings import choices, training
+from leadkit.lessons.figures.verdicts import differences, teacher_changes, verdicts
 from leadkit.lessons.figures.worlds import assisted_gains, learnt, teacher_layers, world_differences
 
 __all__ = [
@@ -35,18 +30,19 @@ __all__ = [
     "STUDENT",
     "TEACHER",
     "against_cost",
-    "agreement",
     "assistance",
     "assisted_gains",
     "bars",
     "choices",
     "condition_map",
+    "differences",
     "distributions",
     "frame",
     "gradient_cosines",
     "heat",
     "label_ends",
     "layer_bars",
+    "layer_curves",
     "learnt",
     "lines",
     "main_table",
@@ -55,6 +51,7 @@ __all__ = [
     "rank_lines",
     "smooth",
     "style",
+    "teacher_changes",
     "teacher_layers",
     "token_map",
     "towers",

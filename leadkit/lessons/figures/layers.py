@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
-from leadkit.lessons.figures.plots import STUDENT, TEACHER, axes_or_new, legend_below
+from leadkit.lessons.figures.plots import PALETTE, STUDENT, TEACHER, axes_or_new, label_ends
 
 
 def towers(
@@ -100,23 +100,50 @@ def layer_bars(
     return axes
 
 
+def layer_curves(
+    curves: Mapping[str, Sequence[float]],
+    title: str,
+    y: str,
+    limit: float,
+    axes: Axes | None = None,
+) -> Axes:
+    """A value of each layer over its depth in the tower: a curve per model, named at its end.
+
+    curves: model -> its values, from layer 1. The names of teachers begin with "teacher".
+    limit: the value of a layer that says nothing, a dotted line.
+    """
+    axes = axes_or_new(axes)
+    dashes = iter([":", "--", "-"])
+    for name, values in curves.items():
+        deep = np.arange(1, len(values) + 1) / len(values)
+        if name.startswith("teacher"):
+            axes.plot(deep, values, "s-", color=TEACHER, label=name)
+        else:
+            axes.plot(deep, values, next(dashes), marker="o", color=STUDENT, label=name)
+    axes.axhline(limit, color="dimgrey", linestyle=(0, (1, 3)))
+    axes.annotate("says nothing", (1, limit), (2, -4), textcoords="offset points", fontsize=10)
+    axes.set(title=title, xlabel="layer / number of layers", ylabel=y, xlim=(0, 1))
+    return label_ends(axes)
+
+
 def gradient_cosines(lines: Sequence[Mapping[str, Any]], title: str) -> Axes:
     """The lines of `agreement.gradient_cosines`: a curve per pair of loss parts over the blocks.
 
-    Whiskers are a standard deviation over the batches.
+    Whiskers are a standard deviation over the batches. A curve is named at its end.
     """
     axes = axes_or_new(None)
     pairs = list(dict.fromkeys((line["first"], line["second"]) for line in lines))
-    for i, ((first, second), marker) in enumerate(zip(pairs, "os^D", strict=False)):
+    looks = zip(pairs, "os^", (PALETTE[2], PALETTE[4], "dimgrey"), strict=False)
+    for i, ((first, second), marker, colour) in enumerate(looks):
         rows = [line for line in lines if (line["first"], line["second"]) == (first, second)]
         columns = [[line[name] for line in rows] for name in ("block", "mean", "sd")]
         blocks, means, deviations = np.array(columns, float)
-        beside = blocks + 0.08 * (i - 1)  # whiskers do not hide each other
-        axes.errorbar(
-            beside, means, deviations, marker=marker, capsize=3, label=f"{first}, {second}"
-        )
+        beside = blocks + 0.04 * (i - 1)  # whiskers do not hide each other
+        drawn = axes.errorbar(beside, means, deviations, marker=marker, color=colour, capsize=3)
+        drawn.lines[0].set_label(f"{first}, {second}")
     axes.axhline(0, color="black", linewidth=1)
-    axes.set(title=title, xlabel="block of the student", ylabel="cosine", ylim=(-1.05, 1.05))
+    axes.set(title=title, xlabel="block of the student", ylabel="cosine", ylim=(-0.55, 1.05))
     axes.set_xticks(sorted({line["block"] for line in lines}))
-    legend_below(axes)
+    for text in label_ends(axes).texts:
+        text.set_x(1.02)  # beside the whiskers of all curves
     return axes

@@ -1,4 +1,4 @@
-"""Results: tables, costs, claims."""
+"""Results: tables, costs, the map of conditions."""
 
 from collections.abc import Mapping
 
@@ -9,11 +9,14 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from leadkit.experiments.conditions import STEPS, TAU_L, TAUGHT, point
-from leadkit.lessons.figures.plots import PALETTE, STUDENT, TEACHER, bars, plain_titles
+from leadkit.lessons.figures.plots import STUDENT, TEACHER, bars, plain_titles
 
 
 def main_table(table: pd.DataFrame) -> Axes:
-    """The first measure of `tables.summarise`, its standard deviation over seeds, the paper's."""
+    """The first measure of `tables.summarise`, its standard deviation over seeds, the paper's.
+
+    Teachers and students have their colours, what is neither is grey.
+    """
     measure = str(table.columns[0])
     values = table[measure].to_dict()
     spread = table["sd"].fillna(0).to_dict()
@@ -26,6 +29,11 @@ def main_table(table: pd.DataFrame) -> Axes:
         else None,
         paper=table[f"paper {measure}"].dropna().to_dict(),
     )
+    for y, (bar, (row, value)) in enumerate(zip(axes.patches, values.items(), strict=True)):
+        kind = TEACHER if str(row).startswith("teacher") else STUDENT
+        bar.set_facecolor("0.7" if row in ("BM25", "12DE (mines)") else kind)
+        ink = "black" if bar.get_facecolor()[:3] != STUDENT else "white"
+        axes.annotate(f"{value:.1f}", (0.3, y), va="center", color=ink, fontsize="small")
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.set_size_inches(9, 5)
@@ -74,109 +82,6 @@ def against_cost(table: pd.DataFrame, title: str, value: str, costs: Mapping[str
         axes.grid(visible=False)
     figure.suptitle(title, fontweight="bold")
     return panels[0]
-
-
-VERDICTS = {
-    "holds": (PALETTE[2], "o"),
-    "smaller than the paper's": (PALETTE[2], "v"),
-    "ruled out": (PALETTE[4], "P"),
-    "contradicted": (PALETTE[3], "X"),
-    "undecided": (PALETTE[7], "s"),
-}
-
-
-def verdicts(ledger: pd.DataFrame) -> Axes:
-    """The claims of a `claims.ledger` that were run and are testable, a row each.
-
-    Points are our differences with their intervals, diamonds the paper's.
-    """
-    run = ledger[ledger["difference"].notna() & (ledger["verdict"] != "not testable")]
-    rows = max(2, len(run))
-    height = 1.8 + 0.3 * rows  # inches
-    axes = plt.subplots(figsize=(11, height))[1]
-    y = pd.Series(range(len(run)), run.index)
-    for verdict, (colour, marker) in VERDICTS.items():
-        found = run[run["verdict"] == verdict]
-        if found.empty:
-            continue
-        ends = np.maximum(
-            [found["difference"] - found["low"], found["high"] - found["difference"]], 0
-        )
-        axes.errorbar(
-            found["difference"],
-            y[found.index],
-            xerr=ends,
-            fmt=marker,
-            color=colour,
-            capsize=3,
-            markersize=8,
-            label=f"{verdict}: {len(found)}",
-        )
-    axes.plot(
-        run["paper"], y, "D", color=TEACHER, fillstyle="none", label="paper (MS MARCO passage)"
-    )
-    axes.axvline(0, color="black", linewidth=1)
-    axes.set(
-        xlabel="points, positive: as claimed",
-        yticks=y,
-        yticklabels=run["claim"],
-        ylim=(rows - 0.5, -0.5),
-        title=f"{len(run)} of {len(ledger)} claims could be judged",
-    )
-    axes.grid(visible=False, axis="y")
-    plain_titles(axes)
-    axes.legend(
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0),
-        bbox_transform=axes.figure.transFigure,
-        ncols=4,
-        fontsize="small",
-    )
-    axes.figure.subplots_adjust(left=0.5, right=0.97, bottom=1.35 / height, top=1 - 0.4 / height)
-    return axes
-
-
-def agreement(ledger: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> Axes:
-    """The differences of two ledgers against each other, with their intervals.
-
-    Colours are the first ledger's verdicts. On the dotted line both ledgers agree.
-    names: of the two ledgers. Only claims that were run for both are drawn.
-    """
-    axes = plt.subplots(figsize=(7, 6), layout="constrained")[1]
-    both = ledger.merge(other, left_index=True, right_index=True, suffixes=("", " other"))
-    both = both.dropna(subset=["difference", "difference other"])
-    for verdict, (colour, marker) in VERDICTS.items():
-        found = both[both["verdict"] == verdict]
-        if found.empty:
-            continue
-        across, up = (
-            [
-                np.maximum(found[f"difference{of}"] - found[f"low{of}"], 0),
-                np.maximum(found[f"high{of}"] - found[f"difference{of}"], 0),
-            ]
-            for of in ("", " other")
-        )
-        axes.errorbar(
-            found["difference"],
-            found["difference other"],
-            xerr=across,
-            yerr=up,
-            fmt=marker,
-            color=colour,
-            elinewidth=1,
-            markersize=8,
-            label=f"{names[0]}: {verdict}",
-        )
-    axes.axline((0, 0), slope=1, linestyle=":", color="black")
-    axes.axvline(0, color="black", linewidth=1)
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set(
-        xlabel=f"{names[0]}: points of MRR@10",
-        ylabel=f"{names[1]}: points of MRR@10",
-        title=f"{len(both)} claims, twice",
-    )
-    axes.legend(loc="upper left", fontsize="small")
-    return axes
 
 
 def condition_map(measured: pd.DataFrame, effect: str = "frozen LEAD - RD") -> list[Axes]:

@@ -174,7 +174,8 @@ def bars(
             [paper[names[i]] for i in known],
             known,
             "D",
-            color=TEACHER,
+            color="black",
+            fillstyle="none",
             label="paper (MS MARCO passage)",
         )
         # Under the label, whatever the height.

@@ -12,12 +12,24 @@ from matplotlib.axes import Axes
 
 from leadkit.lessons.figures.plots import (
     ASSISTANT,
+    PALETTE,
+    STUDENT,
+    TEACHER,
     Values,
     legend_below,
     lines,
     plain_titles,
     smooth,
 )
+
+# Of the parts of a loss and of the student on dev.
+COLOURS = {
+    "student": STUDENT,
+    "teacher": TEACHER,
+    "layer": PALETTE[4],
+    "response": PALETTE[2],
+    "MRR@10": STUDENT,
+}
 
 
 def training(
@@ -57,6 +69,9 @@ def training(
     for axes, (columns, name, y, at) in zip(drawn[0], panels, strict=True):
         if columns:  # there has been a step
             lines(columns, name, "steps done", y, at=at, axes=axes)
+            for i, line in enumerate(axes.get_lines()):
+                grey = str(0.7 - 0.7 * i / len(columns))  # of a layer's weight
+                line.set_color(COLOURS.get(str(line.get_label()), grey))
             legend_below(axes)
         axes.set_xlim(0, (steps or len(frame)) + 1)
     if dev:

@@ -1,0 +1,137 @@
+"""Differences with their intervals beside the paper's: claims, verdicts, what a teacher loses."""
+
+from collections.abc import Collection
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from leadkit.lessons.figures.plots import PALETTE, STUDENT, TEACHER, plain_titles
+
+LIMIT = 2.0  # points: the axis of a claim goes so far on both sides
+PAPER = "paper (MS MARCO passage)"
+VERDICTS = {
+    "holds": (PALETTE[2], "o"),
+    "smaller than the paper's": (PALETTE[2], "v"),
+    "ruled out": (PALETTE[4], "P"),
+    "contradicted": (PALETTE[3], "X"),
+    "undecided": (PALETTE[7], "s"),
+}
+
+
+def differences(table: pd.DataFrame, title: str, teachers: Collection[str] = ()) -> Axes:
+    """A row per line of the table: our difference with its interval, the paper's as a diamond.
+
+    table: row -> difference, low, high, and paper where the paper has one; points.
+    teachers: the rows about a teacher, which have its colour; the others are about a student.
+    The axis ends at 2 points on both sides; what lies beyond stands beside it as a number.
+    """
+    axes = _rows(table.index)
+    y = pd.Series(range(len(table)), table.index)
+    about = {"student": ~table.index.isin(teachers), "teacher": table.index.isin(teachers)}
+    for who, (marker, colour) in {"student": ("o", STUDENT), "teacher": ("s", TEACHER)}.items():
+        lines = table[about[who]]
+        if len(lines):
+            label = f"{who}, 95% interval"
+            _intervals(axes, lines, y[lines.index], fmt=marker, color=colour, label=label)
+    _beyond(axes, table)
+    axes.set(title=title, xlabel="points of MRR@10")
+    _legend(axes, 3)
+    return axes
+
+
+def verdicts(ledger: pd.DataFrame) -> Axes:
+    """The claims of a `claims.ledger` that were run and are testable, a row each.
+
+    Points are our differences with their intervals, diamonds the paper's.
+    """
+    judged = ledger["difference"].notna() & (ledger["verdict"] != "not testable")
+    run = ledger[judged]
+    axes = _rows(run["claim"])
+    y = pd.Series(range(len(run)), run.index)
+    for verdict, (colour, marker) in VERDICTS.items():
+        lines = run[run["verdict"] == verdict]
+        if len(lines):
+            label = f"{verdict}: {len(lines)}"
+            _intervals(axes, lines, y[lines.index], fmt=marker, color=colour, label=label)
+    _beyond(axes, run)
+    axes.set(
+        xlabel="points, positive: as claimed",
+        title=f"{len(run)} of {len(ledger)} claims could be judged",
+    )
+    _legend(axes, 4)
+    return axes
+
+
+def _rows(labels: pd.Index | pd.Series) -> Axes:
+    """Axes of two points on both sides of zero, with a row per label, the first on top."""
+    rows = max(2, len(labels))
+    height = 1.8 + 0.3 * rows  # inches
+    axes = plt.subplots(figsize=(11, height))[1]
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set(xlim=(-LIMIT, LIMIT), ylim=(rows - 0.5, -0.5))
+    axes.set(yticks=range(len(labels)), yticklabels=labels)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", labelsize="small")
+    axes.figure.subplots_adjust(left=0.46, right=0.86, bottom=1.35 / height, top=1 - 0.4 / height)
+    return axes
+
+
+def _intervals(axes: Axes, table: pd.DataFrame, y: Any, **style: Any) -> None:
+    ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
+    axes.errorbar(
+        table["difference"], y, xerr=np.maximum(ends, 0), capsize=3, markersize=8, **style
+    )
+
+
+def _beyond(axes: Axes, table: pd.DataFrame) -> None:
+    """The paper's diamonds; right of the axes the numbers that lie outside of them."""
+    paper = table.get("paper", pd.Series(np.nan, table.index))
+    inside = paper.abs() <= LIMIT
+    rows = np.arange(len(table), dtype=float)
+    axes.plot(paper[inside], rows[inside], "D", color="black", fillstyle="none", label=PAPER)
+    for row, ours, theirs in zip(rows, table["difference"], paper, strict=True):
+        numbers = {"ours": ours, "paper": theirs}
+        words = [f"{who} {value:+.1f}" for who, value in numbers.items() if abs(value) > LIMIT]
+        beside = axes.get_yaxis_transform()
+        axes.text(
+            1.02, float(row), ", ".join(words), va="center", fontsize="small", transform=beside
+        )
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    plain_titles(axes)
+    axes.legend(
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=axes.figure.transFigure,
+        ncols=columns,
+        fontsize="small",
+    )
+
+
+def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
+    """What a teacher gains or loses by LEAD, over how far it was ahead of its student.
+
+    table: name -> ahead, difference, low, high; points.
+    """
+    axes = plt.subplots(figsize=(9, 4.5))[1]
+    ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
+    axes.axhline(0, color="black", linewidth=1)
+    axes.errorbar(table["ahead"], table["difference"], ends, fmt="s", color=TEACHER, capsize=4)
+    for name, line in table.iterrows():
+        left = line["ahead"] > table["ahead"].max() / 3  # where there is room
+        axes.annotate(
+            str(name),
+            (line["ahead"], line["difference"]),
+            (-10 if left else 10, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize="small",
+        )
+    axes.set(title=title, xlabel="teacher before LEAD - student, points of MRR@10")
+    axes.set(ylabel="teacher after LEAD - before", xlim=(0, 1.1 * table["ahead"].max()))
+    return axes
