@@ -37,7 +37,10 @@ def write_handout(out: Path) -> list[Path]:
 
 
 def stripped(lesson: Path) -> NotebookNode:
-    """A lesson without outputs, without the state of widgets, without the link to its solutions."""
+    """A lesson without outputs and the state of widgets.
+
+    It has no link to its solutions, nor to files that a class does not get.
+    """
     notebook = nbformat.read(lesson, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
@@ -45,7 +48,8 @@ def stripped(lesson: Path) -> NotebookNode:
             cell.outputs = []
             cell.execution_count = None
         else:
-            cell.source = re.sub(r"^Solutions: .*\n+", "", cell.source, flags=re.MULTILINE)
+            source = re.sub(r"^Solutions: .*\n+", "", cell.source, flags=re.MULTILINE)
+            cell.source = re.sub(r"\[([^]]*)\]\(\.\./[^)]*\)", r"\1", source)
     return notebook
 
 
