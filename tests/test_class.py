@@ -255,8 +255,8 @@ def test_the_napkin_has_each_part_of_the_method_and_its_numbers_are_right():
 
 def test_the_instructors_page_names_cells_that_are_there():
     page = (paths.NOTEBOOKS / "INSTRUCTOR.md").read_text(encoding="utf-8")
-    named = re.findall(r"(0\d) §(\d) \*(.+?)\*", page)
-    assert len(named) > 40
+    named = re.findall(r"(0[1-5]) §(\d) \*(.+?)\*", page)
+    assert len(named) > 20
     for lesson, section, words in named:
         (path,) = paths.NOTEBOOKS.glob(f"{lesson}_*.ipynb")
         cells = nbformat.read(path, as_version=4).cells
