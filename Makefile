@@ -8,6 +8,9 @@ CPU_INDEX := https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?= $(if $(filter cpu,$(EXTRA)),$(shell $(PYTHON) -c 'import sys, urllib.request as r; \
   r.urlopen("$(CPU_INDEX)/torch/", timeout=3); print("$(CPU_INDEX)" * (sys.platform == "linux"))' 2>/dev/null))
 
+# OWNER/NAME on GitHub: the pages of `make site` link to their notebooks there. REPOSITORY= for no links.
+REPOSITORY ?= $(shell git remote get-url origin 2>/dev/null | sed -nE 's#^.*github\.com[:/]([^/]+/[^/]+)$$#\1#; s#\.git$$##; /^[^/:]+\/[^/]+$$/p')
+
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(EXTRA)
@@ -30,7 +33,7 @@ test quick test-browser notebooks: export MKL_NUM_THREADS := 1
 test quick test-browser notebooks: export CUDA_VISIBLE_DEVICES :=
 test quick test-browser notebooks: export HF_HUB_OFFLINE := 1
 
-.PHONY: help reproduce evening test quick check test-browser lab site report bench notebooks clean distclean
+.PHONY: help reproduce evening test quick check test-browser lab site report environment bench notebooks clean distclean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -65,10 +68,13 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks
 
 site: $(READY) ## write the committed notebooks as HTML that needs no network: build/site/index.html
-	$(BIN)/python -m leadkit site --out build/site
+	$(BIN)/python -m leadkit site --out build/site --repository "$(REPOSITORY)"
 
 report: $(READY) ## write every table, figure and quoted number from the committed records
 	$(BIN)/python -m leadkit report
+
+environment: ## write the bounds of pyproject.toml into environment.yml
+	$(PYTHON) .ci/bounds.py
 
 bench: $(READY) ## measure speed and memory; records in data/results/bench
 	$(BIN)/python bench/maxsim.py

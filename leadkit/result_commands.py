@@ -184,16 +184,19 @@ def convert(folder: Positional[Path], remove: bool = False) -> None:
 
 
 @app.command
-def site(out: Path = Path("build/site")) -> None:
+def site(out: Path = Path("build/site"), repository: str = "") -> None:
     """Write the executed notebooks as pages that need neither a kernel nor a network.
 
     Args:
         out: folder that receives index.html and the pages.
+        repository: OWNER/NAME on GitHub: the pages link to their notebooks there, to be downloaded
+            or opened in a hosted notebook.
     """
     from leadkit import paths
     from leadkit.lessons import site
 
-    print(f"{len(site.write_pages(paths.NOTEBOOKS, out))} pages: {out / 'index.html'}")
+    pages = site.write_pages(paths.NOTEBOOKS, out, repository)
+    print(f"{len(pages)} pages: {out / 'index.html'}")
 
 
 @app.command

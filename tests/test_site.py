@@ -2,6 +2,9 @@
 
 import base64
 import io
+import os
+import shutil
+import subprocess
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -176,13 +179,69 @@ def test_links_lead_to_pages(pages):
     )
 
 
+def test_a_lesson_leads_back(pages):
+    assert pages["02_second.html"].find("a", string="Previous: 01 First")["href"] == "01_first.html"
+    links = [link["href"] for link in pages["index.html"].find_all("a")]
+    assert [link for link in links if "github" in link] == []  # no repository is named
+
+
+def test_the_index_has_one_figure_of_each_lesson(pages):
+    [image] = pages["index.html"].find_all("img")
+    first = pages["02_second.html"].find("img")
+    assert (image["src"], image["alt"]) == (first["src"], first["alt"])
+
+
+def test_pages_link_to_their_notebooks_in_a_repository(folder, tmp_path):
+    before = {path: path.read_bytes() for path in folder.rglob("*.ipynb")}
+    written = site.write_pages(folder, tmp_path / "site", "someone/leadkit")
+    assert {path: path.read_bytes() for path in folder.rglob("*.ipynb")} == before
+    pages = {path.name: BeautifulSoup(path.read_text(), "html.parser") for path in written}
+    place = "notebooks/solutions/01_first_solutions.ipynb"
+    nav = pages["01_first_solutions.html"].find("nav")
+    assert {link.text: link["href"] for link in nav.find_all("a")} == {
+        "All lessons": "../index.html",
+        "Open in a hosted notebook": "https://colab.research.google.com/github/someone/leadkit/"
+        f"blob/main/{place}",
+        "Download": f"https://raw.githubusercontent.com/someone/leadkit/main/{place}",
+    }
+    index = pages["index.html"]
+    assert index.find("a", string="The repository")["href"] == "https://github.com/someone/leadkit"
+    assert len(index.find("pre").text.strip().splitlines()) == 3  # the cell that installs
+    for wrong in ("leadkit", "https://github.com/a/b", "a/b)(c"):
+        with pytest.raises(ValueError, match="is not OWNER/NAME"):
+            site.write_pages(folder, tmp_path / "wrong", wrong)
+
+
+@pytest.mark.parametrize(
+    "remote, repository",
+    [
+        ("https://github.com/someone/lead-kit.git", "someone/lead-kit"),
+        ("git@github.com:someone/leadkit", "someone/leadkit"),
+        ("/srv/git/leadkit", ""),
+        ("https://example.org/a/b.git", ""),
+    ],
+)
+def test_make_site_asks_the_git_remote(remote, repository, tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(["git", "-C", str(tmp_path), "remote", "add", "origin", remote], check=True)
+    shutil.copy(paths.ROOT / "Makefile", tmp_path)
+    ask = ["make", "-s", "-C", str(tmp_path), "--eval=ask: ; @echo $(REPOSITORY)", "ask"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "REPOSITORY")}
+    asked = subprocess.run(
+        [*ask, "--no-print-directory"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert asked.stdout.strip() == repository
+
+
 def test_index_gives_order_time_and_aim(pages):
     index = pages["index.html"].find("main")
     assert [heading.find("a")["href"] for heading in index.find_all("h2")] == [
         "01_first.html",
         "02_second.html",
     ]
-    words = [" ".join(paragraph.text.split()) for paragraph in index.find_all("p")]
+    words = [
+        " ".join(paragraph.text.split()) for paragraph in index.find_all("p") if paragraph.text
+    ]
     assert words == [
         "To be read in this order.",
         "Why?",

@@ -18,7 +18,7 @@ from leadkit.models import encoders, names
 from leadkit.results import records
 
 MINILM = config.MINILM
-# Keys of stages that exist in runs/ and in records: only other weights may change them
+# Keys of stages that exist in runs and records: only new weights in data/models change them
 DIGESTS = {
     "bert-6x128": "90e55f34ed94",
     "bert-12x128": "050ce5dcc17c",

@@ -14,6 +14,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbformat import NotebookNode
 
 from leadkit.files import visible, write
+from leadkit.lessons.contents import entry, hosted, navigation, summary
 
 # The policy forbids scripts and addresses: a page runs and loads nothing of what outputs may hold.
 TEMPLATE = """{% extends "lab/index.html.j2" %}
@@ -158,53 +159,17 @@ def numbered_notebooks(folder: Path) -> list[Path]:
     return [path for path in every if path not in copies]
 
 
-def summary(notebook: NotebookNode) -> dict[str, str]:
-    """What the first cell of a lesson says: title, question, time, afterwards; empty if nothing."""
-    source = notebook.cells[0].source
-    paragraphs = source.split("\n\n")
-    time = re.search(r"\*\*Time\*\*:\s*(.+?)(?=\s*\*\*You\s+need|\n\n|\Z)", source, re.DOTALL)
-    afterwards = [paragraph for paragraph in paragraphs if paragraph.startswith("Afterwards")]
-    return {
-        "title": paragraphs[0].lstrip("# "),
-        "question": paragraphs[1] if len(paragraphs) > 1 else "",
-        "time": time[1] if time else "",
-        "afterwards": afterwards[0] if afterwards else "",
-    }
-
-
-def _entry(path: Path, notebook: NotebookNode, solutions: list[Path]) -> str:
-    """The part of the index for one lesson, in Markdown."""
-    about = summary(notebook)
-    own = [solution for solution in solutions if solution.name[:2] == path.name[:2]]
-    paragraphs = [
-        f"## [{about['title']}]({path.name})",
-        about["question"],
-        about["time"] and f"**Time**: {about['time']}",
-        about["afterwards"],
-        " ".join(f"[Solutions](solutions/{solution.name})." for solution in own),
-    ]
-    return "\n\n".join(paragraphs)
-
-
-def _navigation(path: Path, lessons: dict[Path, NotebookNode]) -> str:
-    """The links above a page: to the index and to the next lesson."""
-    if path not in lessons:
-        return "[All lessons](../index.ipynb)"
-    order = list(lessons)
-    rest = order[order.index(path) + 1 :]
-    if not rest:
-        return "[All lessons](index.ipynb)"
-    title = summary(lessons[rest[0]])["title"]
-    return f"[All lessons](index.ipynb) · [Next: {title}]({rest[0].name})"
-
-
-def write_pages(folder: Path, out: Path) -> list[Path]:
+def write_pages(folder: Path, out: Path, repository: str = "") -> list[Path]:
     """Write the numbered notebooks of folder, and those of folder/solutions, as HTML into out.
+
+    repository: OWNER/NAME on GitHub; the pages then link to their notebooks there.
 
     Returns the pages; the index is the last. FileNotFoundError where there are no notebooks,
     ValueError where one was not executed, or has a figure without words or an equation that MathML
-    cannot have. Nothing is written then.
+    cannot have, or where `repository` has another form. Nothing is written then.
     """
+    if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ValueError(f"repository {repository!r} is not OWNER/NAME")
     numbered = numbered_notebooks(folder)
     if not numbered:
         raise FileNotFoundError(f"folder {folder} holds no numbered notebooks (01_*.ipynb)")
@@ -223,11 +188,13 @@ def write_pages(folder: Path, out: Path) -> list[Path]:
         page = (out / path.relative_to(folder)).with_suffix(".html")
         try:
             _prepare(notebook)
-            pages[page] = html(notebook, _navigation(path, lessons))
+            place = f"{repository}/blob/main/notebooks/{path.relative_to(folder).as_posix()}"
+            pages[page] = html(notebook, navigation(path, lessons, repository and place))
         except ValueError as error:
             raise ValueError(f"{path.relative_to(folder)}: {error}") from error
-    entries = [_entry(path, notebook, list(solutions)) for path, notebook in lessons.items()]
-    text = "\n\n".join(["# leadkit: the lessons", "To be read in this order.", *entries])
+    entries = [entry(path, notebook, list(solutions)) for path, notebook in lessons.items()]
+    way_back = [hosted(repository)] if repository else []
+    text = "\n\n".join(["# leadkit: the lessons", *way_back, "To be read in this order.", *entries])
     index = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     pages[out / "index.html"] = html(index, "")
     for page, content in pages.items():
