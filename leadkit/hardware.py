@@ -11,11 +11,21 @@ from leadkit import processes
 DEVICE = processes.device()
 
 
+def cpu_capabilities() -> dict[str, bool]:
+    """What the CPU can; an older torch answers these two questions alone."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    return {
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+    }
+
+
 def multiplies_bfloat16() -> bool:
     """Whether this machine multiplies bfloat16 itself; elsewhere float32 is faster."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = cpu_capabilities()
     return any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
@@ -26,7 +36,7 @@ def processor() -> str:
     """The GPU, or the CPU's instructions: "AVX2", "AVX512 with BF16" or "AVX512 with AMX"."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    capabilities = torch.cpu.get_capabilities()
+    capabilities = cpu_capabilities()
     instructions = torch.backends.cpu.get_cpu_capability()
     if capabilities.get("amx_bf16"):
         return f"{instructions} with AMX"

@@ -3,11 +3,14 @@
 import builtins
 import importlib
 import os
+import re
 import subprocess
 import sys
-import zipfile
+import sysconfig
+import venv
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -110,31 +113,70 @@ def test_records_of_an_installation_are_written_at_home(monkeypatch, tmp_path):
     assert records.default_folder(config.scale("smoke"), "test") == tmp_path / "results" / "smoke"
 
 
-@pytest.mark.slow
-def test_a_wheel_runs_from_another_folder(tmp_path):
-    """It holds miniatures, collection and records; what it computes goes to the working folder."""
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
     pytest.importorskip("setuptools", minversion="77")
+    folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, "-w", str(tmp_path), str(ROOT)], check=True)
-    [wheel] = tmp_path.glob("leadkit-*.whl")
-    assert wheel.stat().st_size < 30e6
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    code = "from leadkit import paths; from leadkit.data.collections import load; " + (
-        "from leadkit.models.encoders import check; check('bert-6x128'); "
-        "print(load('python-docs:smoke').fingerprint, paths.RUNS, paths.MODELS, sep='\\n')"
-    )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("LEADKIT")}
-    environment["PYTHONPATH"] = str(tmp_path / "site")
+    subprocess.run([*build, "-w", str(folder), str(ROOT)], check=True)
+    [path] = folder.glob("leadkit-*.whl")
+    return path
+
+
+@pytest.fixture
+def away(tmp_path, wheel):
+    """Run a module of Python in an environment and a folder of its own.
+
+    The environment sees this one's packages, but not its leadkit.
+    """
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    [packages] = (tmp_path / "venv").glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib"))
     (tmp_path / "work").mkdir()
-    ran = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path / "work",
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    fingerprint, runs, models = ran.stdout.split()
-    assert fingerprint == "714d64d984e11e0c" and Path(runs) == tmp_path / "work" / "runs"
-    assert Path(models) == tmp_path / "site" / "leadkit" / "shipped" / "models"
+    left_out = ("LEADKIT", "PYTHONPATH", "JUPYTER")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+
+    def run(*arguments: str) -> str:
+        ran = subprocess.run(
+            [str(python), "-m", *arguments],
+            cwd=tmp_path / "work",
+            env=environment | {"IPYTHONDIR": str(tmp_path / "ipython")},
+            capture_output=True,
+            text=True,
+        )
+        assert ran.returncode == 0, ran.stderr[-2000:]
+        return ran.stdout
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_from_another_folder(wheel, away, tmp_path):
+    """It holds miniatures, collection and records; what it computes goes to the working folder."""
+    assert wheel.stat().st_size < 30e6
+    away("pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
+    said = away("leadkit", "table", "--scale", "smoke", "--only", "12DE (mines)")
+    assert "12DE (mines)" in said
+    assert list((tmp_path / "work" / "runs").glob("evaluate-*"))
+    said = away("leadkit", "doctor")
+    [line] = [line for line in said.splitlines() if " results " in line]
+    assert str(Path("leadkit", "shipped", "results")) in line and line.startswith("ok")
+
+
+@pytest.mark.slow
+def test_a_lesson_runs_where_the_wheel_is_installed(wheel, away, tmp_path):
+    """With the cell of a hosted notebook in front (docs/running.md)."""
+    page = (ROOT / "docs" / "running.md").read_text()
+    [cell] = re.findall(r"```python\n(%pip .*?)\n```", page, re.DOTALL)
+    address = r'"leadkit\[cpu,lessons\] @ git\+https://github.com/OWNER/NAME"'
+    cell, replaced = re.subn(address, f"--no-deps --force-reinstall {wheel}", cell)
+    assert replaced == 1 and len(cell.splitlines()) == 3
+    notebook = nbformat.read(ROOT / "notebooks" / "03_random_selection.ipynb", as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(cell))
+    nbformat.write(notebook, tmp_path / "work" / "lesson.ipynb")
+    away("papermill", "--no-progress-bar", "-k", "python3", "lesson.ipynb", "ran.ipynb")
+    ran = nbformat.read(tmp_path / "work" / "ran.ipynb", as_version=4)
+    assert all(cell.execution_count for cell in ran.cells if cell.cell_type == "code")
+    runs = tmp_path / "work" / "leadkit" / "runs"
+    assert runs.is_dir() or not (tmp_path / "work" / "runs").exists()

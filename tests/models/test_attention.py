@@ -17,6 +17,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from leadkit import hardware
 from leadkit.models.attention import _Attention, set_attention
 from leadkit.models.batch import Tokens
 from leadkit.models.retrievers import build
@@ -27,7 +28,7 @@ LENGTHS, WIDTH = (9, 5, 7), 9
 # Bit for bit with AVX512_BF16, AVX512 and AVX2. AMX, not tried, may add up in another order.
 NEAR = (
     {"rtol": 2**-6, "atol": 2**-8}
-    if torch.cpu.get_capabilities().get("amx_bf16")
+    if hardware.cpu_capabilities().get("amx_bf16")
     else {"rtol": 0, "atol": 0}
 )
 SIZES = {
