@@ -210,10 +210,13 @@ def _answer(
     if error:
         send.send(f"the cell stops with {type(error).__name__}: {error}")
         return
-    answered = lesson | {name: shell.user_ns.get(name) for name in asked}
+    called = question.arguments(shell.transform_cell(source))
+    if len(called) != len(given):
+        send.send(f"{question.exercise.name} needs {len(given)} arguments, not {len(called)}")
+        return
     for position, argument in enumerate(question.arguments()):
         if _names(argument) & asked:
-            given[position] = _value(argument, answered)
+            given[position] = _value(called[position], shell.user_ns)
     send.send(_fresh_check(question.exercise.name)(*given))
 
 

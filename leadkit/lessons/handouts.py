@@ -70,11 +70,20 @@ class Question:
         calling = [cell for cell in code if f"exercises.{self.exercise.name}(" in cell.source]
         return next((cell.source for cell in calling + same), None)
 
-    def arguments(self) -> list[ast.expr]:
-        """What the check is called with: the call is the last line of the cell."""
-        call = ast.parse(self.cell.source).body[-1]
-        assert isinstance(call, ast.Expr) and isinstance(call.value, ast.Call)
-        return call.value.args
+    def arguments(self, source: str = "") -> list[ast.expr]:
+        """What a student's cell calls the check with, else what the lesson's cell does."""
+        return self._called(source) or self._called(self.cell.source)
+
+    def _called(self, source: str) -> list[ast.expr]:
+        """The arguments of the last call in a line of its own; none where there is none."""
+        calls = [
+            node.value.args
+            for node in ast.parse(source).body
+            if isinstance(node, ast.Expr)
+            and isinstance(node.value, ast.Call)
+            and ast.unparse(node.value.func) == f"exercises.{self.exercise.name}"
+        ]
+        return calls[-1] if calls else []
 
     def asked(self) -> set[str]:
         """The names that the student binds."""
