@@ -136,12 +136,13 @@ def away(tmp_path, wheel):
     (tmp_path / "work").mkdir()
     left_out = ("LEADKIT", "PYTHONPATH", "JUPYTER")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
+    environment |= {"IPYTHONDIR": str(tmp_path / "ipython"), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments: str) -> str:
         ran = subprocess.run(
             [str(python), "-m", *arguments],
             cwd=tmp_path / "work",
-            env=environment | {"IPYTHONDIR": str(tmp_path / "ipython")},
+            env=environment,
             capture_output=True,
             text=True,
         )

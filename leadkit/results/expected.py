@@ -87,7 +87,7 @@ def log_line(table: pd.DataFrame, record: dict, scale: str, seed: int) -> str:
     """
     torch = record["versions"]["torch"]
     inside = int((table[""] == INSIDE).sum())
-    values = ", ".join(f"{row} {value:.2f}" for row, value in table["this run"].items())
+    values = "; ".join(f"{row} {value:.2f}" for row, value in table["this run"].items())
     return (
         f"- {time.strftime('%Y-%m-%d')}, leadkit {version('leadkit')}, {scale}, seed {seed}, "
         f"{record['collection']} {record['fingerprint']}, {record['device']}, torch {torch}, "
