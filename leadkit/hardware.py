@@ -2,6 +2,8 @@
 
 import platform
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import psutil
 import torch
@@ -11,7 +13,7 @@ from leadkit import processes
 DEVICE = processes.device()
 
 
-def cpu_capabilities() -> dict[str, bool]:
+def cpu_capabilities() -> Mapping[str, Any]:
     """What the CPU can; an older torch answers these two questions alone."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
