@@ -7,6 +7,7 @@ names that it leaves behind. Nothing that a notebook printed is read.
 
 import ast
 import csv
+import math
 import os
 import signal
 import sys
@@ -160,7 +161,7 @@ def _in_a_fork(
     receive, send = context.Pipe(duplex=False)
     with TemporaryDirectory() as scratch:
         process = context.Process(
-            target=_answer, args=(send, shell, question, earlier, source, scratch)
+            target=_answer, args=(send, shell, question, earlier, source, scratch, seconds)
         )
         process.start()
         send.close()
@@ -189,9 +190,11 @@ def _answer(
     earlier: list[str],
     source: str,
     scratch: str,
+    seconds: float,
 ) -> None:
     """Run a student's cell in the lesson's names and send the verdict."""
     os.setsid()
+    signal.alarm(math.ceil(seconds) + 1)  # ends an endless answer whose grader is gone
     os.chdir(scratch)
     nowhere = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
