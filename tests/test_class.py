@@ -1,6 +1,7 @@
 """Handouts hold no answers; grades come from answers that ran anew, never from what is printed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -167,12 +168,12 @@ def marks(tmp_path_factory) -> dict[str, list[grading.Mark]]:
     (folder / f"unreadable_{FIRST.name}").write_text("{")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(paths, "NOTEBOOKS", lesson.parent)
-        for name in grading.ENVIRONMENT:
-            patch.setenv(name, "")  # restored afterwards
+        before = dict(os.environ)
         papers = grading.handed_in(folder)
         papers[lesson].remove(lesson)
         patch.setattr(grading, "handed_in", lambda folder: papers)
         every = grading.grade_folder(folder, SECONDS)
+        assert dict(os.environ) == before
     grading.write_marks(every, folder / "marks.csv")
     assert len((folder / "marks.csv").read_text().splitlines()) == len(every) + 1
     named: dict[str, list[grading.Mark]] = {}

@@ -124,6 +124,8 @@ def test_the_project_runs_nothing_that_it_reads(subtests):
         source, found = path.read_text(), dangers(path.read_text())
         if path.name == "irds.py":  # a reader of plain values in the place of ir_datasets' own
             found.remove("pickle")
+        if path.name == "grading.py":  # runs students' code, as its command says
+            found = [each for each in found if each not in ("eval", "compile")]
         if path.parent.name == "bench":  # loads the shipped encoders alone
             found = [each for each in found if not each.startswith("AutoModel.from_pretrained")]
         with subtests.test(path.name):

@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
 from dataclasses import astuple, dataclass, fields
 from multiprocessing import get_context
@@ -71,6 +71,18 @@ def handed_in(folder: Path) -> dict[Path, list[Path]]:
     return papers
 
 
+@contextmanager
+def _environment() -> Iterator[None]:
+    """ENVIRONMENT for the processes that are started meanwhile."""
+    before = dict(os.environ)
+    os.environ.update(ENVIRONMENT)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def grade_folder(folder: Path, seconds: float) -> list[Mark]:
     """The marks of all notebooks below a folder. It runs students' code.
 
@@ -80,10 +92,9 @@ def grade_folder(folder: Path, seconds: float) -> list[Mark]:
     if seconds <= 0:
         raise ValueError(f"seconds is {seconds}: it must be positive")
     papers = handed_in(folder)
-    os.environ.update(ENVIRONMENT)
     marks = []
     for lesson in sorted(papers):
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with _environment(), ProcessPoolExecutor(1, get_context("spawn")) as pool:
             marks += pool.submit(_grade_lesson, lesson, papers[lesson], folder, seconds).result()
         print(f"{lesson.stem}: {len(papers[lesson])} notebooks", file=sys.stderr, flush=True)
     return sorted(marks, key=lambda mark: (mark.notebook, mark.exercise))
