@@ -13,13 +13,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import astuple, dataclass, fields
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -29,6 +30,7 @@ from leadkit import files
 from leadkit.lessons.exercises.answers import NOT_YET, RIGHT
 from leadkit.lessons.handouts import Question, lessons, questions
 
+SPAWN = get_context("spawn")
 ENDED = "the answer ends its process"
 RESULTS = {RIGHT: "right", NOT_YET: "unanswered"}  # verdict -> result
 ENVIRONMENT = {  # of the process that executes a lesson: a fork keeps neither threads nor GPU
@@ -71,18 +73,6 @@ def handed_in(folder: Path) -> dict[Path, list[Path]]:
     return papers
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
-    """ENVIRONMENT for the processes that are started meanwhile."""
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 def grade_folder(folder: Path, seconds: float) -> list[Mark]:
     """The marks of all notebooks below a folder. It runs students' code.
 
@@ -94,7 +84,7 @@ def grade_folder(folder: Path, seconds: float) -> list[Mark]:
     papers = handed_in(folder)
     marks = []
     for lesson in sorted(papers):
-        with _environment(), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with patch.dict(os.environ, ENVIRONMENT), ProcessPoolExecutor(1, SPAWN) as pool:
             marks += pool.submit(_grade_lesson, lesson, papers[lesson], folder, seconds).result()
         print(f"{lesson.stem}: {len(papers[lesson])} notebooks", file=sys.stderr, flush=True)
     return sorted(marks, key=lambda mark: (mark.notebook, mark.exercise))
