@@ -59,8 +59,8 @@ def _pooling(module: Any) -> str:
     return module.pooling_mode
 
 
-def dual_encoder(model: Any, behind: list[Any]) -> Checkpoint:
-    """Pooling, dense layers, and the normalisation that cosines ask for."""
+def _pooled(behind: list[Any], normalizes: bool) -> tuple[str, list[str], list[nn.Linear]]:
+    """Pooling, parts of the head and linear layers. normalizes: whether Normalize is known."""
     pooling = ""
     parts: list[str] = []
     layers: list[nn.Linear] = []
@@ -71,10 +71,16 @@ def dual_encoder(model: Any, behind: list[Any]) -> Checkpoint:
         elif kind == "Dense":
             parts.append(_dense(module, "sentence_embedding"))
             layers += heads.linears(module)
-        elif kind == "Normalize":
+        elif kind == "Normalize" and normalizes:
             parts.append("normalize")
         else:
             raise _unknown(module)
+    return pooling, parts, layers
+
+
+def dual_encoder(model: Any, behind: list[Any]) -> Checkpoint:
+    """Pooling, dense layers, and the normalisation that cosines ask for."""
+    pooling, parts, layers = _pooled(behind, normalizes=True)
     similarity = model.similarity_fn_name
     if similarity not in ("cosine", "dot"):
         raise ValueError(f"its similarity is {similarity!r}: 'cosine' or 'dot' is needed")
@@ -118,18 +124,7 @@ def cross_encoder(model: Any, behind: list[Any]) -> Checkpoint:
         pairs = _classifier(model[0].model)
         known = [heads.dense(linear, activation) for linear, activation in pairs]
         return _one_output(known, [linear for linear, _ in pairs])
-    pooling = ""
-    parts: list[str] = []
-    layers: list[nn.Linear] = []
-    for module in behind:
-        kind = type(module).__name__
-        if kind == "Pooling" and not pooling:
-            pooling = _pooling(module)
-        elif kind == "Dense":
-            parts.append(_dense(module, "sentence_embedding"))
-            layers += heads.linears(module)
-        else:
-            raise _unknown(module)
+    pooling, parts, layers = _pooled(behind, normalizes=False)
     if pooling != "cls":
         raise ValueError(f"its pooling is {pooling!r}: a CE has 'cls'")
     return _one_output(parts, layers)
