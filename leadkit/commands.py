@@ -109,8 +109,9 @@ def sweep(
     Ctrl-C loses nothing.
 
     Args:
-        table: one or more: main for the README's, 3, 4, ... as in the paper, baselines, controls,
-            prod, mta4dpr, or all. With --split dev also map 150, map 600, map 2400 and conditions.
+        table: one or more: main for the README's, primary for what the primary claims need, 3, 4,
+            ... as in the paper, baselines, controls, prod, mta4dpr, or all. With --split dev also
+            map 150, map 600, map 2400 and conditions.
         scale: smoke, classroom, evening, gpu, paper or paper-document.
         seeds: number of seeds.
         first: the first of them; several machines can share a table by its seeds.

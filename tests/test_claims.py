@@ -10,6 +10,8 @@ import pytest
 from scipy.stats import ttest_1samp
 
 from leadkit import paths
+from leadkit.experiments import controls
+from leadkit.experiments import tables as experiments
 from leadkit.results import gates
 from leadkit.results.claims import VERDICTS, ledger
 from leadkit.results.contrasts import Claim, ClaimTest
@@ -121,6 +123,13 @@ def test_rows_that_two_tables_report_agree():
     assert numbers(9, "PROD* 12DE").tolist() == [35.36, 36.00] and numbers(3, "DE RD")[
         "MS-Pas"
     ].tolist()[:2] == [35.36, 35.99]
+
+
+def test_the_primary_table_runs_what_the_primary_claims_and_their_gates_need():
+    primary = [claim for claim in CLAIMS if claim.family == "primary"]
+    judged = primary + [gate.claim for gate in gates.GATES if gate.teacher in ("", "DE", "CB")]
+    needed = {name for claim in judged for name in claim.experiments}
+    assert needed | set(experiments.TABLES["main"]) == set(controls.TABLES["primary"])
 
 
 def test_every_sentence_of_the_paper_holds_on_its_own_numbers():
