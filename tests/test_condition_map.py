@@ -7,19 +7,18 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from leadkit.experiments.conditions import SINGLE, TAUGHT, point
+from leadkit.experiments.conditions import ROWS, SHALLOW, SINGLE, TEACHERS, point
 from leadkit.lessons import figures
 from leadkit.results import blocks, condition_map
 from leadkit.results.evidence import Evidence
 from leadkit.results.statistics import crossed
 
 RUN = {
-    point(150, 30, 1.0): (40.0, 25.0, 26.0, 26.5),  # teacher, alone, RD, frozen LEAD
-    point(600, 30, 1.0): (40.0, 27.0, 29.0, 31.0),
-    point(600, 120, 10.0): (42.0, 27.0, 29.5, 29.0),
+    point(150, SHALLOW, 1.0): (40.0, 25.0, 26.0, 26.5),  # teacher, alone, RD, frozen LEAD
+    point(600, SHALLOW, 1.0): (40.0, 27.0, 29.0, 31.0),
+    point(600, "CB teacher", 10.0): (42.0, 27.0, 29.5, 29.0),
     SINGLE: (40.0, 26.0, 26.5, 27.5),
 }
-ROWS = ("CB teacher", "student, as long", "CB RD", "CB frozen LEAD")
 
 
 @pytest.fixture
@@ -67,7 +66,7 @@ def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval
 
 
 def test_a_point_without_all_its_rows_lacks_the_effects_that_need_them(records):
-    del records[f"CB RD, {SINGLE}"]
+    del records[f"RD, {SINGLE}"]
     measured = condition_map.effects(Evidence(records))
     assert list(measured.loc[SINGLE].index) == ["teacher - student, as long"]
     text = condition_map.texts(measured)
@@ -100,11 +99,14 @@ def test_the_figure_draws_the_points_and_names_each_line_by_its_teachers_lead(re
     effect = measured["difference"].xs("frozen LEAD - RD", level="effect")
     assert drawn == {
         "tau_l = 1": ([150, 600], [effect[name] for name in list(RUN)[:2]]),
-        "tau_l = 10": ([600], [effect[point(600, 120, 10.0)]]),
+        "tau_l = 10": ([600], [effect[point(600, "CB teacher", 10.0)]]),
     }
     lead = measured["difference"].xs("teacher - student, as long", level="effect")
     texts = [text.get_text().strip() for panel in panels for text in panel.texts]
-    assert texts == [f"{lead[point(600, 30, 1.0)]:+.0f}", f"{lead[point(600, 120, 10.0)]:+.0f}"]
+    assert texts == [
+        f"{lead[point(600, SHALLOW, 1.0)]:+.0f}",
+        f"{lead[point(600, 'CB teacher', 10.0)]:+.0f}",
+    ]
     colours = {to_rgb(panel.texts[0].get_color()) for panel in panels if panel.texts}
-    assert len(colours) == 2 <= len(TAUGHT)
+    assert len(colours) == 2 <= len(TEACHERS)
     plt.close("all")

@@ -9,9 +9,9 @@ from leadkit.results.tables import interval_text
 
 # What is compared -> the experiments whose difference it is.
 EFFECTS = {
-    "teacher - student, as long": ("CB teacher", "student, as long"),
-    "RD - student, as long": ("CB RD", "student, as long"),
-    "frozen LEAD - RD": ("CB frozen LEAD", "CB RD"),
+    "teacher - student, as long": ("teacher", "student, as long"),
+    "RD - student, as long": ("RD", "student, as long"),
+    "frozen LEAD - RD": ("frozen LEAD", "RD"),
 }
 
 

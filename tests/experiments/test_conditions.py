@@ -9,6 +9,7 @@ from toys import scale
 from leadkit.config import Lead
 from leadkit.experiments import conditions, sweep, tables
 from leadkit.experiments.pipeline import Pipeline
+from leadkit.models.tower import depth
 
 SIZES = {
     "teacher_encoder": "bert-12x128",
@@ -33,26 +34,21 @@ def test_every_row_is_there_and_equal_trainings_are_run_once(rows):
     for steps in (150, 600, 2400):
         names = [n for n in conditions.TABLES[f"map {steps}"] if n.startswith("student, as long")]
         assert len(names) == 9 and len({rows[n].key for n in names}) == 1
-    names = [name for name in rows if name.startswith("CB frozen LEAD")]
+    names = [name for name in rows if name.startswith("frozen LEAD")]
     assert len({rows[name].key for name in names}) == len(names) == 27 + 5
     # RD does not read tau_l.
-    assert len({rows[n].key for n in rows if n.startswith("CB RD") and "tau_l" in n}) == 9
+    assert len({rows[n].key for n in rows if n.startswith("RD") and "tau_l" in n}) == 9
 
 
 @pytest.mark.parametrize("row", conditions.TRAINED)
 def test_a_point_differs_from_the_scale_in_what_its_name_says(row, rows, common):
-    chain = Pipeline(scale(common, **SIZES), 1, "CB")
-    method, lead = conditions.TRAININGS[row]
-    usual = chain.distil(method, **lead)
-    teacher = usual.teacher and replace(
-        usual.teacher, schedule=replace(usual.teacher.schedule, steps=30)
-    )
-    settings = usual.method
-    if "LEAD" in row:
-        settings = replace(usual.method, tau_l=10.0)
-    got = rows[f"{row}, 600 steps, teacher of 30, tau_l 10"].retriever
-    steps = replace(usual.schedule, steps=600)
-    assert got == replace(usual, schedule=steps, teacher=teacher, method=settings)
+    method, lead = conditions.TRAINED[row]
+    for kind in ("DE", "CB"):
+        usual = Pipeline(scale(common, **SIZES), 1, kind).distil(method, **lead)
+        settings = replace(usual.method, tau_l=10.0) if "LEAD" in row else usual.method
+        steps = replace(usual.schedule, steps=600)
+        got = rows[f"{row}, 600 steps, {kind} teacher, tau_l 10"].retriever
+        assert got == replace(usual, schedule=steps, method=settings)
     single = rows[f"{row}, one passage per query"].retriever
     assert single == replace(usual, data=replace(usual.data, passages=1))
     lower = rows[f"{row}, lower layers of the teacher"].retriever
@@ -60,11 +56,24 @@ def test_a_point_differs_from_the_scale_in_what_its_name_says(row, rows, common)
     assert lower.teacher == usual.teacher
 
 
+def test_the_shallow_teacher_is_as_deep_as_its_student_and_otherwise_the_usual_one(rows, common):
+    shallow, usual = (
+        rows[f"RD, 600 steps, {teacher}, tau_l 1"].retriever
+        for teacher in (conditions.SHALLOW, "CB teacher")
+    )
+    tower = replace(usual.teacher.tower, encoder="layers:1,2,3,4,5,6:bert-12x128")
+    assert shallow == replace(usual, teacher=replace(usual.teacher, tower=tower))
+    assert depth(shallow.teacher.tower) == depth(shallow.student.tower) == 6
+
+
 def test_the_teacher_re_ranks_the_list_of_the_scale(rows, common):
     chain = Pipeline(scale(common, **SIZES), 1, "CB")
-    evaluation = rows["CB teacher, 600 steps, teacher of 30, tau_l 1"]
-    assert evaluation.first == chain.evaluate(chain.first_stage, "dev")
-    assert evaluation.retriever.negatives == chain.negatives
+    first = chain.evaluate(chain.first_stage, "dev")
+    for teacher in (conditions.SHALLOW, "CB teacher"):
+        evaluation = rows[f"teacher, 600 steps, {teacher}, tau_l 1"]
+        assert evaluation.first == first
+        assert evaluation.retriever.negatives == chain.negatives
+    assert rows["teacher, 600 steps, DE teacher, tau_l 1"] == first
 
 
 def test_the_map_is_measured_on_dev_and_no_part_of_all(name, monkeypatch):

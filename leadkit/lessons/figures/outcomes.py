@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 
-from leadkit.experiments.conditions import STEPS, TAU_L, TAUGHT, point
+from leadkit.experiments.conditions import STEPS, TAU_L, TEACHERS, point
 from leadkit.lessons.figures.plots import STUDENT, TEACHER, bars, plain_titles
 
 
@@ -94,10 +94,11 @@ def condition_map(measured: pd.DataFrame, effect: str = "frozen LEAD - RD") -> l
     panels = plt.subplots(
         1, len(TAU_L), figsize=(11, 4), sharex=True, sharey=True, layout="constrained"
     )[1]
+    colours = sns.color_palette("crest", len(TEACHERS))
     for axes, tau_l in zip(panels, TAU_L, strict=True):
         axes.axhline(0, color="black", linewidth=1)
-        for taught, colour in zip(TAUGHT, sns.color_palette("crest", len(TAUGHT)), strict=True):
-            points = {steps: point(steps, taught, tau_l) for steps in STEPS}
+        for teacher, colour in zip(TEACHERS, colours, strict=True):
+            points = {steps: point(steps, teacher, tau_l) for steps in STEPS}
             steps = [each for each, name in points.items() if name in shown.index]
             if not steps:
                 continue
