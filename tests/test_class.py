@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 import torch
 from nbformat import NotebookNode
@@ -147,10 +149,8 @@ PAPERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def marks(tmp_path_factory) -> dict[str, list[grading.Mark]]:
-    """Student -> marks. The lesson is lesson 01 without what its exercises do not need."""
-    folder = tmp_path_factory.mktemp("class")
+def hand_out(folder: Path) -> tuple[Path, NotebookNode]:
+    """Lesson 01 without what its exercises do not need: its file and its content."""
     lesson = folder / "notebooks" / FIRST.name
     lesson.parent.mkdir()
     tokens = next(
@@ -161,6 +161,14 @@ def marks(tmp_path_factory) -> dict[str, list[grading.Mark]]:
     asked = [question.cell for question in handouts.questions(FIRST)]
     pristine = new_notebook(cells=[new_code_cell("import torch"), tokens, *asked])
     nbformat.write(pristine, lesson)
+    return lesson, pristine
+
+
+@pytest.fixture(scope="module")
+def marks(tmp_path_factory) -> dict[str, list[grading.Mark]]:
+    """Student -> marks."""
+    folder = tmp_path_factory.mktemp("class")
+    lesson, pristine = hand_out(folder)
     for student, (answer, _) in PAPERS.items():
         paper = deepcopy(pristine)
         answer(paper)
@@ -193,6 +201,37 @@ def test_a_verdict_says_why(marks):
     assert marks["endless"][0].verdict == f"ended after {SECONDS} s"
     assert marks["deleted"][1].verdict == "the cell of not_symmetric was deleted"
     assert {mark.result for mark in marks["unreadable"]} == {"unreadable"}
+
+
+GRADE = """import sys
+from pathlib import Path
+from leadkit import paths
+from leadkit.lessons import grading
+paths.NOTEBOOKS = Path(sys.argv[1])
+grading.grade_folder(Path(sys.argv[2]), 3)
+"""
+
+
+@pytest.mark.slow
+def test_an_endless_answer_ends_although_its_grader_was_killed(tmp_path):
+    lesson, paper = hand_out(tmp_path)
+    first(ENDLESS)(paper)
+    (tmp_path / "papers").mkdir()
+    nbformat.write(paper, tmp_path / "papers" / FIRST.name)
+    command = [sys.executable, "-c", GRADE, str(lesson.parent), str(tmp_path / "papers")]
+    grader = subprocess.Popen(command)
+    answers: list[psutil.Process] = []
+    while not answers:  # a session of its own has the answer alone
+        assert grader.poll() is None
+        below = psutil.Process(grader.pid).children(recursive=True)
+        answers = [each for each in below if os.getsid(each.pid) == each.pid]
+        time.sleep(0.1)
+    for process in (answers[0].parent(), grader):  # the first would end it in time
+        assert process is not None
+        process.kill()
+    grader.wait()
+    _, alive = psutil.wait_procs(answers, timeout=30)
+    assert not alive
 
 
 def test_a_notebook_of_no_lesson_and_an_empty_folder_are_refused(tmp_path):
