@@ -175,6 +175,35 @@ def test_a_cross_encoder_has_no_state_of_a_single_text(common):
         StateMatching(weight=-1.0)
 
 
+# --- deep supervision: LEAD's layers of the student, other targets
+
+
+@pytest.mark.parametrize("name", ["RD + deep label", "RD + deep response"])
+def test_each_drawn_layer_learns_what_the_last_one_learns(name, common):
+    chain = Pipeline(scale(common))
+    stage = chain.distil(name)
+    step = step_of(stage)
+    parts = stage.method.parts(step)
+    lead = chain.distil("LEAD", joint=False).method
+    layers, _ = step.layers(lead)
+    assert stage.method.k == lead.k == len(layers)
+    scores, _ = step.models["student"](step.batches["student"], layers)  # (K, B, C)
+    final = step.models["teacher"](step.batches["teacher"])[1]
+    want = []
+    for layer in scores.double().softmax(-1):
+        for b, positive in enumerate(step.batches["student"].positive.tolist()):
+            s, t = layer[b], final[b].double().softmax(-1)
+            cross = -s[positive].log() if "label" in name else (t * (t / s).log()).sum()
+            want.append(cross.item())
+    assert parts["layer"].item() == pytest.approx(sum(want) / len(want), rel=1e-5)
+    rest = parts["response"] + parts["student"]
+    torch.testing.assert_close(parts["total"], rest + parts["layer"])
+    rd = chain.distil("RD").method.parts(step)
+    assert (rd["response"], rd["student"]) == (parts["response"], parts["student"])
+    parts["total"].backward()
+    assert all(p.grad is None for p in step.models["teacher"].parameters())
+
+
 # --- what a stranger adds
 
 

@@ -72,4 +72,13 @@ CONTROLS = (
     _ours("released-rd", "LEAD as released > RD", "CB LEAD, released", "CB RD"),
     _ours("lead-margin-mse", "LEAD > margin-MSE", "CB LEAD", "CB margin-MSE"),
     _ours("lead-states", "LEAD > RD with matching of the last states", "CB LEAD", "CB RD + states"),
+    *(
+        _ours(
+            f"frozen-deep-{target}",
+            f"frozen LEAD > RD with the {target} in as many layers",
+            TRAINED["CB"]["frozen LEAD"],
+            f"CB RD + deep {target}",
+        )
+        for target in ("label", "response")
+    ),
 )
