@@ -50,18 +50,23 @@ def report(scale: str = "") -> None:
     """
     from leadkit import paths
     from leadkit.lessons import figures
-    from leadkit.results import report, sources, tables
+    from leadkit.results import claims, report, sources, tables
 
-    def draw(found: "Records") -> "Axes":
+    def main_table(found: "Records") -> "Axes":
         figures.style()
         return figures.main_table(tables.main_table(found))
 
+    def primary(found: "Records") -> "Axes":
+        figures.style()
+        return figures.primary(claims.ledger(found))
+
+    drawings = {"main-table": main_table, "primary": primary}
     if scale:
-        source = sources.Source({"main-table": draw})
+        source = sources.Source(drawings)
         print(tables.main_markdown(tables.main_table(source.folder(scale).records)))
         source.draw(scale, "main-table")
         return
-    for page in report.write_pages({"main-table": draw}):
+    for page in report.write_pages(drawings):
         print(f"written: {page.relative_to(paths.ROOT)}")
 
 

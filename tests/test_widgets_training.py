@@ -369,6 +369,22 @@ def test_differences_write_what_lies_beyond_the_axis():
     figures.differences(table.drop(columns="paper"), "t")
 
 
+def test_primary_claims_carry_their_verdicts_and_a_teachers_is_told_apart():
+    said = ["CB teacher: LEAD > RD", "the CB teacher after LEAD > trained alone, as long (ours)"]
+    ends = {"difference": [1.0, -1.0], "low": [0.5, -1.5], "high": [1.5, -0.5]}
+    made = {"family": "primary", "seeds": 5, "claim": said, "verdict": ["holds", "contradicted"]}
+    table = pd.DataFrame(made | ends)
+    others = table.assign(family="Table 3"), table.assign(seeds=0)
+    axes = figures.primary(pd.concat([others[0], table, others[1]]))
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [
+        "LEAD > RD: holds",
+        "the CB teacher after LEAD > trained alone, as long: contradicted",
+    ]
+    drawn = {each.get_label(): each.lines[0].get_xdata().tolist() for each in axes.containers}
+    assert drawn == {"student, 95% interval": [1.0], "teacher, 95% interval": [-1.0]}
+
+
 def test_teacher_changes_are_over_their_lead():
     table = pd.DataFrame(
         {"ahead": [1.0, 10.0], "difference": [0.5, -1.0], "low": [0, -2.0], "high": [1, -0.5]},

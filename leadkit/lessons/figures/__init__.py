@@ -20,7 +20,7 @@ from leadkit.lessons.figures.plots import (
 from leadkit.lessons.figures.rankings import rank_lines
 from leadkit.lessons.figures.schemes import assistance, progression
 from leadkit.lessons.figures.trainings import choices, training
-from leadkit.lessons.figures.verdicts import differences, teacher_changes, verdicts
+from leadkit.lessons.figures.verdicts import differences, primary, teacher_changes, verdicts
 from leadkit.lessons.figures.worlds import assisted_gains, learnt, teacher_layers, world_differences
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "lines",
     "main_table",
     "napkin",
+    "primary",
     "progression",
     "rank_lines",
     "smooth",

@@ -42,6 +42,15 @@ def differences(table: pd.DataFrame, title: str, teachers: Collection[str] = ())
     return axes
 
 
+def primary(ledger: pd.DataFrame) -> Axes:
+    """The primary claims of a `claims.ledger` that were run, each with its verdict."""
+    lines = ledger[(ledger["family"] == "primary") & (ledger["seeds"] > 0)]
+    claims = lines["claim"].str.removeprefix("CB teacher: ").str.removesuffix(" (ours)")
+    lines = lines.set_index(claims + ": " + lines["verdict"])
+    teachers = lines.index[lines.index.str.startswith("the CB teacher")]
+    return differences(lines, "The primary claims: positive is as claimed", teachers)
+
+
 def verdicts(ledger: pd.DataFrame) -> Axes:
     """The claims of a `claims.ledger` that were run and are testable, a row each.
 
