@@ -23,7 +23,8 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
 ROWS = ("teacher", *TRAINED)
 STEPS = (150, 600, 2400)  # of the distillation
 SHALLOW = "shallow CB teacher"  # as deep as its student
-TEACHERS = ("DE teacher", SHALLOW, "CB teacher")  # ever further ahead of the student
+# Their architectures; the figure says how far each is ahead of its student.
+TEACHERS = {"DE teacher": "DE", SHALLOW: "CB", "CB teacher": "CB"}
 TAU_L = (0.3, 1.0, 10.0)
 WEIGHTS = (0.1, 0.3, 3.0)  # of L_lyr; the scale itself has 1
 LOWER = "lower layers of the teacher"
@@ -50,7 +51,7 @@ TABLES = {
 
 
 def conditions(scale: Scale) -> Iterator[tuple[str, str, Scale]]:
-    """The points of the map, then changes of one thing: name, kind of teacher, scale to run."""
+    """The points of the map, then changes of one thing: name, architecture of the teacher, scale."""
     layers = range(1, depth(Pipeline(scale).student.tower) + 1)
     lowest = f"layers:{','.join(map(str, layers))}:{scale.teacher_encoder}"
     for steps, teacher, tau_l in product(STEPS, TEACHERS, TAU_L):
@@ -60,7 +61,7 @@ def conditions(scale: Scale) -> Iterator[tuple[str, str, Scale]]:
             lead=replace(scale.lead, tau_l=tau_l),
             distil=replace(scale.distil, steps=steps),
         )
-        yield point(steps, teacher, tau_l), "DE" if teacher.startswith("DE") else "CB", changed
+        yield point(steps, teacher, tau_l), TEACHERS[teacher], changed
     for weight in WEIGHTS:
         lead = replace(scale.lead, layer_weight=weight)
         yield f"layer weight {weight:g}", "CB", replace(scale, lead=lead)
