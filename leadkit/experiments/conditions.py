@@ -51,7 +51,7 @@ TABLES = {
 
 
 def conditions(scale: Scale) -> Iterator[tuple[str, str, Scale]]:
-    """The points of the map, then changes of one thing: name, architecture of the teacher, scale."""
+    """The points of the map, then single changes: name, architecture of the teacher, scale."""
     layers = range(1, depth(Pipeline(scale).student.tower) + 1)
     lowest = f"layers:{','.join(map(str, layers))}:{scale.teacher_encoder}"
     for steps, teacher, tau_l in product(STEPS, TEACHERS, TAU_L):
