@@ -4,6 +4,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import softmax
 from toys import data, scale
 
 from leadkit import losses
@@ -178,22 +181,30 @@ def test_a_cross_encoder_has_no_state_of_a_single_text(common):
 # --- deep supervision: LEAD's layers of the student, other targets
 
 
-@pytest.mark.parametrize("name", ["RD + deep label", "RD + deep response"])
-def test_each_drawn_layer_learns_what_the_last_one_learns(name, common):
+def same_entropy(scores, like):
+    """The temperature at which scores (C,) have the entropy of others, (C,)."""
+    scores, wanted = scores.detach().numpy(), stats.entropy(softmax(like.detach().numpy()))
+    return brentq(lambda tau: stats.entropy(softmax(scores / tau)) - wanted, 1e-3, 1e3)
+
+
+@pytest.mark.parametrize("target", ["label", "response", "soft response"])
+def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
     chain = Pipeline(scale(common))
-    stage = chain.distil(name)
+    stage = chain.distil(f"RD + deep {target}")
     step = step_of(stage)
     parts = stage.method.parts(step)
     lead = chain.distil("LEAD", joint=False).method
-    layers, _ = step.layers(lead)
+    layers, theirs = step.layers(lead)
     assert stage.method.k == lead.k == len(layers)
     scores, _ = step.models["student"](step.batches["student"], layers)  # (K, B, C)
-    final = step.models["teacher"](step.batches["teacher"])[1]
+    teacher, final = step.models["teacher"](step.batches["teacher"], theirs)  # (K, B, C), (B, C)
     want = []
-    for layer in scores.double().softmax(-1):
+    for layer, softness in zip(scores.double().softmax(-1), teacher.double(), strict=True):
         for b, positive in enumerate(step.batches["student"].positive.tolist()):
-            s, t = layer[b], final[b].double().softmax(-1)
-            cross = -s[positive].log() if "label" in name else (t * (t / s).log()).sum()
+            s, t = layer[b], final[b].double()
+            tau = same_entropy(t, softness[b]) if target == "soft response" else 1
+            t = (t / tau).softmax(-1)
+            cross = -s[positive].log() if target == "label" else (t * (t / s).log()).sum()
             want.append(cross.item())
     assert parts["layer"].item() == pytest.approx(sum(want) / len(want), rel=1e-5)
     rest = parts["response"] + parts["student"]

@@ -1,7 +1,7 @@
 """RD, and layers of the student that learn what its last layer learns (Lee et al., AISTATS 2015).
 
-Two controls of LEAD's layer loss. As many layers of the student are taught, drawn alike, but
-nothing is heard of the teacher's other layers.
+Controls of LEAD's layer loss. As many layers of the student are taught, drawn alike, but nothing
+is heard of how the teacher's other layers rank; `DeepSoftResponse` hears how sure they are.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,9 @@ from leadkit import losses
 from leadkit.config import Lead
 from leadkit.experiments.method import Method, Step, check_selection
 from leadkit.models.tower import Tower
+
+WIDEST = 8.0  # |ln tau| of the hardest and the softest targets
+HALVINGS = 25  # of that range
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,19 @@ class DeepLabel(Method):
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
-        layers, _ = step.layers(Lead(self.k))
+        student_layers, teacher_layers = step.layers(Lead(self.k))
         with torch.no_grad():
-            _, teacher_final = step.models["teacher"](step.batches["teacher"])
-        student_scores, student_final = step.models["student"](batch, layers)
+            teacher, teacher_final = step.models["teacher"](step.batches["teacher"], teacher_layers)
+        student, student_final = step.models["student"](batch, student_layers)
         rd = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
-        layer = self.layer_loss(student_scores, teacher_final, batch.positive)
+        layer = self.layer_loss(student, teacher, teacher_final, batch.positive)
         total = rd.total + layer
         return {"total": total, "layer": layer, "response": rd.response, "student": rd.student}
 
-    def layer_loss(self, student: Tensor, teacher_final: Tensor, positive: Tensor) -> Tensor:
-        """Student's layer scores (K, B, C), teacher's final scores (B, C), positive (B,) -> ()."""
+    def layer_loss(
+        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
+    ) -> Tensor:
+        """Scores of the layers (K, B, C) twice, final scores (B, C), positive (B,) -> ()."""
         # -\frac{1}{K} \sum_i \log s_{b_i, p^+}
         return losses.nll(student, positive).mean()  # (K, B) -> ()
 
@@ -54,6 +59,45 @@ class DeepResponse(DeepLabel):
 
     name = "RD + deep response"
 
-    def layer_loss(self, student: Tensor, teacher_final: Tensor, positive: Tensor) -> Tensor:
+    def layer_loss(
+        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
+    ) -> Tensor:
         # \frac{1}{K} \sum_i D_{KL}(t_N / \tau_d, s_{b_i} / \tau_d)
         return losses.kl(teacher_final, student, self.tau_d).mean()  # (K, B) -> ()
+
+
+class DeepSoftResponse(DeepLabel):
+    """The same, but to each layer the final scores are as soft as the teacher layer drawn for it.
+
+    So it learns how sure that layer is, and not how it ranks.
+    """
+
+    name = "RD + deep soft response"
+
+    def layer_loss(
+        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
+    ) -> Tensor:
+        # \frac{1}{K} \sum_i D_{KL}(t_N / (\tau_i \tau_d), s_{b_i} / \tau_d)
+        return losses.kl(as_soft(teacher_final, teacher), student, self.tau_d).mean()  # -> ()
+
+
+def as_soft(scores: Tensor, like: Tensor) -> Tensor:
+    """Scores, divided so that their softmax has the entropy of another: (B, C), (K, B, C) -> same.
+
+    >>> soft = as_soft(torch.tensor([[8.0, 0.0]]), torch.tensor([[[0.0, 1.0]]]))
+    >>> soft.round(decimals=3)
+    tensor([[[1., 0.]]])
+    """
+    wanted = _entropy(like)  # (K, B, 1)
+    low, high = torch.full_like(wanted, -WIDEST), torch.full_like(wanted, WIDEST)
+    # H(\mathrm{softmax}(t_N / \tau_i)) = H(\mathrm{softmax}(t_{a_i})); the left side grows with tau
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        softer = _entropy(scores / middle.exp()) > wanted
+        low, high = torch.where(softer, low, middle), torch.where(softer, middle, high)
+    return scores / ((low + high) / 2).exp()  # (K, B, C)
+
+
+def _entropy(scores: Tensor) -> Tensor:
+    """Scores (..., C) -> entropy of their softmax in nats, (..., 1)."""
+    return torch.special.entr(scores.softmax(-1)).sum(-1, keepdim=True)

@@ -74,11 +74,11 @@ CONTROLS = (
     _ours("lead-states", "LEAD > RD with matching of the last states", "CB LEAD", "CB RD + states"),
     *(
         _ours(
-            f"frozen-deep-{target}",
+            f"frozen-deep-{target}".replace(" ", "-"),
             f"frozen LEAD > RD with the {target} in as many layers",
             TRAINED["CB"]["frozen LEAD"],
             f"CB RD + deep {target}",
         )
-        for target in ("label", "response")
+        for target in ("label", "response", "soft response")
     ),
 )
