@@ -48,9 +48,9 @@ CHECKS = [
 FUNCTIONS = [ignorant_loss, paired_p, queries_needed, lagging, weighted_fusion, share_lost]
 
 
-def committed(experiment):
+def committed(experiment, folder="classroom"):
     """(S, Q) in points, read without the package."""
-    folder = ROOT / "data" / "results" / "classroom"
+    folder = ROOT / "data" / "results" / folder
     rows = map(json.loads, (folder / "records.jsonl").read_text().splitlines())
     seeds = {
         row["seed"]: row["per_query"]["RR@10"] for row in rows if row["experiment"] == experiment
@@ -59,7 +59,8 @@ def committed(experiment):
         return 100 * np.array([arrays[seeds[seed]] for seed in sorted(seeds)])
 
 
-LEAD, RD, STUDENT = map(committed, ("CB LEAD", "CB RD", "student"))
+LEAD, RD = committed("CB LEAD"), committed("CB RD")
+STUDENT = committed("student", "first-classroom")
 APART = STUDENT.mean(1).max() - STUDENT.mean(1).min()
 COUNT = sum(stats.ttest_1samp(a - b, 0).pvalue <= 0.05 for a, b in combinations(STUDENT, 2))
 NORMAL = stats.norm.ppf([0.975, 0.8]).sum()

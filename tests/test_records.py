@@ -192,7 +192,7 @@ def test_committed_means_are_those_of_the_queries(folder):
 
 
 SCALES = {  # folder of records -> its scale, whether in bfloat16, a seed that it has
-    "classroom": ("classroom", True, 4),
+    "first-classroom": ("classroom", True, 4),
 }
 
 

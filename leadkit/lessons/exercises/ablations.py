@@ -72,7 +72,7 @@ def equal_things(answer: object) -> None:
 
     answer: the largest difference in points, and the number of pairs of seeds with p <= 0.05.
     """
-    values = points("student")
+    values = points("student", "first-classroom")
     means, pairs = values.mean(1), list(combinations(values, 2))
 
     def counted(test: Callable) -> int:

@@ -115,9 +115,9 @@ def paired_p(answer: object) -> None:
 
 
 @cache
-def points(row: str) -> np.ndarray:
-    """MRR@10 of a row of the main table in points, (S, Q), from the committed records."""
-    records = main_rows(read(paths.RESULTS / "classroom"))[row]
+def points(row: str, folder: str = "classroom") -> np.ndarray:
+    """MRR@10 of a row of the main table in points, (S, Q), from a folder of committed records."""
+    records = main_rows(read(paths.RESULTS / folder))[row]
     return 100 * np.array([per_query(record) for record in records])
 
 
