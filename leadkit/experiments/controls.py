@@ -19,6 +19,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
+SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
     "controls": (
@@ -34,6 +35,7 @@ TABLES = {
             for row in ("teacher", "teacher, as long", "teacher after LEAD")
         ),
         *(experiment(name, ABLATED) for name in BASELINES),
+        SOFT,
         *(name + WIDE for name in TRAININGS),
         "CB teacher" + RAW,
         "student" + RAW,
@@ -53,6 +55,7 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             frozen = chain.distil("LEAD", joint=False)
             every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
     plain = Pipeline(scale, seed, ABLATED)
+    every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)
     return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)
 
 
