@@ -24,6 +24,7 @@ NAMES = {
     "CE frozen LEAD",
     *(f"{name}, 16 x 8" for name in TRAININGS),
     *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
+    "CB RD, tau_d = 2",
     "CB LEAD, released",
 }
 
@@ -64,6 +65,13 @@ def test_frozen_lead_differs_in_the_teacher_alone(rows, name):
         lead = Pipeline(scale(name, **SIZES), 1, teacher).rows()["LEAD"].retriever
         frozen = replace(lead, method=replace(lead.method, joint=False))
         assert rows[f"{teacher} frozen LEAD"].retriever == frozen
+
+
+def test_softer_targets_change_the_temperature_alone(rows, name):
+    rd = tables.experiments(scale(name, **SIZES), 1)["CB RD"]
+    soft = rows["CB RD, tau_d = 2"]
+    assert rd.retriever.method.tau_d == 1 and soft.retriever.method.tau_d == 2
+    assert replace(soft, retriever=replace(soft.retriever, method=rd.retriever.method)) == rd
 
 
 def test_wide_batches_change_the_distillation_alone(rows, name):
