@@ -110,31 +110,44 @@ def _timed(record: dict) -> list[tuple[dict, float]]:
 def likenesses(described: dict) -> list[tuple[str, int]]:
     """What the stage shares with those that take as long, and its units of work; closest first.
 
-    The same but for the seeds; the same kind, method, schedule and towers; the same kind, by the
-    step. The data are always the same.
+    The same but for the seeds; by the step, the same kind, method and towers, whatever the
+    temperatures and weights of the method; by the step, the same kind. The data are always the
+    same.
     """
     towers = [_tower(described, part) for part in ("student", "teacher")]
     if "retriever" in described:
         retriever = described["retriever"] or {}
         inner = retriever.get("distillation")
         towers = [_tower(inner, "teacher") if inner else _tower(retriever, "student")]
-    fields = [described.get(name) for name in ("kind", "data", "method", "schedule", "rerank")]
-    steps = described.get("schedule", {}).get("steps", 1)
+    schedule = described.get("schedule", {})
+    fields = [described.get(name) for name in ("kind", "data", "rerank")]
+    method = [_without_floats(described.get("method")), schedule.get("accumulate")]
     return [
         (fingerprint(_without(described, "seed")), 1),
-        (fingerprint(fields + towers), 1),
-        (fingerprint(fields[:2]), steps),
+        (fingerprint(fields + method + towers), schedule.get("steps", 1)),
+        (fingerprint(fields[:2]), schedule.get("steps", 1)),
     ]
 
 
 def _elsewhere(described: dict) -> list[tuple[str, float]]:
     """The likenesses to stages of another machine: the towers are the same but for the precision.
 
-    The work is in units of bfloat16.
+    A training takes about as long on another collection, an evaluation does not. The work is in
+    units of bfloat16.
     """
-    work = 1.0 if '"bf16": true' in json.dumps(described) else FLOAT32
-    same = likenesses(_without(described, "bf16"))[:2]
-    return [(likeness, work) for likeness, _ in same]
+    factor = 1.0 if '"bf16": true' in json.dumps(described) else FLOAT32
+    same = _without(described, "bf16")
+    found = likenesses(same)[:2]
+    if "schedule" in described:
+        found += likenesses(_without(same, "collection"))[:2]
+    return [(likeness, factor * work) for likeness, work in found]
+
+
+def _without_floats(method: Any) -> Any:
+    """The settings of a method that decide how much a step computes."""
+    if not isinstance(method, dict):
+        return method
+    return {name: value for name, value in method.items() if not isinstance(value, float)}
 
 
 def _without(value: Any, left_out: str) -> Any:

@@ -196,9 +196,8 @@ def test_estimates_by_hand(name, tmp_path):
         seal(Trainee(data(name), "LEAD", Schedule(100), seed), seconds)
     estimates = sweep.Estimates()
     assert estimates(stage) == 9.0
-    assert estimates(replace(stage, schedule=Schedule(300))) == pytest.approx(
-        300 * 0.2
-    )  # of .07, .09, .2, .6 and 1
+    longer = replace(stage, schedule=Schedule(300))
+    assert estimates(longer) == pytest.approx(300 * 0.09)  # of .07, .09 and .2
     seal(replace(stage, seed=5), 21.0)
     estimates.learn(paths.RUNS / "trainee-21.0")
     assert estimates(stage) == 14.5  # of 7, 9, 20, 21
@@ -226,7 +225,7 @@ def test_estimate_knows_which_model_is_evaluated(name):
     assert estimates(ce.evaluate(ce.distil("LEAD"), "test")) == 20.0
 
 
-def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, monkeypatch):
+def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, tmp_path, monkeypatch):
     chain, other = (pipeline.Pipeline(scale(name), seed) for seed in (0, 7))
     rows = chain.rows("test")
     monkeypatch.setattr(paths, "RESULTS", paths.RUNS.parent / "results")
@@ -247,6 +246,12 @@ def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, mon
     assert estimates(quick.student) == pytest.approx(100 * (1 + place("student")) / 3.9)
     larger = pipeline.Pipeline(scale(name, student_encoder="random:5x32"))
     assert estimates(larger.student) is None  # records of other encoders say nothing
+    longer = replace(other.distil("RD", tau_d=2.0), schedule=Schedule(9))
+    step = 100 * (1 + place("RD")) / other.distil("RD").schedule.steps
+    assert estimates(longer) == pytest.approx(9 * step)  # whatever the temperature
+    elsewhere = pipeline.Pipeline(scale(toy(tmp_path / "other", train=25)))
+    assert estimates(elsewhere.student) == 100 * (1 + place("student"))  # a training, but
+    assert estimates(elsewhere.rows("test")["teacher"]) is None  # not an evaluation
     seal(chain.student, 5.0)  # what ran here comes first
     assert sweep.Estimates()(other.student) == 5.0
 
