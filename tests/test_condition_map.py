@@ -5,7 +5,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
 
 from leadkit.experiments.conditions import ROWS, SHALLOW, SINGLE, TEACHERS, point
 from leadkit.lessons import figures
@@ -88,25 +87,37 @@ def test_the_block_has_a_row_per_condition_that_was_run(records):
     assert said in lines[2]
 
 
-def test_the_figure_draws_the_points_and_names_each_line_by_its_teachers_lead(records):
+def test_the_figure_draws_each_effect_over_the_lead_of_its_teacher(records):
     measured = condition_map.effects(Evidence(records))
-    panels = figures.condition_map(measured)
+    panels = figures.condition_map({"toy": measured})
+    effect = measured["difference"].xs("frozen LEAD - RD", level="effect")
+    lead = measured["difference"].xs("teacher - student, as long", level="effect")
+    assert [panel.get_title() for panel in panels] == ["toy, 150 steps", "toy, 600 steps"]
     drawn = {}
     for panel in panels:
-        for container in panel.containers:
-            line = container.lines[0]
-            drawn[panel.get_title()] = list(line.get_xdata()), list(line.get_ydata())
-    effect = measured["difference"].xs("frozen LEAD - RD", level="effect")
-    assert drawn == {
-        "tau_l = 1": ([150, 600], [effect[name] for name in list(RUN)[:2]]),
-        "tau_l = 10": ([600], [effect[point(600, "CB teacher", 10.0)]]),
+        for line in panel.containers:
+            for x, y in zip(*line.lines[0].get_data(), strict=True):
+                drawn[panel.get_title(), line.get_label(), y] = x
+    expected = {
+        ("toy, 150 steps", "tau_l = 1"): point(150, SHALLOW, 1.0),
+        ("toy, 600 steps", "tau_l = 1"): point(600, SHALLOW, 1.0),
+        ("toy, 600 steps", "tau_l = 10"): point(600, "CB teacher", 10.0),
     }
-    lead = measured["difference"].xs("teacher - student, as long", level="effect")
-    texts = [text.get_text().strip() for panel in panels for text in panel.texts]
-    assert texts == [
-        f"{lead[point(600, SHALLOW, 1.0)]:+.0f}",
-        f"{lead[point(600, 'CB teacher', 10.0)]:+.0f}",
-    ]
-    colours = {to_rgb(panel.texts[0].get_color()) for panel in panels if panel.texts}
-    assert len(colours) == 2 <= len(TEACHERS)
+    for place, condition in expected.items():
+        assert drawn.pop((*place, effect[condition])) == pytest.approx(lead[condition], abs=0.3)
+    assert not drawn
+    plt.close("all")
+
+
+def test_the_teachers_of_the_figure_stand_in_the_order_of_their_leads(records):
+    """Whatever their order in the code: DE, shallow CB, CB."""
+    leads = dict(zip(TEACHERS, (9.0, 3.0, 6.0), strict=True))
+    for teacher, lead in leads.items():
+        for row, mean in zip(ROWS, (25 + lead, 25.0, 26.0, 26.0 + lead / 10), strict=True):
+            name = f"{row}, {point(150, teacher, 1.0)}"
+            records[name] = [{**records[f"RD, {SINGLE}"][0], "experiment": name, "seed": 0}]
+            records[name][0]["per_query"] = {"RR@10": np.full(40, mean / 100)}
+    panel = figures.condition_map({"toy": condition_map.effects(Evidence(records))})[0]
+    x, y = panel.containers[1].lines[0].get_data()
+    assert list(x) == pytest.approx([3, 6, 9]) and list(y) == pytest.approx([0.3, 0.6, 0.9])
     plt.close("all")

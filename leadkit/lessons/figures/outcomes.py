@@ -84,31 +84,40 @@ def against_cost(table: pd.DataFrame, title: str, value: str, costs: Mapping[str
     return panels[0]
 
 
-def condition_map(measured: pd.DataFrame, effect: str = "frozen LEAD - RD") -> list[Axes]:
-    """An effect of `condition_map.effects` over the steps of the distillation.
+def condition_map(
+    scales: Mapping[str, pd.DataFrame], effect: str = "frozen LEAD - RD"
+) -> list[Axes]:
+    """An effect of `condition_map.effects` over how far the teacher is ahead of its student.
 
-    A panel per tau_l, a line per teacher, named at its end by how far it is ahead of the student.
+    A panel per scale and number of steps that was run, a line per tau_l, a point per teacher.
     """
-    lead = measured.xs("teacher - student, as long", level="effect")["difference"]
-    shown = measured.xs(effect, level="effect")
+    run = [
+        (scale, steps, {tau_l: _points(measured, effect, steps, tau_l) for tau_l in TAU_L})
+        for scale, measured in scales.items()
+        for steps in STEPS
+    ]
+    run = [each for each in run if any(map(len, each[2].values()))]
     panels = plt.subplots(
-        1, len(TAU_L), figsize=(11, 4), sharex=True, sharey=True, layout="constrained"
-    )[1]
-    colours = sns.color_palette("crest", len(TEACHERS))
-    for axes, tau_l in zip(panels, TAU_L, strict=True):
+        1, len(run), figsize=(4 * len(run) + 2, 4), sharey=True, squeeze=False, layout="constrained"
+    )[1][0]
+    colours = sns.color_palette("crest", len(TAU_L))
+    for axes, (scale, steps, lines) in zip(panels, run, strict=True):
         axes.axhline(0, color="black", linewidth=1)
-        for teacher, colour in zip(TEACHERS, colours, strict=True):
-            points = {steps: point(steps, teacher, tau_l) for steps in STEPS}
-            steps = [each for each, name in points.items() if name in shown.index]
-            if not steps:
-                continue
-            line = shown.loc[[points[each] for each in steps]]
+        for i, (tau_l, line) in enumerate(lines.items()):
+            ahead = line["ahead"] + 0.25 * (i - 1)  # side by side
             ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
-            axes.errorbar(steps, line["difference"], yerr=ends, fmt="o-", color=colour, capsize=3)
-            ahead = lead[points[steps[-1]]]
-            axes.annotate(f"  {ahead:+.0f}", (steps[-1], line["difference"].iloc[-1]), color=colour)
-        axes.set(title=f"tau_l = {tau_l:g}", xlabel="steps", xscale="log")
-        axes.set_xticks(STEPS, [str(steps) for steps in STEPS])
+            style = {"fmt": "o-", "color": colours[i], "capsize": 3, "label": f"tau_l = {tau_l:g}"}
+            axes.errorbar(ahead, line["difference"], yerr=ends, **style)
+        axes.set(title=f"{scale}, {steps} steps", xlabel="teacher - student, as long; points")
     panels[0].set_ylabel(f"{effect}, points")
+    panels[-1].legend(fontsize="small")
     plain_titles(*panels)
     return list(panels)
+
+
+def _points(measured: pd.DataFrame, effect: str, steps: int, tau_l: float) -> pd.DataFrame:
+    """The teachers in the order of `ahead`, their lead, with the effect and its interval."""
+    names = [point(steps, teacher, tau_l) for teacher in TEACHERS]
+    shown = measured.xs(effect, level="effect").reindex(names).dropna()
+    lead = measured.xs("teacher - student, as long", level="effect")["difference"]
+    return shown.assign(ahead=lead.reindex(shown.index)).sort_values("ahead")
