@@ -523,7 +523,7 @@ def test_a_teacher_that_guesses_gives_no_verdict():
     means = dict.fromkeys(NAMES, 0.0) | TEACHERS
     means |= {"CE LEAD": 9.0, "CB LEAD": 9.0, "DE LEAD": 4.0, "student": -5.0}
     means["student, as long"] = 1.0
-    x = simulate(np.random.default_rng(0), means, noise=3, query_sd=3, Q=100)
+    x = simulate(np.random.default_rng(0), means, noise=3, query_sd=3, Q=1000)
     good = ledger(records(x))
     assert good.loc[["ce-lead-rd", "cb-lead-rd", "best-teacher"], "verdict"].tolist() == [
         "holds",

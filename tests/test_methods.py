@@ -187,24 +187,29 @@ def same_entropy(scores, like):
     return brentq(lambda tau: stats.entropy(softmax(scores / tau)) - wanted, 1e-3, 1e3)
 
 
-@pytest.mark.parametrize("target", ["label", "response", "soft response"])
+@pytest.mark.parametrize(
+    "target", ["deep label", "deep response", "deep soft response", "soft response"]
+)
 def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
+    """All but "soft response", by which the last layer learns all targets."""
     chain = Pipeline(scale(common))
-    stage = chain.distil(f"RD + deep {target}")
+    stage = chain.distil(f"RD + {target}")
     step = step_of(stage)
     parts = stage.method.parts(step)
     lead = chain.distil("LEAD", joint=False).method
     layers, theirs = step.layers(lead)
     assert stage.method.k == lead.k == len(layers)
-    scores, _ = step.models["student"](step.batches["student"], layers)  # (K, B, C)
+    scores, last = step.models["student"](step.batches["student"], layers)  # (K, B, C), (B, C)
+    if target == "soft response":
+        scores = last.expand_as(scores)
     teacher, final = step.models["teacher"](step.batches["teacher"], theirs)  # (K, B, C), (B, C)
     want = []
     for layer, softness in zip(scores.double().softmax(-1), teacher.double(), strict=True):
         for b, positive in enumerate(step.batches["student"].positive.tolist()):
             s, t = layer[b], final[b].double()
-            tau = same_entropy(t, softness[b]) if target == "soft response" else 1
+            tau = same_entropy(t, softness[b]) if "soft" in target else 1
             t = (t / tau).softmax(-1)
-            cross = -s[positive].log() if target == "label" else (t * (t / s).log()).sum()
+            cross = -s[positive].log() if "label" in target else (t * (t / s).log()).sum()
             want.append(cross.item())
     assert parts["layer"].item() == pytest.approx(sum(want) / len(want), rel=1e-5)
     rest = parts["response"] + parts["student"]

@@ -2,6 +2,7 @@
 
 Controls of LEAD's layer loss. As many layers of the student are taught, drawn alike, but nothing
 is heard of how the teacher's other layers rank; `DeepSoftResponse` hears how sure they are.
+`SoftResponse` hears the same in the student's last layer alone.
 """
 
 from dataclasses import dataclass
@@ -42,9 +43,14 @@ class DeepLabel(Method):
             teacher, teacher_final = step.models["teacher"](step.batches["teacher"], teacher_layers)
         student, student_final = step.models["student"](batch, student_layers)
         rd = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
-        layer = self.layer_loss(student, teacher, teacher_final, batch.positive)
+        taught = self.taught(student, student_final)
+        layer = self.layer_loss(taught, teacher, teacher_final, batch.positive)
         total = rd.total + layer
         return {"total": total, "layer": layer, "response": rd.response, "student": rd.student}
+
+    def taught(self, layers: Tensor, final: Tensor) -> Tensor:
+        """What hears the targets: the student's layers (K, B, C), or its final scores (B, C)."""
+        return layers
 
     def layer_loss(
         self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
@@ -79,6 +85,15 @@ class DeepSoftResponse(DeepLabel):
     ) -> Tensor:
         # \frac{1}{K} \sum_i D_{KL}(t_N / (\tau_i \tau_d), s_{b_i} / \tau_d)
         return losses.kl(as_soft(teacher_final, teacher), student, self.tau_d).mean()  # -> ()
+
+
+class SoftResponse(DeepSoftResponse):
+    """The same targets, all for the student's last layer: no other layer is taught."""
+
+    name = "RD + soft response"
+
+    def taught(self, layers: Tensor, final: Tensor) -> Tensor:
+        return final.expand_as(layers)  # (B, C) -> (K, B, C)
 
 
 def as_soft(scores: Tensor, like: Tensor) -> Tensor:

@@ -3,7 +3,12 @@
 To add one, write a subclass of `Method` in a module of its own and name it in `METHODS`.
 """
 
-from leadkit.experiments.deep_supervision import DeepLabel, DeepResponse, DeepSoftResponse
+from leadkit.experiments.deep_supervision import (
+    DeepLabel,
+    DeepResponse,
+    DeepSoftResponse,
+    SoftResponse,
+)
 from leadkit.experiments.margin_mse import MarginMSE
 from leadkit.experiments.method import Method
 from leadkit.experiments.paper_methods import FD, LEAD, RD, Alone
@@ -13,7 +18,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Alone, RD, FD, LEAD, MarginMSE, StateMatching),
-        *(DeepLabel, DeepResponse, DeepSoftResponse),
+        *(DeepLabel, DeepResponse, DeepSoftResponse, SoftResponse),
     )
 }
 

@@ -81,4 +81,10 @@ CONTROLS = (
         )
         for target in ("label", "response", "soft response")
     ),
+    _ours(
+        "frozen-soft-response",
+        "frozen LEAD > RD with the soft response in its last layer",
+        TRAINED["CB"]["frozen LEAD"],
+        "CB RD + soft response",
+    ),
 )
