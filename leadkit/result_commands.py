@@ -189,6 +189,23 @@ def convert(folder: Positional[Path], remove: bool = False) -> None:
 
 
 @app.command
+def merge(folders: Positional[tuple[Path, ...]], out: Path) -> None:
+    """Add the records of folders, those of several machines for one, to a folder's table.
+
+    Args:
+        folders: where the records are. Of one experiment and seed the last folder's stays.
+        out: the folder that receives them; what it has already stays.
+    """
+    from leadkit.results import records
+
+    if not folders:
+        raise ValueError("no folder is named: name those whose records are to be merged")
+    found = [row for folder in folders for rows in records.read(folder).values() for row in rows]
+    records.merge(found, out)
+    print(f"{len(found)} records: {out / records.LINES}")
+
+
+@app.command
 def site(out: Path = Path("build/site"), repository: str = "") -> None:
     """Write the executed notebooks as pages that need neither a kernel nor a network.
 

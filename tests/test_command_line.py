@@ -313,3 +313,22 @@ def test_process_exits_with_one_line_and_not_zero():
         "leadkit: scale 'tiny' is unknown: use one of smoke, classroom, evening, gpu, paper, "
         "paper-document\n"
     )
+
+
+def test_records_of_two_machines_make_the_table_of_one(call, tmp_path):
+    whole = paths.RESULTS / "classroom"
+    rows = [row for found in records.read(whole).values() for row in found]
+    records.merge([row for row in rows if row["seed"] < 3], tmp_path / "one")
+    records.merge([row for row in rows if row["seed"] >= 2], tmp_path / "two")
+    code, out, _ = call("merge", tmp_path / "one", tmp_path / "two", "--out", tmp_path / "both")
+    assert code == 0 and out.endswith(f"{tmp_path / 'both' / records.LINES}\n")
+    assert (tmp_path / "both" / records.LINES).read_text() == (whole / records.LINES).read_text()
+    assert records.read(tmp_path / "both").keys() == records.read(whole).keys()
+    float32 = paths.RESULTS / "first-classroom-short-float32"
+    before = (tmp_path / "two" / records.LINES).read_text()
+    code, out, err = call("merge", tmp_path / "one", float32, "--out", tmp_path / "two")
+    assert code == 1 and out == "" and err.count("\n") == 1
+    assert (tmp_path / "two" / records.LINES).read_text() == before
+    refused(call("merge", tmp_path / "none", "--out", tmp_path / "new"), "holds no result records")
+    refused(call("merge", "--out", tmp_path / "new"), "no folder is named")
+    assert not (tmp_path / "new").exists()
