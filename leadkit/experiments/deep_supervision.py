@@ -2,7 +2,7 @@
 
 Controls of LEAD's layer loss. As many layers of the student are taught, drawn alike, but nothing
 is heard of how the teacher's other layers rank; `DeepSoftResponse` hears how sure they are.
-`SoftResponse` hears the same in the student's last layer alone.
+`Response` and `SoftResponse` give the targets to the student's last layer alone.
 """
 
 from dataclasses import dataclass
@@ -87,13 +87,23 @@ class DeepSoftResponse(DeepLabel):
         return losses.kl(as_soft(teacher_final, teacher), student, self.tau_d).mean()  # -> ()
 
 
-class SoftResponse(DeepSoftResponse):
-    """The same targets, all for the student's last layer: no other layer is taught."""
-
-    name = "RD + soft response"
+class LastLayer(DeepLabel):
+    """The targets are all for the student's last layer: no other layer is taught."""
 
     def taught(self, layers: Tensor, final: Tensor) -> Tensor:
         return final.expand_as(layers)  # (B, C) -> (K, B, C)
+
+
+class Response(LastLayer, DeepResponse):
+    """RD whose response loss counts twice."""
+
+    name = "RD + response"
+
+
+class SoftResponse(LastLayer, DeepSoftResponse):
+    """RD, and its response loss once more with the soft targets."""
+
+    name = "RD + soft response"
 
 
 def as_soft(scores: Tensor, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from leadkit.experiments.deep_supervision import (
     DeepLabel,
     DeepResponse,
     DeepSoftResponse,
+    Response,
     SoftResponse,
 )
 from leadkit.experiments.margin_mse import MarginMSE
@@ -18,7 +19,7 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Alone, RD, FD, LEAD, MarginMSE, StateMatching),
-        *(DeepLabel, DeepResponse, DeepSoftResponse, SoftResponse),
+        *(DeepLabel, DeepResponse, DeepSoftResponse, Response, SoftResponse),
     )
 }
 

@@ -87,4 +87,10 @@ CONTROLS = (
         TRAINED["CB"]["frozen LEAD"],
         "CB RD + soft response",
     ),
+    _ours(
+        "soft-sharp",
+        "RD with the soft response once more > RD with the response once more",
+        "CB RD + soft response",
+        "CB RD + response",
+    ),
 )
