@@ -193,8 +193,9 @@ def merge(folders: Positional[tuple[Path, ...]], out: Path) -> None:
     """Add the records of folders, those of several machines for one, to a folder's table.
 
     Args:
-        folders: where the records are. Of one experiment and seed the last folder's stays.
-        out: the folder that receives them; what it has already stays.
+        folders: where the records are.
+        out: the folder that receives them. What it has already stays, but of one experiment and
+            seed the record of the last folder named.
     """
     from leadkit.results import records
 
@@ -202,7 +203,7 @@ def merge(folders: Positional[tuple[Path, ...]], out: Path) -> None:
         raise ValueError("no folder is named: name those whose records are to be merged")
     found = [row for folder in folders for rows in records.read(folder).values() for row in rows]
     records.merge(found, out)
-    print(f"{len(found)} records: {out / records.LINES}")
+    print(f"{len(found)} records read, {len(records.lines(out))} in {out / records.LINES}")
 
 
 @app.command
