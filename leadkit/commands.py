@@ -1,10 +1,17 @@
 """The commands that train and evaluate: `python -m leadkit --help`."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from tyro.extras import SubcommandApp
+
+if TYPE_CHECKING:
+    from leadkit.experiments.evaluation import Evaluate
+
+Plan: TypeAlias = "dict[int, dict[str, Evaluate]]"  # seed -> row -> evaluation
 
 app = SubcommandApp()
 
@@ -70,12 +77,10 @@ def table(
         planned = {seed: Pipeline(chosen, seed, teacher).rows(split) for seed in range(seeds)}
     else:
         planned = sweep.plan((table,), chosen, seeds, split)
+    planned = _narrow(planned, [only] if only else [])
     rows = list(planned[0])
-    if only and only not in rows:
-        raise ValueError(f"row {only!r} is unknown: use one of {', '.join(rows)}")
     if processes.main():
         tell_first_edition()
-    rows = [only] if only else rows
     for every in planned.values():
         for row in rows:
             every[row].done(Operation(at_once))
@@ -93,6 +98,15 @@ def table(
         records.save(named, out)
 
 
+def _narrow(planned: Plan, only: Sequence[str]) -> Plan:
+    """The rows `only` of a plan; without `only` all of them."""
+    rows = list(next(iter(planned.values())))
+    for row in only:
+        if row not in rows:
+            raise ValueError(f"row {row!r} is unknown: use one of {', '.join(rows)}")
+    return {seed: {row: every[row] for row in only or rows} for seed, every in planned.items()}
+
+
 @app.command
 def sweep(
     table: tuple[str, ...],
@@ -102,6 +116,7 @@ def sweep(
     jobs: int | None = None,
     split: str = "test",
     collection: str = "",
+    only: tuple[str, ...] = (),
     out: Path | None = None,
 ) -> None:
     """Run what is missing of the paper's tables, several stages at a time; write the records.
@@ -118,6 +133,7 @@ def sweep(
         jobs: processes; by default one per core, or 4 on a GPU.
         split: the split of the collection to evaluate on.
         collection: another than the scale's: beir:PATH or irds:NAME.
+        only: one or more rows of these tables, e.g. "CB RD", and what they need; by default all.
         out: folder for the result records; by default data/results/SCALE, behind it the other
             collection's last part and any split but test.
     """
@@ -133,7 +149,7 @@ def sweep(
     folder = out or records.default_folder(chosen, split)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}: at least one is needed")
-    planned = sweep.plan(table, chosen, seeds, split, first)
+    planned = _narrow(sweep.plan(table, chosen, seeds, split, first), only)
     records.check_plan(planned, folder)
     label = f"{'tables' if len(table) > 1 else 'table'} {', '.join(table)}"
     ran = f"scale {chosen.name}, seeds {first} to {first + seeds - 1}, split {split}"

@@ -425,6 +425,16 @@ def test_two_sweeps_share_a_table_by_its_seeds(command, tmp_path):
     assert list(records(tmp_path / "results" / "toy-toy")) == written
 
 
+def test_only_some_rows_of_a_table_run(command, tmp_path):
+    message, out, _ = command("--table", 1, 2, "--only", "one", "four")
+    assert message == "leadkit: row 'four' is unknown: use one of one, two, three"
+    assert out == "" and not (tmp_path / "runs" / "events.txt").exists()
+    for row, number in (("three", 30), ("two", 20)):  # the second run adds its row to the table
+        code, *_ = command("--table", 1, 2, "--only", row, "--seeds", 1)
+        assert code == 0 and number in started() and 10 not in started()
+    assert list(records(tmp_path / "results" / "toy-toy")) == [(0, "three"), (0, "two")]
+
+
 def test_records_of_another_collection_have_a_folder_of_their_own(name):
     for collection, split, folder in (
         ("irds:msmarco-passage", "dl19", "toy-msmarco-passage-dl19"),
