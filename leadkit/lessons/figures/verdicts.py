@@ -124,7 +124,8 @@ def _legend(axes: Axes, columns: int) -> None:
 def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
     """What a teacher gains or loses by LEAD, over how far it was ahead of its student.
 
-    table: name -> ahead, difference, low, high; points.
+    table: name -> ahead, difference, low, high; points. The whisker of very few seeds leaves the
+    frame.
     """
     axes = plt.subplots(figsize=(9, 4.5))[1]
     ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
@@ -143,4 +144,5 @@ def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
         )
     axes.set(title=title, xlabel="teacher before LEAD - student, points of MRR@10")
     axes.set(ylabel="teacher after LEAD - before", xlim=(0, 1.1 * table["ahead"].max()))
+    axes.set_ylim(table["difference"].min() - 1.5, table["difference"].max() + 1.5)
     return axes
