@@ -367,6 +367,9 @@ def test_differences_write_what_lies_beyond_the_axis():
     diamonds = next(line for line in axes.lines if "paper" in str(line.get_label()))
     assert (diamonds.get_xdata().tolist(), diamonds.get_ydata().tolist()) == ([1.0], [1])
     figures.differences(table.drop(columns="paper"), "t")
+    wider = figures.differences(table, "t", limit=4)
+    assert wider.get_xlim() == (-4, 4)
+    assert [text.get_text() for text in wider.texts] == ["", "ours -4.5"]
 
 
 def test_primary_claims_carry_their_verdicts_and_a_teachers_is_told_apart():

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from leadkit.lessons.figures.plots import PALETTE, STUDENT, TEACHER, plain_titles
 
-LIMIT = 2.0  # points: the axis of a claim goes so far on both sides
+LIMIT = 2.0  # points: the axis of a claim goes so far on both sides, unless told otherwise
 PAPER = "paper (MS MARCO passage)"
 VERDICTS = {
     "holds": (PALETTE[2], "o"),
@@ -21,14 +21,16 @@ VERDICTS = {
 }
 
 
-def differences(table: pd.DataFrame, title: str, teachers: Collection[str] = ()) -> Axes:
+def differences(
+    table: pd.DataFrame, title: str, teachers: Collection[str] = (), limit: float = LIMIT
+) -> Axes:
     """A row per line of the table: our difference with its interval, the paper's as a diamond.
 
     table: row -> difference, low, high, and paper where the paper has one; points.
     teachers: the rows about a teacher, which have its colour; the others are about a student.
-    The axis ends at 2 points on both sides; what lies beyond stands beside it as a number.
+    limit: points; the axis ends there on both sides. What lies beyond stands beside it as a number.
     """
-    axes = _rows(table.index)
+    axes = _rows(table.index, limit)
     y = pd.Series(range(len(table)), table.index)
     about = {"student": ~table.index.isin(teachers), "teacher": table.index.isin(teachers)}
     for who, (marker, colour) in {"student": ("o", STUDENT), "teacher": ("s", TEACHER)}.items():
@@ -74,13 +76,13 @@ def verdicts(ledger: pd.DataFrame) -> Axes:
     return axes
 
 
-def _rows(labels: pd.Index | pd.Series) -> Axes:
-    """Axes of two points on both sides of zero, with a row per label, the first on top."""
+def _rows(labels: pd.Index | pd.Series, limit: float = LIMIT) -> Axes:
+    """Axes of `limit` points on both sides of zero, a row per label, the first on top."""
     rows = max(2, len(labels))
     height = 1.8 + 0.3 * rows  # inches
     axes = plt.subplots(figsize=(11, height))[1]
     axes.axvline(0, color="black", linewidth=1)
-    axes.set(xlim=(-LIMIT, LIMIT), ylim=(rows - 0.5, -0.5))
+    axes.set(xlim=(-limit, limit), ylim=(rows - 0.5, -0.5))
     axes.set(yticks=range(len(labels)), yticklabels=labels)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", labelsize="small")
@@ -97,13 +99,14 @@ def _intervals(axes: Axes, table: pd.DataFrame, y: Any, **style: Any) -> None:
 
 def _beyond(axes: Axes, table: pd.DataFrame) -> None:
     """The paper's diamonds; right of the axes the numbers that lie outside of them."""
+    limit = axes.get_xlim()[1]
     paper = table.get("paper", pd.Series(np.nan, table.index))
-    inside = paper.abs() <= LIMIT
+    inside = paper.abs() <= limit
     rows = np.arange(len(table), dtype=float)
     axes.plot(paper[inside], rows[inside], "D", color="black", fillstyle="none", label=PAPER)
     for row, ours, theirs in zip(rows, table["difference"], paper, strict=True):
         numbers = {"ours": ours, "paper": theirs}
-        words = [f"{who} {value:+.1f}" for who, value in numbers.items() if abs(value) > LIMIT]
+        words = [f"{who} {value:+.1f}" for who, value in numbers.items() if abs(value) > limit]
         beside = axes.get_yaxis_transform()
         axes.text(
             1.02, float(row), ", ".join(words), va="center", fontsize="small", transform=beside
