@@ -124,7 +124,8 @@ def test_every_number_is_the_one_computed_by_hand(tree):
     for asked, number in INLINES.items():
         text = f"It is <!--={asked}-->old<!--/-->."
         assert filled(text, tree) == f"It is <!--={asked}-->{number}<!--/-->.", asked
-    assert {asked.split()[0] for asked in INLINES} == INLINE.keys() - {"interval", "p", "visible"}
+    elsewhere = {"interval", "p", "visible", "stratum", "share", "with-shares"}
+    assert {asked.split()[0] for asked in INLINES} == INLINE.keys() - elsewhere
 
 
 def test_intervals_and_p_are_those_of_the_ledger(tree):
@@ -169,6 +170,7 @@ def test_tables(tree):
     worlds = filled(BLOCK.format("worlds"), tree)
     assert re.search(r"drowned \| .* \| LEAD - RD \| 20.50 \| \S+ to \S+ \| 0.0155 \|", worlds)
     others = {"table", "differences", "tried", "settings", "figure", "worlds", "conditions"}
+    others |= {"strata"}
     assert set(BLOCKS) == {"main-table", "ledger", "gates"} | others
 
 

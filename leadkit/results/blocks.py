@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leadkit import config
-from leadkit.results import condition_map, tables, tried, worlds
+from leadkit.results import condition_map, strata, tables, tried, worlds
 from leadkit.results.generators import bounds
 from leadkit.results.sources import Source
 from leadkit.results.tables import main_markdown, markdown
@@ -102,6 +102,26 @@ def conditions(source: Source, text: str, page: Path) -> str:
     return markdown(condition_map.texts(measured).rename_axis("", axis=1))
 
 
+def by_stratum(source: Source, text: str, page: Path) -> str:
+    """SCALE SCALE ...: A - B[ => LABEL]; ...: a row per scale and stratum, a column per difference.
+
+    A difference of experiments that a scale lacks is left empty.
+    """
+    scales, _, what = text.partition(": ")
+    parts = []
+    for scale in scales.split():
+        folder = source.folder(scale)
+        columns = {}
+        for name, label in _labelled(what):
+            first, _, second = name.partition(" - ")
+            if {first, second} <= folder.records.keys():
+                gains = strata.gains(folder.points, first, second)
+                columns["queries, %"] = 100 * gains["share"]
+                columns[label] = strata.texts(gains)
+        parts.append(pd.DataFrame(columns).rename(index=f"{scale}, {{}}".format))
+    return markdown(pd.concat(parts).fillna(""), {"queries, %": 0})
+
+
 def figure(source: Source, text: str, page: Path) -> str:
     """SCALE: DRAWING[, ALTERNATIVE TEXT]; data/results/SCALE/DRAWING.png, drawn where outdated."""
     scale, _, what = text.partition(": ")
@@ -119,6 +139,7 @@ BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
     "tried": tried_table,
     "settings": settings,
     "conditions": conditions,
+    "strata": by_stratum,
     "worlds": made_worlds,
     "figure": figure,
 }

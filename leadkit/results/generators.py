@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 
 from leadkit import paths
-from leadkit.results import tables, tried, worlds
+from leadkit.results import strata, tables, tried, worlds
 from leadkit.results.claims import NOT_RUN, VERDICTS
 from leadkit.results.gates import figures
 from leadkit.results.sources import Folder, Source, claim
@@ -121,6 +122,38 @@ def _tried(text: str) -> list[float]:
     return tried.values(question, setting, measure)
 
 
+def stratum(source: Source, text: str, form: str) -> str:
+    """SCALE: A - B / STRATUM; the difference on these queries, in points, with a sign."""
+    what, _, name = text.partition(" / ")
+    return format(_line(_gains(source, what), name)["difference"], form or "+.2f")
+
+
+def share(source: Source, text: str, form: str) -> str:
+    """SCALE: STRATUM; percent of the queries."""
+    scale, _, name = text.partition(": ")
+    among = _gains(source, f"{scale}: CB LEAD - CB RD")
+    return format(100 * _line(among, name)["share"], form or ".0f")
+
+
+def with_shares(source: Source, text: str, form: str) -> str:
+    """SCALE OTHER: A - B; the difference at SCALE if its strata had the shares of OTHER."""
+    scales, _, what = text.partition(": ")
+    mine, other = (_gains(source, f"{scale}: {what}") for scale in scales.split())
+    return format(strata.with_shares(mine, other), form or "+.2f")
+
+
+def _gains(source: Source, text: str) -> pd.DataFrame:
+    folder, what = source.parse(text)
+    first, _, second = what.partition(" - ")
+    return strata.gains(folder.points, first, second)
+
+
+def _line(gains: pd.DataFrame, stratum: str) -> pd.Series:
+    if stratum not in gains.index:
+        raise ValueError(f"stratum {stratum!r} is unknown: use one of {', '.join(gains.index)}")
+    return gains.loc[stratum]
+
+
 def apart(source: Source, text: str, form: str) -> str:
     """SCALE SCALE: mean, or most; points between the same models, trained twice.
 
@@ -180,6 +213,9 @@ INLINE: dict[str, Callable[[Source, str, str], str]] = {
     "paper": paper,
     "tried": measured,
     "range": spread,
+    "stratum": stratum,
+    "share": share,
+    "with-shares": with_shares,
     "apart": apart,
     "bench": bench,
     "world": made_world,
