@@ -1,6 +1,7 @@
 """The house: which module may import which, how long one may be, where folders are named."""
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -96,6 +97,17 @@ def test_the_graph_is_read():
     example = "import leadkit.files\nfrom . import config\nfrom .models.tower import Tower"
     want = {"leadkit.files", "leadkit.config", "leadkit.models.tower"}
     assert imported("leadkit.losses", example) == want
+
+
+def test_the_tree_names_every_module():
+    """docs/tree.md, down to the modules of a wing; deeper folders stand for their modules."""
+    page = (paths.ROOT / "docs" / "tree.md").read_text().partition("## The package")[2]
+    named, folder = set(), Path()
+    for indent, name in re.findall(r"^( *)([a-z_0-9]+(?:\.py|/)) ", page, re.MULTILINE):
+        folder = folder if indent else Path(name) if name.endswith("/") else Path()
+        named |= {folder / name} if name.endswith(".py") else set()
+    files = {path.relative_to(PACKAGE) for path in FILES.values() if path.name != "__init__.py"}
+    assert named == {path for path in files if len(path.parts) <= 2}
 
 
 def test_modules_fit_one_sitting():
