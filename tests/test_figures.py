@@ -296,3 +296,21 @@ def test_bars_of_a_candidate_stand_side_by_side_as_high_as_its_probabilities():
         "2",
         "3",
     ]
+
+
+def test_the_axis_of_the_primary_claims_has_room_for_each_of_them():
+    claims = ["CB teacher: RD > alone (ours)", "the CB teacher after LEAD > alone (ours)"]
+    for mean, limit in ((-0.4, 2), (-4.5, 5)):
+        ledger = pd.DataFrame({"family": "primary", "claim": claims, "verdict": "holds"})
+        ledger = ledger.assign(seeds=5, difference=[0.5, mean], low=-5, high=1, paper=[1.2, np.nan])
+        axes = figures.primary(ledger)
+        assert axes.get_xlim() == (-limit, limit)
+        names = [label.get_text() for label in axes.get_yticklabels()]
+        assert names == ["RD > alone: holds", "the CB teacher after LEAD > alone: holds"]
+
+
+def test_the_legend_names_the_papers_diamond_where_there_is_one():
+    line = {"difference": [0.5], "low": [0.1], "high": [0.9]}
+    for paper, count in ({"paper": [1.2]}, 2), ({}, 1):
+        axes = figures.differences(pd.DataFrame(line | paper, index=["row"]), "title")
+        assert len(axes.get_legend().get_texts()) == count

@@ -45,12 +45,13 @@ def differences(
 
 
 def primary(ledger: pd.DataFrame) -> Axes:
-    """The primary claims of a `claims.ledger` that were run, each with its verdict."""
+    """The primary claims of a `claims.ledger` that were run, on an axis with room for all."""
     lines = ledger[(ledger["family"] == "primary") & (ledger["seeds"] > 0)]
     claims = lines["claim"].str.removeprefix("CB teacher: ").str.removesuffix(" (ours)")
     lines = lines.set_index(claims + ": " + lines["verdict"])
     teachers = lines.index[lines.index.str.startswith("the CB teacher")]
-    return differences(lines, "The primary claims: positive is as claimed", teachers)
+    limit = max(LIMIT, np.ceil(lines["difference"].abs().max()))
+    return differences(lines, "The primary claims: positive is as claimed", teachers, limit)
 
 
 def verdicts(ledger: pd.DataFrame) -> Axes:
@@ -103,7 +104,8 @@ def _beyond(axes: Axes, table: pd.DataFrame) -> None:
     paper = table.get("paper", pd.Series(np.nan, table.index))
     inside = paper.abs() <= limit
     rows = np.arange(len(table), dtype=float)
-    axes.plot(paper[inside], rows[inside], "D", color="black", fillstyle="none", label=PAPER)
+    if inside.any():
+        axes.plot(paper[inside], rows[inside], "D", color="black", fillstyle="none", label=PAPER)
     for row, ours, theirs in zip(rows, table["difference"], paper, strict=True):
         numbers = {"ours": ours, "paper": theirs}
         words = [f"{who} {value:+.1f}" for who, value in numbers.items() if abs(value) > limit]
