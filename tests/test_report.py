@@ -29,7 +29,8 @@ def test_running_the_report_on_the_tree_changes_nothing():
 def test_a_number_that_was_typed_is_written_anew():
     readme = paths.ROOT / "README.md"
     text = readme.read_text()
-    typed, count = re.subn(r"(<!--=(?:mean|margin) [^>]*-->)[\d.]+(?=<!--/-->)", r"\g<1>99.99", text)
+    number = r"(<!--=(?:mean|margin) [^>]*-->)[\d.]+(?=<!--/-->)"
+    typed, count = re.subn(number, r"\g<1>99.99", text)
     assert count > 1 and typed != text
     assert report.fill(typed, readme, Source({"main-table": lambda found: None})) == text
 
