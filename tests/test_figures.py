@@ -314,3 +314,5 @@ def test_the_legend_names_the_papers_diamond_where_there_is_one():
     for paper, count in ({"paper": [1.2]}, 2), ({}, 1):
         axes = figures.differences(pd.DataFrame(line | paper, index=["row"]), "title")
         assert len(axes.get_legend().get_texts()) == count
+    none = pd.DataFrame(line).iloc[:0]
+    assert figures.differences(none, "title").get_legend() is None

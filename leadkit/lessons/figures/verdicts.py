@@ -116,7 +116,10 @@ def _beyond(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def _legend(axes: Axes, columns: int) -> None:
+    """Below the axes, where anything was drawn."""
     plain_titles(axes)
+    if not axes.get_legend_handles_labels()[0]:
+        return
     axes.legend(
         loc="lower center",
         bbox_to_anchor=(0.5, 0),
