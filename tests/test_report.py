@@ -171,8 +171,7 @@ def test_tables(tree):
     worlds = filled(BLOCK.format("worlds"), tree)
     assert re.search(r"drowned \| .* \| LEAD - RD \| 20.50 \| \S+ to \S+ \| 0.0155 \|", worlds)
     others = {"table", "differences", "tried", "settings", "figure", "worlds", "conditions"}
-    others |= {"strata"}
-    assert set(BLOCKS) == {"main-table", "ledger", "gates"} | others
+    assert set(BLOCKS) == {"main-table", "ledger", "gates", "strata"} | others
 
 
 def test_a_figure_is_drawn_where_its_records_changed(tree):

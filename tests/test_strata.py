@@ -82,7 +82,7 @@ def test_experiments_without_a_common_seed_are_refused(points):
 
 
 def test_what_made_the_strata_is_not_judged_by_them(points):
-    """Two models of one strength: by noise alone one is "ahead" by far where it was ahead."""
+    """The queries on which a model was unlucky are those on which another is ahead of it."""
     with pytest.raises(ValueError, match="made the strata, so their gain is biased"):
         strata.gains(points, FIRST, strata.ALONE)
 

@@ -4,7 +4,7 @@ They are given what stands behind their name in the marker. `blocks` has tables 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 import pandas as pd
@@ -125,14 +125,17 @@ def _tried(text: str) -> list[float]:
 def stratum(source: Source, text: str, form: str) -> str:
     """SCALE: A - B / STRATUM; the difference on these queries, in points, with a sign."""
     what, _, name = text.partition(" / ")
-    return format(_line(_gains(source, what), name)["difference"], form or "+.2f")
+    gains = _gains(source, what)
+    _check(name, gains.index)
+    return format(gains.loc[name, "difference"], form or "+.2f")
 
 
 def share(source: Source, text: str, form: str) -> str:
     """SCALE: STRATUM; percent of the queries."""
-    scale, _, name = text.partition(": ")
-    among = _gains(source, f"{scale}: CB LEAD - CB RD")
-    return format(100 * _line(among, name)["share"], form or ".0f")
+    folder, name = source.parse(text)
+    groups = strata.groups(folder.points)
+    _check(name, groups)
+    return format(100 * groups[name].mean(), form or ".0f")
 
 
 def with_shares(source: Source, text: str, form: str) -> str:
@@ -148,10 +151,9 @@ def _gains(source: Source, text: str) -> pd.DataFrame:
     return strata.gains(folder.points, first, second)
 
 
-def _line(gains: pd.DataFrame, stratum: str) -> pd.Series:
-    if stratum not in gains.index:
-        raise ValueError(f"stratum {stratum!r} is unknown: use one of {', '.join(gains.index)}")
-    return gains.loc[stratum]
+def _check(stratum: str, known: Collection[str]) -> None:
+    if stratum not in known:
+        raise ValueError(f"stratum {stratum!r} is unknown: use one of {', '.join(known)}")
 
 
 def apart(source: Source, text: str, form: str) -> str:

@@ -24,6 +24,15 @@ def lead(points: Points) -> np.ndarray:
     return np.mean([points[TEACHER, seed] - points[ALONE, seed] for seed in seeds], axis=0)
 
 
+def groups(points: Points) -> dict[str, np.ndarray]:
+    """Stratum, or "all" -> which of the queries are in it, (Q,)."""
+    ahead = lead(points)  # (Q,)
+    side = np.sign(ahead) * (np.abs(ahead) > LEVEL)  # (Q,)
+    return {stratum: side == sign for stratum, sign in STRATA.items()} | {
+        "all": np.full(len(side), True)
+    }
+
+
 def gains(points: Points, first: str, second: str) -> pd.DataFrame:
     """Stratum, or "all" -> share of the queries, difference first - second, low, high, seeds.
 
@@ -37,11 +46,8 @@ def gains(points: Points, first: str, second: str) -> pd.DataFrame:
         )
     seeds = _seeds(points, first, second)
     values = {name: np.stack([points[name, seed] for seed in seeds]) for name in (first, second)}
-    ahead = lead(points)  # (Q,)
-    side = np.sign(ahead) * (np.abs(ahead) > LEVEL)  # (Q,)
-    strata = {stratum: side == sign for stratum, sign in STRATA.items()}
     rows = {}
-    for stratum, chosen in {**strata, "all": np.full(len(side), True)}.items():
+    for stratum, chosen in groups(points).items():
         there = {name: each[:, chosen] for name, each in values.items()}  # (S, chosen queries)
         test = pair(first, second).test(there) if chosen.sum() > 1 else ClaimTest()
         bounds = dict(zip(("low", "high"), test.interval(), strict=True))
