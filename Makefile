@@ -62,7 +62,9 @@ check: $(READY) ## check style, format and types
 # Without a Chromium the tests are skipped, and the reason that is printed says how to install one.
 test-browser: $(READY) ## run every notebook in JupyterLab in a headless Chromium and move its widgets
 	-$(BIN)/python -m pip install -q -e ".[browser]" -c constraints.txt
-	$(BIN)/python -m pytest -q -s -rs tests/browser.py
+	rm -rf build/browser
+	$(BIN)/python -m pytest -q -rs -n 2 tests/browser.py
+	$(BIN)/python tests/browser.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

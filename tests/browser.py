@@ -3,8 +3,9 @@
 Each runs without an error, and each control changes the picture under it.
 
 `make test-browser` names this file; `make test` does not collect it. Screenshots and latencies,
-from the key press to the new picture in the page, stay in build/browser. Copies of the notebooks
-are run, with the stages that `make test` has left in runs/;
+from the key press to the new picture in the page, stay in build/browser; run as a program, the file
+prints a table of the latencies. Two notebooks run at a time, so each is slower than alone. Copies
+of the notebooks are run, with the stages that `make test` has left in runs/;
 `make test-browser SCALE=classroom` runs them at another scale, with the stages of `make reproduce`.
 """
 
@@ -103,6 +104,7 @@ def lab(chromium, tmp_path_factory) -> Iterator[tuple[Path, str]]:
     Yields (folder, address with {} for a notebook's path).
     """
     home = tmp_path_factory.mktemp("lab")
+    OUT.mkdir(parents=True, exist_ok=True)
     shutil.copytree(
         ROOT / "notebooks", home / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
     )
@@ -167,23 +169,6 @@ def page(chromium) -> Iterator:
     yield page
     page.evaluate("window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()")
     page.close()
-
-
-@pytest.fixture(scope="module")
-def latencies() -> Iterator[list[dict]]:
-    """One entry per control; in the end they are printed."""
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
-    found: list[dict] = []
-    yield found
-    if found:
-        table = pd.DataFrame(found)
-        ms = pd.DataFrame(table.pop("ms").tolist())
-        table = table.assign(median=ms.median(axis=1), max=ms.max(axis=1)).round(0)
-        print(
-            f"\n\nFrom the key to the new picture, milliseconds, {MOVES} moves of each control\n"
-            f"{table.to_string(index=False)}"
-        )
 
 
 def run(page, address: str) -> nbformat.NotebookNode:
@@ -318,7 +303,7 @@ def move_all(page, name: str, seconds: float = 6) -> list[dict]:
 @pytest.mark.parametrize(
     "path", NOTEBOOKS, ids=lambda path: str(path.relative_to(ROOT / "notebooks").with_suffix(""))
 )
-def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
+def test_notebook_runs_and_its_widgets_answer(path, page, lab):
     name = path.stem if path.parent.name == "notebooks" else f"{path.parent.name}-{path.stem}"
     notebook = run(page, lab[1].format(path.relative_to(ROOT / "notebooks")))
     page.screenshot(path=OUT / f"{name}.png")
@@ -328,8 +313,7 @@ def test_notebook_runs_and_its_widgets_answer(path, page, lab, latencies):
         "a widget is shown as an error"
     )
     moved = move_all(page, name)
-    latencies += moved
-    (OUT / "latencies.json").write_text(json.dumps(latencies, indent=1) + "\n")
+    (OUT / f"{name}.json").write_text(json.dumps(moved, indent=1) + "\n")
     assert page.evaluate("window.raised") == [], (
         "what the controls raise, which a reader does not see"
     )
@@ -379,3 +363,12 @@ def test_what_goes_wrong_is_found(page, lab):
         "ZeroDivisionError: division by zero",
         *["AssertionError: broken"] * MOVES,
     ]
+
+
+if __name__ == "__main__":
+    moves = [move for path in sorted(OUT.glob("*.json")) for move in json.loads(path.read_text())]
+    if moves:  # none without a Chromium
+        ms = pd.DataFrame([move.pop("ms") for move in moves])
+        table = pd.DataFrame(moves).assign(median=ms.median(axis=1), max=ms.max(axis=1)).round(0)
+        print(f"From the key to the new picture, milliseconds, {MOVES} moves of each control")
+        print(table.to_string(index=False))
