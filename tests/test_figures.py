@@ -300,9 +300,10 @@ def test_bars_of_a_candidate_stand_side_by_side_as_high_as_its_probabilities():
 
 def test_the_axis_of_the_primary_claims_has_room_for_each_of_them():
     claims = ["CB teacher: RD > alone (ours)", "the CB teacher after LEAD > alone (ours)"]
-    for mean, limit in ((-0.4, 2), (-4.5, 5)):
+    for mean, limit in ((-0.4, 2), (-4.5, 6)):
         ledger = pd.DataFrame({"family": "primary", "claim": claims, "verdict": "holds"})
-        ledger = ledger.assign(seeds=5, difference=[0.5, mean], low=-5, high=1, paper=[1.2, np.nan])
+        measured = {"difference": [0.5, mean], "low": [0.1, mean - 0.7], "high": [0.9, mean + 0.7]}
+        ledger = ledger.assign(seeds=5, **measured, paper=[1.2, np.nan])
         axes = figures.primary(ledger)
         assert axes.get_xlim() == (-limit, limit)
         names = [label.get_text() for label in axes.get_yticklabels()]

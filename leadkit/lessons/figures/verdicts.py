@@ -50,7 +50,7 @@ def primary(ledger: pd.DataFrame) -> Axes:
     claims = lines["claim"].str.removeprefix("CB teacher: ").str.removesuffix(" (ours)")
     lines = lines.set_index(claims + ": " + lines["verdict"])
     teachers = lines.index[lines.index.str.startswith("the CB teacher")]
-    limit = max(LIMIT, np.ceil(lines["difference"].abs().max()))
+    limit = max(LIMIT, np.ceil(lines[["low", "high"]].abs().to_numpy().max()))
     return differences(lines, "The primary claims: positive is as claimed", teachers, limit)
 
 
