@@ -79,6 +79,12 @@ def table(
         planned = sweep.plan((table,), chosen, seeds, split)
     planned = _narrow(planned, [only] if only else [])
     rows = list(planned[0])
+    named = {
+        seed: {experiment(row, teacher) if main else row: every[row] for row in rows}
+        for seed, every in planned.items()
+    }
+    if out:
+        records.check_plan(named, out)
     if processes.main():
         tell_first_edition()
     for every in planned.values():
@@ -91,10 +97,6 @@ def table(
             (summary if main else summary.dropna(axis=1, how="all")).round(2).to_string(na_rep="")
         )
     if out:
-        named = {
-            seed: {experiment(row, teacher) if main else row: every[row] for row in rows}
-            for seed, every in planned.items()
-        }
         records.save(named, out)
 
 

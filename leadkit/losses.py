@@ -42,9 +42,9 @@ def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "pap
     tensor(0.1201)
     """
     student = student / tau_d if variant == "paper" else student  # (..., C)
-    # t_i = \frac{\exp(f(q, p) / \tau_d)}{\sum_{p'} \exp(f(q, p') / \tau_d)}, Eq. (4)
+    # t_i = \frac{\exp(f(q, p) / \tau_d)}{\sum_{p'} \exp(f(q, p') / \tau_d)}, Eq. (4) and (6)
     log_t = (teacher / tau_d).log_softmax(-1)  # (..., C)
-    # s_i = \frac{\exp(g(q, p) / \tau_d)}{\sum_{p'} \exp(g(q, p') / \tau_d)}, Eq. (5)
+    # s_i = \frac{\exp(g(q, p) / \tau_d)}{\sum_{p'} \exp(g(q, p') / \tau_d)}, Eq. (5) and (6)
     log_s = student.log_softmax(-1)  # (..., C)
     # D_{KL}(t, s) = \sum_p t_p (\log t_p - \log s_p)
     return (log_t.exp() * (log_t - log_s)).sum(-1)  # (...)
@@ -53,7 +53,8 @@ def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "pap
 def nll(scores: Tensor, positive: Tensor) -> Tensor:
     """Hard loss of each query, Eq. (10) and (11): scores (..., B, C) -> (..., B).
 
-    positive: (B,) long, the column of each query's positive passage.
+    positive: (B,) long, the column of each query's positive passage. The paper sums over all
+        positives of a query; a batch has one of them.
 
     >>> nll(torch.tensor([[2.0, 0.0]]), positive=torch.tensor([0]))
     tensor([0.1269])

@@ -184,6 +184,7 @@ def test_the_chain_of_k_is_as_long_as_the_student_has_layers():
         row["stage"] = {"retriever": {"method": {"k": 5}}}
     evidence = Evidence(rows)
     assert evidence.layers == 5
+    assert Evidence({"CB LEAD": rows["CB LEAD"]}).layers == 6  # its own K is no table
     chosen = Claim("", 4, "", ((("K=5", "K=4"), ("K=4", "K=3")),))
     assert evidence.test(chosen).seeds == 2
 

@@ -70,6 +70,9 @@ def test_a_point_without_all_its_rows_lacks_the_effects_that_need_them(records):
     assert list(measured.loc[SINGLE].index) == ["teacher - student, as long"]
     text = condition_map.texts(measured)
     assert text.loc[SINGLE].isna().tolist() == [False, True, True]
+    none = {"RD": records[f"RD, {list(RUN)[0]}"]}
+    with pytest.raises(ValueError, match="no condition of the map was run"):
+        condition_map.texts(condition_map.effects(Evidence(none)))
 
 
 def test_the_block_has_a_row_per_condition_that_was_run(records):

@@ -19,6 +19,7 @@ from leadkit import config, export
 from leadkit.data.tokens import pair, tokenise
 from leadkit.experiments import recipe
 from leadkit.experiments.own_evaluation import plan
+from leadkit.experiments.ready import ready_tower, saved
 from leadkit.experiments.texts import collection
 from leadkit.models.batch import Batch
 from leadkit.models.retrievers import build, load
@@ -83,6 +84,15 @@ def test_a_ready_teacher_needs_no_warm_up(architecture, common, tmp_path):
     assert load(tmp_path / "after").architecture == architecture
     with pytest.raises(ValueError, match=f"the ready teacher .* is a {architecture}"):
         recipe.Recipe(toy, 0, "CE" if architecture == "DE" else "DE", ready=True)
+
+
+def test_a_saved_retriever_is_read_where_its_name_points(tmp_path, monkeypatch):
+    retriever = build(Tower("DE", "random:2x32"))
+    retriever.save(tmp_path / "kept", load_tokenizer("random:2x32"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tower = ready_tower("~/kept", 0.0, False)
+    assert (tower.architecture, tower.encoder) == ("DE", "~/kept")
+    assert not saved(f"layers:1:{tmp_path}/kept")  # it is read whole or not at all
 
 
 def test_evaluate_reproduces_the_record_and_its_run_has_the_same_measures(

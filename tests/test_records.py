@@ -111,6 +111,9 @@ def test_a_plan_is_refused_before_the_work(tmp_path):
     with pytest.raises(ValueError, match="fingerprints f and g: name another folder with --out"):
         records.check_plan({1: {"RD": other}}, tmp_path)
     records.check_plan({0: {"RD": other}}, tmp_path)  # none of the old ones stays
+    asked = {"stage": {"split": "dev"}}
+    with pytest.raises(ValueError, match="splits dev and test: name another folder with --out"):
+        records.check_plan({0: {"LEAD": Evaluation(0, **asked)}}, tmp_path)
 
 
 def killed_save(folder, writes):

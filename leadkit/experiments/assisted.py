@@ -62,6 +62,10 @@ class Assisted(Method):
                 f"method {self.taught.name!r} has no assistants: use RD, or LEAD for layer "
                 "features as well"
             )
+        if self.taught.variant != "paper":
+            raise ValueError(
+                f"variant is {self.taught.variant!r}: with assistants it must be 'paper'"
+            )
         if isinstance(self.taught, LEAD):
             self._check_layers(self.taught)
 
@@ -69,8 +73,6 @@ class Assisted(Method):
     def _check_layers(lead: LEAD) -> None:
         if lead.joint:
             raise ValueError("joint is True: with assistants it must be False")
-        if lead.variant != "paper":
-            raise ValueError(f"variant is {lead.variant!r}: with assistants it must be 'paper'")
         if lead.layer_weight != 1:
             raise ValueError(
                 f"layer_weight is {lead.layer_weight}: with assistants it must be 1; the weights "
@@ -136,7 +138,7 @@ class Assisted(Method):
         if answers:
             nearest, far, scores = self._nearest(teacher[1], answers)
             from_assistant = self._loss(student, scores, positive)
-            chosen = {"chosen": torch.tensor(nearest)}
+            chosen = {"chosen": torch.tensor(nearest, device=far.device)}
             chosen |= {f"d{i}": distance for i, distance in enumerate(far)}
         loss = companion_losses.assisted_loss(
             from_teacher, from_assistant, hard=self.hard, soft=self.soft, assist=self.assist

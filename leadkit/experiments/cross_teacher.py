@@ -55,6 +55,10 @@ class WarmUpFrom(WarmUp):
         batches = self.schedule.steps * self.schedule.accumulate
         return max(0.0, 1 - batch / (self.how.fade * batches))
 
+    def teacher_passes(self) -> int:
+        batches = self.schedule.steps * self.schedule.accumulate
+        return sum(self.listens(batch) > 0 for batch in range(batches))
+
     def run(self, operation: Operation) -> None:
         colbert = self.start.model().eval().requires_grad_(False)
         torch.manual_seed(self.seed)
@@ -104,9 +108,12 @@ def cross_teacher(
     seed: int,
     colbert: WarmUp,
 ) -> WarmUp:
-    """The warm-up of a CE: from the trained CB where the scale says how, else from its encoder."""
+    """The warm-up of a CE: from the trained CB where the scale says how, else from its encoder.
+
+    That of the released code always starts from its encoder.
+    """
     how = scale.cross_start
-    if not how:
+    if not how or tower.released:
         return WarmUp(data, tower, schedule, negatives, seed)
     data = replace(data, batch=how.batch, passages=how.passages)
     return WarmUpFrom(data, tower, schedule, negatives, seed, start=colbert, how=how)

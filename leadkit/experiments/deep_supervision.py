@@ -34,6 +34,7 @@ class DeepLabel(Method):
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
         assert teacher is not None
+        super().check(student, teacher)
         check_selection(Lead(self.k), student, teacher)
 
     def parts(self, step: Step) -> dict[str, Tensor]:

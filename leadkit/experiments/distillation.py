@@ -116,8 +116,8 @@ class Distil(Trained):
         """The student's."""
         return self.student.tower
 
-    def passes(self) -> int:
-        return self.method.passes
+    def teacher_passes(self) -> int:
+        return self.method.passes * self.schedule.accumulate * len(self.log())
 
     def batches(self, tower: Tower) -> Batches:
         """Step -> the batch in the tokens of a tower; all towers see the same texts."""

@@ -110,10 +110,9 @@ class Evaluate(Stage):
         if self.retriever:
             visit(self.retriever)
         trained = [stage for stage in behind.values() if isinstance(stage, Trained)]
-        taught = [stage for stage in trained if stage.passes()]
         return {
             "seconds": round(sum(stage.seconds() for stage in trained), 1),
-            "teacher_passes": sum(stage.passes() * len(stage.log()) for stage in taught),
+            "teacher_passes": sum(stage.teacher_passes() for stage in trained),
         }
 
     def values(self, measure: str = MEASURES[0]) -> np.ndarray:

@@ -66,7 +66,16 @@ class Method:
         return int(self.needs_teacher)
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
-        """ValueError where the method cannot work with these towers, before any work starts."""
+        """ValueError where the method cannot work with these towers, before any work starts.
+
+        By default it is none of the released code, which is reproduced whole or not at all.
+        """
+        for tower in (student, teacher):
+            if tower and tower.released:
+                raise ValueError(
+                    f"method {self.name!r} is no part of the released code, which the "
+                    f"{tower.architecture} follows: use a scale with lead=Lead(variant='paper')"
+                )
 
     def schedule(self, schedule: Schedule, batches_per_epoch: int) -> Schedule:
         return schedule

@@ -11,7 +11,7 @@ from leadkit.experiments.assisted import Assisted
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.paper_methods import LEAD, RD
-from leadkit.experiments.pipeline import Pipeline, tower
+from leadkit.experiments.pipeline import Pipeline, schedule, tower
 from leadkit.experiments.pool import Harder, Pool
 from leadkit.experiments.store import Negatives, Trained
 from leadkit.models.tower import Tower
@@ -68,9 +68,9 @@ class MTA4DPR:
         self.pipeline = Pipeline(scale, seed, teacher)
         self.pool: Pool | None = None
         for each in assistants:
-            smaller = each.encoder == scale.student_encoder
-            schedule = scale.student if smaller else scale.teacher
-            assistant = WarmUp(scale.data, each, schedule, self.pipeline.negatives, seed)
+            training = "student" if each.encoder == scale.student_encoder else "teacher"
+            steps = schedule(scale, training, each.architecture)
+            assistant = WarmUp(scale.data, each, steps, self.pipeline.negatives, seed)
             self.pool = Pool(scale.data, self._on_dev(assistant), len(assistants), self.pool)
 
     def _on_dev(self, retriever: Trained) -> Evaluate:
@@ -100,7 +100,7 @@ class MTA4DPR:
                 first.student,
                 first.teacher,
                 negatives,
-                scale.distil,
+                schedule(scale, "distil", first.teacher.tower.architecture),
                 self.seed,
             )
             chain.append(stage)

@@ -34,6 +34,9 @@ class Alone(Method):
     name = "student"
     needs_teacher = False
 
+    def check(self, student: Tower, teacher: Tower | None) -> None:
+        """The released code has it too."""
+
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         _, final = step.models["student"](batch)

@@ -1,5 +1,6 @@
 """PROD's method: a frozen teacher, and a frozen copy of the student that it must not forget."""
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,7 +43,8 @@ class Progressive(Method):
     def schedule(self, schedule: Schedule, batches_per_epoch: int) -> Schedule:
         if self.epochs is None:
             return schedule
-        return replace(schedule, steps=self.epochs * batches_per_epoch)
+        steps = math.ceil(self.epochs * batches_per_epoch / schedule.accumulate)
+        return replace(schedule, steps=steps)
 
     def frozen_models(self, student: Trained) -> dict[str, Retriever]:
         return {"before": student.model()} if self.keep else {}

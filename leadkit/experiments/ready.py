@@ -31,7 +31,7 @@ class Ready(Trained):
 
     def model(self) -> Retriever:
         encoder = self.tower.encoder
-        model = load(encoder) if saved(encoder) else build(self.tower)
+        model = load(names.root(encoder)) if saved(encoder) else build(self.tower)
         return model.eval().to(DEVICE)
 
     def log(self) -> list[dict]:
@@ -39,8 +39,9 @@ class Ready(Trained):
 
 
 def saved(encoder: str) -> bool:
-    """Whether a folder is one of `Retriever.save`."""
-    return (Path(names.root(encoder)) / "retriever.json").is_file()
+    """Whether a folder is one of `Retriever.save`, with all of its layers."""
+    cut, _ = names.reshaped(encoder)
+    return not cut and _settings(encoder).is_file()
 
 
 def ready_tower(encoder: str, dropout: float, bf16: bool) -> Tower:
@@ -50,5 +51,8 @@ def ready_tower(encoder: str, dropout: float, bf16: bool) -> Tower:
     """
     if not saved(encoder):
         return checkpoints.tower(encoder, dropout, bf16)
-    settings = json.loads((Path(encoder) / "retriever.json").read_text())
-    return Tower(**settings | {"encoder": encoder})
+    return Tower(**json.loads(_settings(encoder).read_text()) | {"encoder": encoder})
+
+
+def _settings(encoder: str) -> Path:
+    return Path(names.root(encoder)) / "retriever.json"

@@ -51,6 +51,7 @@ class StateMatching(Method):
         return cls(lead.tau_d)
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
+        super().check(student, teacher)
         for tower in (student, teacher):
             if tower and architecture(tower.architecture).pairs_only:
                 raise ValueError(
@@ -72,7 +73,7 @@ class StateMatching(Method):
         rd = losses.response_loss(student_final, teacher_final, batch.positive, tau_d=self.tau_d)
         project = step.models["projection"]
         pairs = zip(student_cls, teacher_cls, strict=True)
-        # L_{emb} = \lVert W E_s(q) - E_t(q) \rVert^2 + \lVert W E_s(p) - E_t(p) \rVert^2
+        # L_{emb} = \frac{1}{H} \sum_{x \in \{q, p\}} \lVert W E_s(x) - E_t(x) \rVert^2
         states = torch.stack([mse_loss(project(own), other) for own, other in pairs]).sum()
         total = rd.total + self.weight * states
         return {"total": total, "response": rd.response, "states": states, "student": rd.student}

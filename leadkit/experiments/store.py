@@ -67,12 +67,15 @@ class Stage:
         return paths.RUNS / f"{self.kind.replace(' ', '-')}-{self.key}"
 
     def finished(self) -> bool:
-        """Whether the stage stands whole: every file is what was written."""
+        """Whether the stage stands whole: every file is what was written.
+
+        OSError where a file is there and cannot be read: nothing may be run anew for that.
+        """
         try:
             seal = json.loads((self.folder / "stage.json").read_text())
             digests = {name: digest(self.folder / name) for name in seal["files"]}
             return digests == seal["files"] and {"stage", "seconds"} <= seal.keys()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def done(self, operation: Operation = Operation()) -> Path:
@@ -169,8 +172,8 @@ class Trained(Stage):
 
     tower: Tower
 
-    def passes(self) -> int:
-        """How many other models answer each batch that it is trained on."""
+    def teacher_passes(self) -> int:
+        """How many batches teachers, assistants and frozen copies answered in its training."""
         return 0
 
     def training_seconds(self) -> float:

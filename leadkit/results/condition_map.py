@@ -40,7 +40,12 @@ def effects(evidence: Evidence) -> pd.DataFrame:
 
 
 def texts(measured: pd.DataFrame) -> pd.DataFrame:
-    """`effects` as "0.81 (0.41 to 1.21)": a row per condition, a column per effect."""
+    """`effects` as "0.81 (0.41 to 1.21)": a row per condition, a column per effect.
+
+    ValueError where no condition was run.
+    """
+    if measured.empty:
+        raise ValueError("no condition of the map was run: there is nothing to show")
     said = {}
     for key, line in measured.iterrows():
         interval = interval_text(line["low"], line["high"], line["seeds"])

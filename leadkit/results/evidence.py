@@ -37,16 +37,11 @@ class Evidence:
 
     def __init__(self, records: Records):
         self.records = _with_own_k(records)
+        # The largest K that was run, at least 2; 6 where none was: Table 4 goes so far.
+        self.layers = max(2, *_every_k(self.records)) if _every_k(records) else 6
         self._points = {MEASURE: points(self.records)}
         if not self._points[MEASURE]:
             raise ValueError("there are no records: a ledger needs those of one seed at least")
-
-    @property
-    def layers(self) -> int:
-        """The largest K that was run, at least 2; 6 where none was: Table 4 goes so far."""
-        matches = (re.fullmatch(r"K=(\d+)", name) for name in self.records)
-        numbers = [int(match[1]) for match in matches if match]
-        return max(2, *numbers) if numbers else 6
 
     def test(self, claim: Claim) -> ClaimTest:
         """The claim's test on the seeds that its experiments share."""
@@ -62,6 +57,12 @@ class Evidence:
                 for name in claim.experiments
             }
         )
+
+
+def _every_k(records: Records) -> list[int]:
+    """The K of the rows of Table 4."""
+    matches = (re.fullmatch(r"K=(\d+)", name) for name in records)
+    return [int(match[1]) for match in matches if match]
 
 
 def _with_own_k(records: Records) -> Records:

@@ -115,7 +115,7 @@ def save(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path) -> N
 def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path) -> None:
     """Before the work: ValueError where `save` would refuse these evaluations.
 
-    That is where the settings differ, or the text of the collection.
+    That is where the settings differ, the collection, its text or the split.
     """
     check_place(folder)
     if not (folder / LINES).exists():
@@ -129,14 +129,21 @@ def check_plan(evaluations: Mapping[int, Mapping[str, Evaluation]], folder: Path
     others = [row for row in old if _source(row.get("stage", {})) not in {"", *planned}]
     for seed, experiments in evaluations.items():
         for name, evaluation in experiments.items():
-            row = {"experiment": name, "seed": seed, "stage": evaluation.describe()}
-            table[name, seed] = row | {"fingerprint": evaluation.fingerprint()}
-    texts = sorted({row["fingerprint"] for row in [*others, *table.values()]})
-    if len(texts) > 1:
-        raise ValueError(
-            f"folder {folder}: its records and the new ones would be of different collections, "
-            f"fingerprints {' and '.join(texts)}: name another folder with --out"
-        )
+            stage = evaluation.describe()
+            row = {"experiment": name, "seed": seed, "stage": stage}
+            row |= {"fingerprint": evaluation.fingerprint(), "split": stage.get("split", "")}
+            table[name, seed] = row
+    together = [*others, *table.values()]
+    for what, values in {
+        "fingerprints": {row["fingerprint"] for row in together},
+        "splits": {row.get("split", "") for row in together} - {""},
+        "names": {_source(row.get("stage", {})) for row in together} - {""},
+    }.items():
+        if len(values) > 1:
+            raise ValueError(
+                f"folder {folder}: its records and the new ones would be of different collections "
+                f"or splits, {what} {' and '.join(sorted(values))}: name another folder with --out"
+            )
     check_settings(table.values())
 
 

@@ -72,6 +72,8 @@ def summarise(records: Mapping[str, Sequence[dict]], teacher: str = "CB") -> pd.
     ValueError where the records are of more than one collection or split: they are not averaged.
     """
     rows = [row for found in records.values() for row in found]
+    if not rows:
+        raise ValueError("there are no records of these rows: nothing to average")
     kinds = {(row["collection"], row["fingerprint"], row["split"]) for row in rows}
     if len(kinds) > 1:
         raise ValueError(

@@ -74,6 +74,7 @@ def _restore(
     saved = {moment: f"{moment}.{name}" for moment in MOMENTS}
     if saved["step"] not in tensors:
         return
-    moments = {moment: tensors[key].to(parameter.device) for moment, key in saved.items()}
-    moments["step"] = tensors[saved["step"]]  # AdamW keeps it on the CPU
-    optimizer.state[parameter] = moments
+    # A fused AdamW keeps its step beside the parameter, too.
+    optimizer.state[parameter] = {
+        moment: tensors[key].to(parameter.device) for moment, key in saved.items()
+    }

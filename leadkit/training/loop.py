@@ -35,7 +35,8 @@ WATCH: ContextVar[Watch | None] = ContextVar("watch", default=None)
 class Operation:
     """How a training is run. None of it decides a result, so none of it enters a key or record."""
 
-    at_once: int | None = None  # texts that pass through an encoder at once, None for all
+    # Texts that pass through an encoder at once, None for all; dropout then draws other units.
+    at_once: int | None = None
     checkpoint_seconds: float = 60.0  # between two checkpoints
 
 
@@ -167,7 +168,7 @@ def _what_fits(
     asked: int | None,
 ) -> str:
     """What to do about a step that does not fit: the largest power of two at once that does."""
-    how = "fewer texts pass through an encoder at a time, with the same result"
+    how = "fewer texts pass through an encoder at a time, without dropout with the same result"
     if processes.count() > 1:
         return f"try --at-once 16, or a smaller one: {how}"
     smaller = [2**i for i in range(9, -1, -1) if asked is None or 2**i < asked]

@@ -75,6 +75,7 @@ def test_it_sees_random_negatives_first_and_listens_to_the_cb_less_and_less(name
         total = row["student"] + weight * row["response"]
         assert row["total"] == pytest.approx(total, rel=1e-5)
         assert (row["response"] > 0) == (weight > 0)
+    assert stage.teacher_passes() == 8
     assert stage.model().projection.any()
 
 

@@ -474,9 +474,9 @@ def test_recipe_that_cannot_be(name, settings, message):
     [
         (FD(), "method 'FD' has no assistants: use RD, or LEAD"),
         (LEAD(joint=True), "joint is True: with assistants it must be False"),
-        (
-            LEAD(joint=False, variant="released"),
-            "variant is 'released': with assistants it must be 'paper'",
+        *(
+            (taught, "variant is 'released': with assistants it must be 'paper'")
+            for taught in (RD(variant="released"), LEAD(joint=False, variant="released"))
         ),
         (
             LEAD(joint=False, strategy="weighted"),

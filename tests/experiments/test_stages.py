@@ -3,6 +3,7 @@
 Computed once, identified by everything that they depend on, whole or not there at all.
 """
 
+import errno
 import json
 import multiprocessing
 import os
@@ -23,8 +24,8 @@ import torch
 from toys import Count, data, exit_code, isolate, save_each_step, scale, toy
 
 from leadkit import hardware, paths
-from leadkit.config import Schedule
-from leadkit.experiments import distillation, paper_methods, store, texts
+from leadkit.config import Lead, Schedule
+from leadkit.experiments import distillation, methods, paper_methods, store, texts
 from leadkit.experiments.distillation import Distil, Mine, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.paper_methods import LEAD, RD, Alone
@@ -206,6 +207,20 @@ def test_damaged_stage_is_run_anew(name, capsys, subtests):
             assert len(runs()) == before + 1
             said = capsys.readouterr().out
             assert file == "stage.json" or "is run anew" in said
+
+
+def test_a_stage_that_cannot_be_read_for_a_moment_is_kept(name, monkeypatch):
+    stage = Count(data(name))
+    stage.done()
+
+    def unreadable(path):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "digest", unreadable)
+        with pytest.raises(OSError, match="Input/output error"):
+            stage.done()
+    assert stage.finished() and len(runs()) == 1
 
 
 def test_two_processes_that_want_one_stage_compute_it_once(name):
@@ -592,6 +607,18 @@ def test_distillation_that_cannot_be(name, subtests):
         with subtests.test(lead), pytest.raises(ValueError, match=message):
             chain.distil("LEAD", **lead)
     assert not paths.RUNS.exists()
+
+
+def test_the_released_code_has_four_methods(name):
+    chain = Pipeline(scale(name, lead=Lead(k=2, variant="released")))
+    released = []
+    for method in methods.METHODS:
+        try:
+            chain.distil(method)
+            released.append(method)
+        except ValueError as error:
+            assert f"method {method!r} is no part of the released code" in str(error)
+    assert released == ["student", "RD", "FD", "LEAD"] and not paths.RUNS.exists()
 
 
 def test_teacher_with_fewer_layers_unknown_method_and_architecture(name):

@@ -293,6 +293,18 @@ def test_checkpoint_holds_weights_moments_and_nothing_else(tmp_path):
     }
 
 
+def test_moments_are_restored_beside_their_parameter():
+    """A fused AdamW on a GPU reads its step there."""
+    parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
+    optimizer = torch.optim.AdamW([parameter])
+    saved = {f"{moment}.w": torch.ones(2) for moment in checkpoints.MOMENTS}
+    checkpoints._restore(optimizer, "w", parameter, saved)
+    state = optimizer.state[parameter]
+    assert {moment: tensor.device.type for moment, tensor in state.items()} == dict.fromkeys(
+        checkpoints.MOMENTS, "meta"
+    )
+
+
 def test_frozen_parameters_stay(tmp_path):
     net = model()
     net[0].requires_grad_(False)
