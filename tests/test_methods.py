@@ -190,7 +190,10 @@ def same_entropy(scores, like):
 DEEP = ("deep label", "deep response", "deep soft response")
 
 
-@pytest.mark.parametrize("target", [*DEEP, "response", "soft response"])
+LAST = ("response", "soft response", "tempered response", "smooth label")
+
+
+@pytest.mark.parametrize("target", [*DEEP, *LAST])
 def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
     """Where the target is not deep the last layer learns all of them."""
     chain = Pipeline(scale(common))
@@ -208,9 +211,13 @@ def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
     for layer, softness in zip(scores.double().softmax(-1), teacher.double(), strict=True):
         for b, positive in enumerate(step.batches["student"].positive.tolist()):
             s, t = layer[b], final[b].double()
-            tau = same_entropy(t, softness[b]) if "soft" in target else 1
+            if target == "smooth label":
+                t = torch.nn.functional.one_hot(torch.tensor(positive), len(s)).double()
+            tau = {"tempered response": 2}.get(target, 1)
+            if "soft" in target or "smooth" in target:
+                tau = same_entropy(t, softness[b])
             t = (t / tau).softmax(-1)
-            cross = -s[positive].log() if "label" in target else (t * (t / s).log()).sum()
+            cross = -s[positive].log() if target == "deep label" else (t * (t / s).log()).sum()
             want.append(cross.item())
     assert parts["layer"].item() == pytest.approx(sum(want) / len(want), rel=1e-5)
     rest = parts["response"] + parts["student"]

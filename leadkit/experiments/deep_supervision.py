@@ -2,7 +2,7 @@
 
 Controls of LEAD's layer loss. As many layers of the student are taught, drawn alike, but nothing
 is heard of how the teacher's other layers rank; `DeepSoftResponse` hears how sure they are.
-`Response` and `SoftResponse` give the targets to the student's last layer alone.
+The methods below `LastLayer` give their targets to the student's last layer alone.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from leadkit import losses
 from leadkit.config import Lead
@@ -105,6 +106,42 @@ class SoftResponse(LastLayer, DeepSoftResponse):
     """RD, and its response loss once more with the soft targets."""
 
     name = "RD + soft response"
+
+
+@dataclass(frozen=True)
+class TemperedResponse(LastLayer):
+    """RD, and its response loss once more with targets of one temperature.
+
+    Nothing of the teacher's layers is heard, not even how sure they are.
+    """
+
+    name = "RD + tempered response"
+    temperature: float = 2.0  # ours
+
+    def __post_init__(self) -> None:
+        losses.check_temperature("temperature", self.temperature)
+
+    def layer_loss(
+        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
+    ) -> Tensor:
+        # D_{KL}(t_N / (\tau \tau_d), s_M / \tau_d)
+        return losses.kl(teacher_final / self.temperature, student, self.tau_d).mean()  # -> ()
+
+
+class SmoothLabel(LastLayer):
+    """RD, and the label, smoothed until it is as unsure as the teacher layer drawn.
+
+    So the targets are soft, and all wrong passages are equal in them.
+    """
+
+    name = "RD + smooth label"
+
+    def layer_loss(
+        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
+    ) -> Tensor:
+        label = one_hot(positive, teacher_final.shape[-1]).to(teacher_final)  # (B, C)
+        # \frac{1}{K} \sum_i D_{KL}(y / \tau_i, s_M)
+        return losses.kl(as_soft(label, teacher), student).mean()  # (K, B) -> ()
 
 
 def as_soft(scores: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,9 @@ from leadkit.experiments.deep_supervision import (
     DeepResponse,
     DeepSoftResponse,
     Response,
+    SmoothLabel,
     SoftResponse,
+    TemperedResponse,
 )
 from leadkit.experiments.margin_mse import MarginMSE
 from leadkit.experiments.method import Method
@@ -19,7 +21,8 @@ METHODS: dict[str, type[Method]] = {
     method.name: method
     for method in (
         *(Alone, RD, FD, LEAD, MarginMSE, StateMatching),
-        *(DeepLabel, DeepResponse, DeepSoftResponse, Response, SoftResponse),
+        *(DeepLabel, DeepResponse, DeepSoftResponse),
+        *(Response, SoftResponse, TemperedResponse, SmoothLabel),
     )
 }
 
