@@ -13,6 +13,7 @@ from leadkit import losses
 from leadkit.config import Lead
 from leadkit.experiments import methods
 from leadkit.experiments.distillation import Distil, TeacherAfter
+from leadkit.experiments.label_smoothing import SmoothAlone
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
 from leadkit.experiments.paper_methods import RD, evened
@@ -226,6 +227,21 @@ def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
     assert (rd["response"], rd["student"]) == (parts["response"], parts["student"])
     parts["total"].backward()
     assert all(p.grad is None for p in step.models["teacher"].parameters())
+
+
+def test_a_smoothed_label_gives_its_share_to_all_passages(common):
+    stage = Pipeline(scale(common)).distil("student + smooth label")
+    assert stage.teacher is None and stage.method.smoothing == 0.2
+    model = stage.student.model().train()
+    step = Step({"student": model}, {"student": stage.batches(model.tower)(0)}, seed=0)
+    _, final = step.models["student"](step.batches["student"])  # (B, C)
+    log_s = final.log_softmax(-1)
+    own = log_s[range(len(final)), step.batches["student"].positive]  # (B,)
+    parts = stage.method.parts(step)
+    torch.testing.assert_close(parts["total"], -(0.8 * own + 0.2 * log_s.mean(-1)).mean())
+    torch.testing.assert_close(parts["student"], -own.mean())
+    with pytest.raises(ValueError, match="smoothing is 1.0: it must be from 0 to below 1"):
+        SmoothAlone(1.0)
 
 
 # --- what a stranger adds

@@ -10,7 +10,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from leadkit import losses
 from leadkit.config import Lead
@@ -126,22 +125,6 @@ class TemperedResponse(LastLayer):
     ) -> Tensor:
         # D_{KL}(t_N / (\tau \tau_d), s_M / \tau_d)
         return losses.kl(teacher_final / self.temperature, student, self.tau_d).mean()  # -> ()
-
-
-class SmoothLabel(LastLayer):
-    """RD, and the label, smoothed until it is as unsure as the teacher layer drawn.
-
-    So the targets are soft, and all wrong passages are equal in them.
-    """
-
-    name = "RD + smooth label"
-
-    def layer_loss(
-        self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
-    ) -> Tensor:
-        label = one_hot(positive, teacher_final.shape[-1]).to(teacher_final)  # (B, C)
-        # \frac{1}{K} \sum_i D_{KL}(y / \tau_i, s_M)
-        return losses.kl(as_soft(label, teacher), student).mean()  # (K, B) -> ()
 
 
 def as_soft(scores: Tensor, like: Tensor) -> Tensor:

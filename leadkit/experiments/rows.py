@@ -12,7 +12,13 @@ ROWS = (
     "LEAD",
     "teacher after LEAD",
 )
-WITHOUT_TEACHER = ("BM25", "12DE (mines)", "student", "student, as long")
+WITHOUT_TEACHER = (
+    "BM25",
+    "12DE (mines)",
+    "student",
+    "student, as long",
+    "student + smooth label",
+)
 
 
 def experiment(row: str, teacher: str) -> str:

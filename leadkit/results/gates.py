@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from leadkit.experiments.rows import TEACHERS
+from leadkit.experiments.rows import TEACHERS, WITHOUT_TEACHER
 from leadkit.results.contrasts import Claim, pair
 from leadkit.results.evidence import Evidence
 
@@ -36,7 +36,6 @@ GATES = (
     Gate(pair("CB RD", "student, as long")),  # distillation is visible
 )
 
-_ALONE = ("BM25", "12DE (mines)", "student")
 # Experiments that are not named after their teachers; a CE stands for PROD's 24CE too.
 _CHAINS: Mapping[str, tuple[str, ...]] = {
     "PROD* 12DE": ("DE",),
@@ -61,7 +60,7 @@ def teachers(experiment: str) -> tuple[str, ...]:
     if experiment in _CHAINS:
         return _CHAINS[experiment]
     name = experiment.split(",")[0]
-    if name in _ALONE:
+    if name in WITHOUT_TEACHER:
         return ()
     teacher = name[:2] if name[:2] in TEACHERS else "CB"
     return (teacher + RAW,) if experiment.endswith(RAW) else (teacher,)
