@@ -176,7 +176,7 @@ def model_card(
         split=escaped(split),
         recipe=_recipe(stage, miner),
         method=stage.method.name,
-        settings=f"`{stage.method}`" if stage.method.needs_teacher else "no teacher",
+        settings=f"`{stage.method}`" + ("" if stage.method.needs_teacher else ", no teacher"),
         batch=batch,
         passages_per_query=data.passages,
         negatives=data.negatives,
