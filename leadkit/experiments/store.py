@@ -75,7 +75,14 @@ class Stage:
             seal = json.loads((self.folder / "stage.json").read_text())
             digests = {name: digest(self.folder / name) for name in seal["files"]}
             return digests == seal["files"] and {"stage", "seconds"} <= seal.keys()
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (
+            FileNotFoundError,
+            NotADirectoryError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):
             return False
 
     def done(self, operation: Operation = Operation()) -> Path:
