@@ -30,6 +30,7 @@ from leadkit.models.tower import Tower
 from leadkit.training.loop import Operation
 
 EDITION = 2  # of the stages' layout; runs/ may still hold stages of the first
+DAMAGED = (ValueError, KeyError, TypeError, AttributeError)  # what reading a damaged seal raises
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,7 @@ class Stage:
             seal = json.loads((self.folder / "stage.json").read_text())
             digests = {name: digest(self.folder / name) for name in seal["files"]}
             return digests == seal["files"] and {"stage", "seconds"} <= seal.keys()
-        except (
-            FileNotFoundError,
-            NotADirectoryError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):
+        except (FileNotFoundError, NotADirectoryError, *DAMAGED):
             return False
 
     def done(self, operation: Operation = Operation()) -> Path:
