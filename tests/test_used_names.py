@@ -140,6 +140,7 @@ def test_records_of_another_collection_are_not_replaced(tmp_path):
     row = {"experiment": "BM25", "seed": 0, "fingerprint": "a", "per_query": {}}
     row |= {"stage": Planned("a").describe()}
     (tmp_path / records.LINES).write_text(json.dumps(row) + "\n")
-    with pytest.raises(ValueError, match="collections or splits, fingerprints a and b: name another"):
+    message = "different collections or splits, fingerprints a and b: name another folder"
+    with pytest.raises(ValueError, match=message):
         records.check_plan({0: {"BM25": Planned("b")}}, tmp_path)
     records.check_plan({0: {"BM25": Planned("a")}}, tmp_path)
