@@ -13,10 +13,10 @@ from leadkit.results.evidence import Evidence
 from leadkit.results.statistics import crossed
 
 RUN = {
-    point(150, SHALLOW, 1.0): (40.0, 25.0, 26.0, 26.5),  # teacher, alone, RD, frozen LEAD
-    point(600, SHALLOW, 1.0): (40.0, 27.0, 29.0, 31.0),
-    point(600, "CB teacher", 10.0): (42.0, 27.0, 29.5, 29.0),
-    SINGLE: (40.0, 26.0, 26.5, 27.5),
+    point(150, SHALLOW, 1.0): (40.0, 25.0, 26.2, 26.0, 26.5),  # in the order of ROWS
+    point(600, SHALLOW, 1.0): (40.0, 27.0, 28.0, 29.0, 31.0),
+    point(600, "CB teacher", 10.0): (42.0, 27.0, 29.1, 29.5, 29.0),
+    SINGLE: (40.0, 26.0, 25.5, 26.5, 27.5),
 }
 
 
@@ -50,8 +50,9 @@ def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval
     assert list(measured.index.unique("condition")) == list(RUN)
     pairs = {
         "teacher - student, as long": (0, 1),
-        "RD - student, as long": (2, 1),
-        "frozen LEAD - RD": (3, 2),
+        "RD - student, as long": (3, 1),
+        "frozen LEAD - RD": (4, 3),
+        "student + smooth label - student, as long": (2, 1),
     }
     for condition in RUN:
         for effect, (first, second) in pairs.items():
@@ -67,9 +68,10 @@ def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval
 def test_a_point_without_all_its_rows_lacks_the_effects_that_need_them(records):
     del records[f"RD, {SINGLE}"]
     measured = condition_map.effects(Evidence(records))
-    assert list(measured.loc[SINGLE].index) == ["teacher - student, as long"]
+    left = ["teacher - student, as long", "student + smooth label - student, as long"]
+    assert list(measured.loc[SINGLE].index) == left
     text = condition_map.texts(measured)
-    assert text.loc[SINGLE].isna().tolist() == [False, True, True]
+    assert text.loc[SINGLE].isna().tolist() == [False, True, True, False]
     none = {"RD": records[f"RD, {list(RUN)[0]}"]}
     with pytest.raises(ValueError, match="no condition of the map was run"):
         condition_map.texts(condition_map.effects(Evidence(none)))
@@ -116,7 +118,7 @@ def test_the_teachers_of_the_figure_stand_in_the_order_of_their_leads(records):
     """Whatever their order in the code: DE, shallow CB, CB."""
     leads = dict(zip(TEACHERS, (9.0, 3.0, 6.0), strict=True))
     for teacher, lead in leads.items():
-        for row, mean in zip(ROWS, (25 + lead, 25.0, 26.0, 26.0 + lead / 10), strict=True):
+        for row, mean in zip(ROWS, (25 + lead, 25.0, 26.0, 26.0, 26.0 + lead / 10), strict=True):
             name = f"{row}, {point(150, teacher, 1.0)}"
             records[name] = [{**records[f"RD, {SINGLE}"][0], "experiment": name, "seed": 0}]
             records[name][0]["per_query"] = {"RR@10": np.full(40, mean / 100)}

@@ -1,4 +1,4 @@
-"""When does LEAD help? The student alone, RD and frozen LEAD under changed conditions.
+"""When does LEAD help, and when does a smoothed label?
 
 A map on dev: it shows where to look and judges nothing. The miner, its negatives and the list that
 a teacher re-ranks are those of the scale itself.
@@ -11,12 +11,14 @@ from typing import Any
 
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.label_smoothing import SmoothAlone
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.models.tower import depth
 
 # Row -> its method and the settings of LEAD that it changes.
 TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
     "student, as long": ("student", {}),
+    SmoothAlone.name: (SmoothAlone.name, {}),
     "RD": ("RD", {}),
     "frozen LEAD": ("LEAD", {"joint": False}),
 }

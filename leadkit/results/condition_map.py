@@ -1,4 +1,4 @@
-"""The map of conditions: what a teacher, RD and the layer loss give at each point, on dev."""
+"""The map of conditions: what teacher, RD, layer loss and smoothed label give at each point."""
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ EFFECTS = {
     "teacher - student, as long": ("teacher", "student, as long"),
     "RD - student, as long": ("RD", "student, as long"),
     "frozen LEAD - RD": ("frozen LEAD", "RD"),
+    "student + smooth label - student, as long": ("student + smooth label", "student, as long"),
 }
 
 

@@ -32,8 +32,9 @@ def rows(common):
 def test_every_row_is_there_and_equal_trainings_are_run_once(rows):
     assert {*rows} == {name for table in conditions.TABLES.values() for name in table}
     for steps in (150, 600, 2400):
-        names = [n for n in conditions.TABLES[f"map {steps}"] if n.startswith("student, as long")]
-        assert len(names) == 9 and len({rows[n].key for n in names}) == 1
+        for alone in ("student, as long", "student + smooth label"):
+            names = [n for n in conditions.TABLES[f"map {steps}"] if n.startswith(alone)]
+            assert len(names) == 9 and len({rows[n].key for n in names}) == 1
     names = [name for name in rows if name.startswith("frozen LEAD")]
     assert len({rows[name].key for name in names}) == len(names) == 27 + 5
     # RD does not read tau_l.
