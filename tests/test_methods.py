@@ -13,7 +13,7 @@ from leadkit import losses
 from leadkit.config import Lead
 from leadkit.experiments import methods
 from leadkit.experiments.distillation import Distil, TeacherAfter
-from leadkit.experiments.label_smoothing import SmoothAlone
+from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLEAD
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
 from leadkit.experiments.paper_methods import RD, evened
@@ -229,10 +229,17 @@ def test_each_drawn_layer_learns_what_the_last_one_learns(target, common):
     assert all(p.grad is None for p in step.models["teacher"].parameters())
 
 
+def loud(model):
+    """The scores of a toy are all alike; with larger weights they differ."""
+    for parameter in model.parameters():
+        parameter.data *= 10
+    return model
+
+
 def test_a_smoothed_label_gives_its_share_to_all_passages(common):
     stage = Pipeline(scale(common)).distil("student + smooth label")
     assert stage.teacher is None and stage.method.smoothing == 0.2
-    model = stage.student.model().train()
+    model = loud(stage.student.model().train())
     step = Step({"student": model}, {"student": stage.batches(model.tower)(0)}, seed=0)
     _, final = step.models["student"](step.batches["student"])  # (B, C)
     log_s = final.log_softmax(-1)
@@ -240,8 +247,31 @@ def test_a_smoothed_label_gives_its_share_to_all_passages(common):
     parts = stage.method.parts(step)
     torch.testing.assert_close(parts["total"], -(0.8 * own + 0.2 * log_s.mean(-1)).mean())
     torch.testing.assert_close(parts["student"], -own.mean())
+    assert (parts["total"] - parts["student"]).abs() > 0.01
     with pytest.raises(ValueError, match="smoothing is 1.0: it must be from 0 to below 1"):
         SmoothAlone(1.0)
+
+
+@pytest.mark.parametrize("layer_weight", [1.0, 0.3])
+def test_lead_with_a_smoothed_label_differs_in_the_label_alone(layer_weight, common):
+    chain = Pipeline(scale(common))
+    plain, smooth = (
+        chain.distil(name, layer_weight=layer_weight) for name in ("LEAD", "LEAD + smooth label")
+    )
+    step = step_of(smooth)
+    loud(step.models["student"])
+    want, got = (stage.method.parts(step) for stage in (plain, smooth))
+    alone = SmoothAlone().parts(step)
+    assert smooth.method.trains_teacher and want.keys() == got.keys()
+    for part in want.keys() - {"total"}:  # also the sharp label, which is logged
+        torch.testing.assert_close(got[part], want[part])
+    assert (alone["total"] - want["student"]).abs() > 0.01
+    difference = alone["total"] - want["student"]
+    torch.testing.assert_close(got["total"], want["total"] + difference)
+    with pytest.raises(ValueError, match="smoothing is -0.1: it must be from 0 to below 1"):
+        SmoothLEAD(smoothing=-0.1)
+    with pytest.raises(ValueError, match="tau_l is 0.0"):
+        SmoothLEAD(tau_l=0.0)
 
 
 # --- what a stranger adds

@@ -11,7 +11,7 @@ from leadkit.experiments.deep_supervision import (
     SoftResponse,
     TemperedResponse,
 )
-from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel
+from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel, SmoothLEAD
 from leadkit.experiments.margin_mse import MarginMSE
 from leadkit.experiments.method import Method
 from leadkit.experiments.paper_methods import FD, LEAD, RD, Alone
@@ -22,7 +22,8 @@ METHODS: dict[str, type[Method]] = {
     for method in (
         *(Alone, RD, FD, LEAD, MarginMSE, StateMatching),
         *(DeepLabel, DeepResponse, DeepSoftResponse),
-        *(Response, SoftResponse, TemperedResponse, SmoothLabel, SmoothAlone),
+        *(Response, SoftResponse, TemperedResponse),
+        *(SmoothLabel, SmoothAlone, SmoothLEAD),
     )
 }
 

@@ -156,14 +156,17 @@ class LEAD(Lead, Method):
             # With own passages the released code exchanges nothing between processes.
             average=Tensor.detach if batch.own else processes.mean,
         )
-        parts = logged(self.weigh(loss))
+        parts = logged(self.weigh(loss, student_final, batch.positive))
         if self.reweight:
             assert loss.weights is not None
             parts["layers_heard"] = selection.layers_heard(loss.weights).mean()
         return parts
 
-    def weigh(self, loss: losses.Loss) -> losses.Loss:
-        """The loss with `layer_weight` times its layer part in the total."""
+    def weigh(self, loss: losses.Loss, final: Tensor, positive: Tensor) -> losses.Loss:
+        """The loss with `layer_weight` times its layer part in the total.
+
+        final: the student's scores (B, C), positive: (B,).
+        """
         return replace(loss, total=loss.total + (self.layer_weight - 1) * loss.layer)
 
     def _teacher_scores(self, step: Step) -> tuple[tuple[int, ...], Tensor, Tensor]:

@@ -23,7 +23,8 @@ class Ready(Trained):
 
     def __post_init__(self) -> None:
         data, pairs = self.data, architecture(self.tower.architecture).pairs_only
-        check(self.tower.encoder, self.tower.head or "saved" * saved(self.tower.encoder))
+        head = "saved" if saved(self.tower.encoder) else self.tower.head
+        check(self.tower.encoder, head)
         check_lengths(self.tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
 
     def run(self, operation: Operation) -> None:
