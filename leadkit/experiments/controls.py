@@ -5,6 +5,7 @@ from typing import Any
 
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.paper_methods import Alone
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import TEACHERS, experiment
 from leadkit.experiments.tables import ABLATED, BASELINES
@@ -20,6 +21,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
 WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
+UNSURE = "student, as long, scores / 2"  # a student that is half as sure: does it gain?
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
     "controls": (
@@ -36,6 +38,7 @@ TABLES = {
         ),
         *(experiment(name, ABLATED) for name in BASELINES),
         SOFT,
+        UNSURE,
         *(name + WIDE for name in TRAININGS),
         "CB teacher" + RAW,
         "student" + RAW,
@@ -55,6 +58,8 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             frozen = chain.distil("LEAD", joint=False)
             every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
     plain = Pipeline(scale, seed, ABLATED)
+    unsure = replace(plain.distil("student"), method=Alone(temperature=2.0))
+    every[UNSURE] = plain.evaluate(unsure, split)
     every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)
     return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)
 

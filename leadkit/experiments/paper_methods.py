@@ -33,6 +33,10 @@ class Alone(Method):
 
     name = "student"
     needs_teacher = False
+    temperature: float = added(1.0)  # divides the scores in the loss; a control of ours has 2
+
+    def __post_init__(self) -> None:
+        losses.check_temperature("temperature", self.temperature)
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
         """The released code has it too."""
@@ -40,7 +44,7 @@ class Alone(Method):
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         _, final = step.models["student"](batch)
-        return logged(losses.student_loss(final, batch.positive))
+        return logged(losses.student_loss(final / self.temperature, batch.positive))
 
 
 @dataclass(frozen=True)

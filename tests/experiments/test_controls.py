@@ -25,6 +25,7 @@ NAMES = {
     *(f"{name}, 16 x 8" for name in TRAININGS),
     *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
     "CB RD, tau_d = 2",
+    "student, as long, scores / 2",
     "CB LEAD, released",
 }
 
@@ -72,6 +73,15 @@ def test_softer_targets_change_the_temperature_alone(rows, name):
     soft = rows["CB RD, tau_d = 2"]
     assert rd.retriever.method.tau_d == 1 and soft.retriever.method.tau_d == 2
     assert replace(soft, retriever=replace(soft.retriever, method=rd.retriever.method)) == rd
+
+
+def test_the_unsure_student_changes_its_temperature_alone(rows, name):
+    control = tables.experiments(scale(name, **SIZES), 1)["student, as long"]
+    unsure = rows["student, as long, scores / 2"]
+    assert control.retriever.method.temperature == 1 and unsure.retriever.method.temperature == 2
+    assert "temperature" not in control.describe()["retriever"]["method"]
+    method = control.retriever.method
+    assert replace(unsure, retriever=replace(unsure.retriever, method=method)) == control
 
 
 def test_wide_batches_change_the_distillation_alone(rows, name):
