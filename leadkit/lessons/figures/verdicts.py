@@ -140,7 +140,9 @@ def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
     axes.axhline(0, color="black", linewidth=1)
     axes.errorbar(table["ahead"], table["difference"], ends, fmt="s", color=TEACHER, capsize=4)
     for name, line in table.iterrows():
-        left = line["ahead"] > table["ahead"].max() / 3  # where there is room
+        closer = table["ahead"].between(line["ahead"] - 3, line["ahead"], inclusive="left")
+        beside = closer & ((table["difference"] - line["difference"]).abs() < 0.4)
+        left = line["ahead"] > table["ahead"].max() / 3 and not beside.any()  # where there is room
         axes.annotate(
             str(name),
             (line["ahead"], line["difference"]),
