@@ -142,7 +142,8 @@ def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
     for name, line in table.iterrows():
         closer = table["ahead"].between(line["ahead"] - 3, line["ahead"], inclusive="left")
         beside = closer & ((table["difference"] - line["difference"]).abs() < 0.4)
-        left = line["ahead"] > table["ahead"].max() / 3 and not beside.any()  # where there is room
+        # where there is room, and no other square in the way
+        left = line["ahead"] > table["ahead"].max() / 3 and not beside.any()
         axes.annotate(
             str(name),
             (line["ahead"], line["difference"]),
