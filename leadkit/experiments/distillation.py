@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from leadkit import losses
-from leadkit.config import Schedule
+from leadkit.config import Data, Schedule
 from leadkit.data.sampling import Batches, Group, Sampler, groups
 from leadkit.experiments.method import Method, Step
 from leadkit.experiments.store import Negatives, Stage, Trained
 from leadkit.experiments.texts import collection, passages_of, queries_of
 from leadkit.files import read_tensors, write_json, write_tensors
 from leadkit.hardware import DEVICE
-from leadkit.models.encoders import check
+from leadkit.models.encoders import check, stamp
 from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import architecture, build, load
 from leadkit.models.tokenizers import load_tokenizer
@@ -55,6 +56,17 @@ class Mine(Negatives):
         ]
 
 
+@cache  # a sweep describes the same towers hundreds of times
+def _check(tower: Tower, data: Data, stamp: object) -> None:
+    """Raises as `encoders.check` and `check_lengths`.
+
+    stamp: looks again where a file has changed.
+    """
+    pairs = architecture(tower.architecture).pairs_only
+    check(tower.encoder)
+    check_lengths(tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
+
+
 @dataclass(frozen=True)
 class WarmUp(Trained):
     """Train one retriever on its own with the hard loss, Eq. (10) or (11)."""
@@ -66,10 +78,8 @@ class WarmUp(Trained):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        pairs = architecture(self.tower.architecture).pairs_only
-        check(self.tower.encoder)  # before the stages that this one waits for
-        data = self.data
-        check_lengths(self.tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
+        # Before the stages that this one waits for.
+        _check(self.tower, self.data, stamp(self.tower.encoder))
 
     def batches(self) -> Batches:
         """Step -> the batch in the tokens of the tower."""

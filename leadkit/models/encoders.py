@@ -82,13 +82,17 @@ def check(encoder: str, head: str = "") -> None:
         check_heads(encoder, Path(names.root(encoder)), head)
     config = load_config(encoder)
     _check_config(encoder, config, words)
-    _compare_names(encoder, head, _stamp(folder))
+    _compare_names(encoder, head, stamp(encoder))
 
 
-def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Name, size and time of each file of a folder; nothing where there is none."""
-    files = sorted(path for path in folder.glob("*") if path.is_file())
-    return tuple((path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files)
+def stamp(encoder: str) -> tuple[tuple[str, int, int], ...]:
+    """Path, size and time of each file of an encoder's folder; nothing where there is none.
+
+    What was found out about an encoder is true as long as its stamp stays the same.
+    """
+    whole = Path(names.root(names.TOKENISER if names.untrained(encoder) else encoder))
+    files = sorted(path for path in whole.rglob("*") if path.is_file())
+    return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 @contextmanager

@@ -346,6 +346,18 @@ def test_folders_whose_parts_do_not_belong_together(name, tmp_path):
     )
 
 
+def test_an_encoder_that_changed_since_it_was_checked_is_checked_again(name, tmp_path):
+    folder = encoder(tmp_path / "model", "bert")
+    settings = data(name), Tower("DE", folder), Schedule(1)
+    WarmUp(*settings)
+    BartConfig(d_model=32).save_pretrained(folder)
+    refused(
+        f"encoder {folder!r}: a bart is an encoder and a decoder; an encoder alone is needed",
+        WarmUp,
+        *settings,
+    )
+
+
 def test_feature_distillation_needs_one_tokeniser(name, folders, tmp_path):
     teacher, student = folders["bert"], folders["roberta"]
     pipeline = Pipeline(scale(name, teacher_encoder=teacher, student_encoder=student))
