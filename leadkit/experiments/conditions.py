@@ -31,7 +31,13 @@ TAU_L = (0.3, 1.0, 10.0)
 WEIGHTS = (0.1, 0.3, 3.0)  # of L_lyr; the scale itself has 1
 LOWER = "lower layers of the teacher"
 SINGLE = "one passage per query"
-OTHERS = (*(f"layer weight {weight:g}" for weight in WEIGHTS), SINGLE, LOWER)
+RATES = (0.5, 2)  # of the distillation; the scale itself has 1
+OTHERS = (
+    *(f"layer weight {weight:g}" for weight in WEIGHTS),
+    SINGLE,
+    LOWER,
+    *(f"learning rate x {times:g}" for times in RATES),
+)
 
 
 def point(steps: int, teacher: str, tau_l: float) -> str:
@@ -69,6 +75,9 @@ def conditions(scale: Scale) -> Iterator[tuple[str, str, Scale]]:
         yield f"layer weight {weight:g}", "CB", replace(scale, lead=lead)
     yield SINGLE, "CB", replace(scale, data=replace(scale.data, passages=1))
     yield LOWER, "CB", replace(scale, student_encoder=lowest)
+    for times in RATES:
+        distil = replace(scale.distil, learning_rate=times * scale.distil.learning_rate)
+        yield f"learning rate x {times:g}", "CB", replace(scale, distil=distil)
 
 
 def experiments(scale: Scale, seed: int = 0, split: str = "dev") -> dict[str, Evaluate]:
