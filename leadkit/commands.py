@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
 if TYPE_CHECKING:
@@ -159,6 +160,53 @@ def sweep(
     records.save(finished, folder)
     print(f"result records: {folder}")
     sys.exit(not whole)
+
+
+@app.command
+def spread(
+    rows: Positional[tuple[str, ...]],
+    scale: str = "classroom",
+    seeds: int = 5,
+    collection: str = "",
+    passages: int = 1000,
+    out: Path | None = None,
+) -> None:
+    """Show how many directions students use for the passages: the effective rank of the vectors.
+
+    Runs the trainings that are missing.
+
+    Args:
+        rows: of the tables that `sweep` takes, such as "student, as long" or "CB LEAD".
+        scale: smoke, classroom, evening or gpu.
+        seeds: number of seeds, 0 to seeds - 1.
+        collection: another than the scale's: beir:PATH or irds:NAME.
+        passages: so many of the collection, drawn alike for all rows.
+        out: a file that receives the numbers, one line of JSON each.
+    """
+    import pandas as pd
+
+    from leadkit import config, files
+    from leadkit.experiments import sweep
+    from leadkit.experiments.spread import checked, passage_spread
+
+    if not rows:
+        raise ValueError('no row is named: name one or more, such as "CB RD" "CB LEAD"')
+    chosen = config.scale(scale)
+    if collection:
+        chosen = replace(chosen, data=replace(chosen.data, collection=collection))
+    planned = _narrow(sweep.plan(("all",), chosen, seeds), rows)
+    stages = {
+        (row, seed): checked(each[row].retriever, passages)
+        for row in rows
+        for seed, each in planned.items()
+    }
+    lines = [
+        {"row": row, "seed": seed, "effective rank": passage_spread(stage, passages)}
+        for (row, seed), stage in stages.items()
+    ]
+    print(pd.DataFrame(lines).pivot(index="row", columns="seed").round(1).to_string())
+    if out:
+        files.write_lines(out, lines)
 
 
 @app.command

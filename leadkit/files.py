@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,6 +155,12 @@ def write_json(path: Path, value: object) -> None:
     """Write a value as JSON: indented where it is short, else on one line."""
     indent = 1 if len(str(value)) < SHORT else None
     text = json.dumps(value, indent=indent) + "\n"
+    write(path, lambda temporary: temporary.write_text(text))
+
+
+def write_lines(path: Path, values: Iterable[object]) -> None:
+    """One line of JSON per value."""
+    text = "".join(json.dumps(value) + "\n" for value in values)
     write(path, lambda temporary: temporary.write_text(text))
 
 

@@ -1,6 +1,5 @@
 """The commands that show: claims, reports, pages and the state of the machine."""
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
@@ -92,7 +91,7 @@ def gradients(
     """
     import pandas as pd
 
-    from leadkit import config
+    from leadkit import config, files
     from leadkit.experiments.agreement import gradient_cosines
     from leadkit.experiments.pipeline import Pipeline
 
@@ -101,7 +100,7 @@ def gradients(
     table = pd.DataFrame(lines).set_index(["first", "second", "block"])
     print(table.to_string(float_format="%.3f"))
     if out:
-        _write_lines(out, lines)
+        files.write_lines(out, lines)
 
 
 @app.command
@@ -128,7 +127,7 @@ def layers(
     """
     import pandas as pd
 
-    from leadkit import config
+    from leadkit import config, files
     from leadkit.experiments.features import answers, heard_by_temperature, layer_features
     from leadkit.experiments.pipeline import Pipeline
 
@@ -144,14 +143,7 @@ def layers(
         pd.DataFrame(heard).pivot(index="tau_l", columns="k", values="heard").round(2).to_string()
     )
     if out:
-        _write_lines(out, [*features, *heard])
-
-
-def _write_lines(out: Path, lines: list[dict]) -> None:
-    from leadkit import files
-
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    files.write(out, lambda temporary: temporary.write_text(text))
+        files.write_lines(out, [*features, *heard])
 
 
 @app.command
