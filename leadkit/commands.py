@@ -166,7 +166,7 @@ def sweep(
 def spread(
     rows: Positional[tuple[str, ...]],
     scale: str = "classroom",
-    seeds: int = 5,
+    seeds: int = 1,
     collection: str = "",
     passages: int = 1000,
     out: Path | None = None,
