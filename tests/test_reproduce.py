@@ -2,12 +2,14 @@
 
 import multiprocessing
 import os
+import socket
 import time
 from dataclasses import replace
 
 import nbformat
 import pandas as pd
 import pytest
+from jupyter_client.connect import LocalPortCache
 from toys import isolate, scale, toy
 
 from leadkit import paths
@@ -16,6 +18,7 @@ from leadkit.experiments.distillation import Distil
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import ROWS
 from leadkit.lessons import reproduce
+from leadkit.training.loop import Operation
 
 
 @pytest.fixture
@@ -129,6 +132,36 @@ def test_a_lesson_that_fails_says_where_and_the_others_stand(small, notebooks, m
     assert "Main table" in said.out
     unfinished = [lesson for lesson in reproduce.lessons(small, 0) if not lesson.finished()]
     assert [lesson.notebook for lesson in unfinished] == ["02_fails.ipynb"]
+
+
+@pytest.mark.slow
+def test_a_kernel_whose_port_another_process_took_is_started_anew(small, notebooks, monkeypatch):
+    free = LocalPortCache.find_available_port
+    lesson = reproduce.lessons(small, 0, "says")[0]
+    lesson.folder.mkdir(parents=True)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        taken = [other.getsockname()[1]]
+        monkeypatch.setattr(
+            LocalPortCache, "find_available_port", lambda *at: taken.pop() if taken else free(*at)
+        )
+        lesson.run(Operation())
+    assert not taken
+    executed = nbformat.read(lesson.folder / lesson.notebook, as_version=4)
+    assert executed.cells[-1].outputs[0].text == "toy 0\n"
+
+
+def test_a_kernel_that_never_starts_is_an_error(small, notebooks, monkeypatch):
+    tries = []
+
+    def dies(*arguments, **settings):
+        tries.append(arguments)
+        raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr(reproduce.papermill, "execute_notebook", dies)
+    with pytest.raises(RuntimeError, match="^Kernel died"):
+        reproduce.lessons(small, 0, "says")[0].run(Operation())
+    assert len(tries) == reproduce.STARTS
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 
 import papermill
 from papermill.exceptions import PapermillExecutionError
@@ -19,6 +20,9 @@ from leadkit.lessons import site
 from leadkit.results.expected import expected_and_got, log_line
 from leadkit.results.tables import run_main_table
 from leadkit.training.loop import Operation
+
+STARTS = 3  # of a kernel, at most
+NOT_STARTED = "Kernel died before replying"
 
 
 @dataclass(frozen=True)
@@ -44,17 +48,30 @@ class Lesson(Stage):
     def run(self, operation: Operation) -> None:
         out = self.folder / self.notebook
         try:
-            papermill.execute_notebook(
-                paths.NOTEBOOKS / self.notebook,
-                out,
-                {"SCALE": self.scale.name, "SEED": self.seed},
-                kernel_name="python3",
-                cwd=str(paths.NOTEBOOKS),
-            )
+            self._execute(out)
         except PapermillExecutionError as error:
             raise RuntimeError(
                 f"its cell {error.exec_count} ends in {error.ename}: {error.evalue}; read {out}"
             ) from error
+
+    def _execute(self, out: Path) -> None:
+        """Execute the notebook; start its kernel anew where another process took one of its ports.
+
+        A kernel's ports are chosen a moment before it binds them.
+        """
+        for left in reversed(range(STARTS)):
+            try:
+                papermill.execute_notebook(
+                    paths.NOTEBOOKS / self.notebook,
+                    out,
+                    {"SCALE": self.scale.name, "SEED": self.seed},
+                    kernel_name="python3",
+                    cwd=str(paths.NOTEBOOKS),
+                )
+                return
+            except RuntimeError as error:
+                if not left or NOT_STARTED not in str(error):
+                    raise
 
 
 def lessons(scale: Scale, seed: int, only: str = "") -> list[Lesson]:
