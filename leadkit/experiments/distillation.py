@@ -78,7 +78,7 @@ class WarmUp(Trained):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        # Before the stages that this one waits for.
+        # Bad input is found here, before the stages that this one waits for have run.
         _check(self.tower, self.data, stamp(self.tower.encoder))
 
     def batches(self) -> Batches:
