@@ -39,11 +39,12 @@ class Step(Stage):
     """Notes its start and end in events.txt.
 
     Fails or dies where a file of that name and its number says so.
+    until: the event that it waits for ("end 3"), a minute at most; then it fails.
     """
 
     kind = "step"
     number: int = 0
-    wait: float = 0.0
+    until: str = ""
     first: Stage | None = None
     second: Stage | None = None
     seed: int = 0
@@ -64,7 +65,7 @@ class Step(Stage):
             os.kill(os.getpid(), signal.SIGKILL)
         (self.folder / ".half").write_text("half")
         try:
-            time.sleep(self.wait)
+            wait_for(self.until)
         finally:
             (self.folder / ".half").unlink()
         write_json(self.folder / "out.json", {"number": self.count})
@@ -105,6 +106,14 @@ def ctrl_c() -> str:
 def note(line: str) -> None:
     with open(paths.RUNS / "events.txt", "a") as out:
         out.write(line + "\n")
+
+
+def wait_for(event: str) -> None:
+    latest = time.monotonic() + 60
+    while event and event.split() not in [line[:2] for line in events()]:
+        if time.monotonic() > latest:
+            raise TimeoutError(f"{event!r} did not come")
+        time.sleep(0.02)
 
 
 def events() -> list[list[str]]:
@@ -281,7 +290,7 @@ def test_time_left_by_hand(name):
 
 def test_stages_run_once_after_their_inputs_and_two_at_a_time(name):
     a = Step(data(name), 1)
-    b, c = Step(data(name), 2, 0.8, first=a), Step(data(name), 3, 0.8, first=a)
+    b, c = Step(data(name), 2, "start 3", first=a), Step(data(name), 3, "start 2", first=a)
     d = Step(data(name), 4, first=b, second=c)
     assert go(sweep.missing([d]), jobs=2) == {} and d.finished()
     at = {(what, int(number)): float(when) for what, number, when, *_ in events()}
@@ -294,14 +303,10 @@ def test_stages_run_once_after_their_inputs_and_two_at_a_time(name):
 
 
 def test_no_process_waits_for_an_input(name):
-    a, alone = Step(data(name), 1, 0.8), Step(data(name), 3)
-    go([a, Step(data(name), 2, first=a), alone], jobs=2)
-    assert [event[:2] for event in events()[:4]] == [
-        ["start", "1"],
-        ["start", "3"],
-        ["end", "3"],
-        ["end", "1"],
-    ]
+    a, alone = Step(data(name), 1, "end 3"), Step(data(name), 3)
+    assert go([a, Step(data(name), 2, first=a), alone], jobs=2) == {}
+    others = [event[:2] for event in events() if event[:2] != ["start", "1"]]
+    assert others[:4] == [["start", "3"], ["end", "3"], ["end", "1"], ["start", "2"]]
 
 
 def test_one_job_runs_one_at_a_time_the_longest_chain_first(name):
@@ -350,11 +355,11 @@ def command(name, monkeypatch, tmp_path, capsys):
 
 def experiments(scale, seed, split):
     """Two of three need what the seeds share."""
-    shared, wait = Step(scale.data, 100), 0.01
+    shared = Step(scale.data, 100)
     return {
-        "one": Step(scale.data, 10, wait, first=shared, seed=seed),
-        "two": Step(scale.data, 20, wait, seed=seed),
-        "three": Step(scale.data, 30, wait, first=shared, seed=seed),
+        "one": Step(scale.data, 10, first=shared, seed=seed),
+        "two": Step(scale.data, 20, seed=seed),
+        "three": Step(scale.data, 30, first=shared, seed=seed),
     }
 
 
@@ -528,7 +533,7 @@ def test_process_that_is_killed_is_told_and_its_stage_resumed(command, tmp_path)
 
 
 def test_sigterm_stops_the_processes_and_keeps_what_is_finished(name, capsys):
-    quick, slow = Step(data(name), 1), Step(data(name), 2, 60.0, first=Step(data(name), 1))
+    quick, slow = Step(data(name), 1), Step(data(name), 2, "never", first=Step(data(name), 1))
 
     def terminate():
         while len(started()) < 2 or not list(slow.folder.glob(".half")):
@@ -565,7 +570,7 @@ patch = pytest.MonkeyPatch()
 toys.isolate(patch, Path({folder!r}))
 def experiments(scale, seed, split):
     first = test_sweep.Step(scale.data, 1)
-    steps = [test_sweep.Step(scale.data, n, 60.0, first=first) for n in (2, 3)]
+    steps = [test_sweep.Step(scale.data, n, "never", first=first) for n in (2, 3)]
     return dict(zip(("one", "two"), steps))
 source = SimpleNamespace(TABLES={{"1": ("one", "two")}}, experiments=experiments)
 patch.setattr(sweep, "SOURCES", (source,))
@@ -611,7 +616,7 @@ def test_ctrl_c_in_the_terminal_loses_nothing(name, tmp_path):
     assert {tuple(event[3:]) for event in events() if event[0] == "start"} == {
         ("1", "1", "blocked")
     }  # threads: torch's, OMP's
-    slow = Step(data(name), 2, 60.0, first=Step(data(name), 1))
+    slow = Step(data(name), 2, "never", first=Step(data(name), 1))
     assert sweep.missing([slow]) == [slow] and list(slow.folder.iterdir()) == []
 
 
