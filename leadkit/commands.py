@@ -163,7 +163,7 @@ def sweep(
 
 
 @app.command
-def spread(
+def vectors(
     rows: Positional[tuple[str, ...]],
     scale: str = "classroom",
     seeds: int = 1,
@@ -171,9 +171,10 @@ def spread(
     passages: int = 1000,
     out: Path | None = None,
 ) -> None:
-    """Show how many directions students use for the passages: the effective rank of the vectors.
+    """Show how students place the passages: directions used, likeness to the encoder as it came.
 
-    Runs the trainings that are missing.
+    Directions: the effective rank of the vectors. Likeness: linear CKA, 0 to 1. Runs the trainings
+    that are missing.
 
     Args:
         rows: of the tables that `sweep` takes, such as "student, as long" or "CB LEAD".
@@ -187,7 +188,7 @@ def spread(
 
     from leadkit import config, files
     from leadkit.experiments import sweep
-    from leadkit.experiments.spread import checked, passage_spread
+    from leadkit.experiments.vectors import checked, measured
 
     if not rows:
         raise ValueError('no row is named: name one or more, such as "CB RD" "CB LEAD"')
@@ -201,10 +202,10 @@ def spread(
         for seed, each in planned.items()
     }
     lines = [
-        {"row": row, "seed": seed, "effective rank": passage_spread(stage, passages)}
+        {"row": row, "seed": seed, **measured(stage, passages)}
         for (row, seed), stage in stages.items()
     ]
-    print(pd.DataFrame(lines).pivot(index="row", columns="seed").round(1).to_string())
+    print(pd.DataFrame(lines).pivot(index="row", columns="seed").round(3).to_string())
     if out:
         files.write_lines(out, lines)
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.interpolation import TakenBack
 from leadkit.experiments.label_smoothing import SmoothAlone
 from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.store import Trained
 from leadkit.models.tower import depth
 
 # Row -> its method and the settings of LEAD that it changes.
@@ -31,12 +33,14 @@ TAU_L = (0.3, 1.0, 10.0)
 WEIGHTS = (0.1, 0.3, 3.0)  # of L_lyr; the scale itself has 1
 LOWER = "lower layers of the teacher"
 SINGLE = "one passage per query"
+BACK = "a quarter back to the encoder"  # the weights, when the training is over
 RATES = (0.5, 2)  # of the distillation; the scale itself has 1
 OTHERS = (
     *(f"layer weight {weight:g}" for weight in WEIGHTS),
     SINGLE,
     LOWER,
     *(f"learning rate x {times:g}" for times in RATES),
+    BACK,
 )
 
 
@@ -92,4 +96,8 @@ def experiments(scale: Scale, seed: int = 0, split: str = "dev") -> dict[str, Ev
         for row, (method, lead) in TRAINED.items():
             distilled = replace(chain.distil(method, **lead), data=changed.data)
             every[f"{row}, {condition}"] = chain.evaluate(distilled, split)
+    trained: dict[str, Trained] = {"teacher": plain.teacher}
+    trained |= {row: plain.distil(method, **lead) for row, (method, lead) in TRAINED.items()}
+    for row, stage in trained.items():
+        every[f"{row}, {BACK}"] = plain.evaluate(TakenBack(scale.data, stage), split)
     return every

@@ -1,8 +1,10 @@
 """A retriever as it came: a checkpoint with its head, or a folder of `Retriever.save`."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from leadkit.experiments.store import Trained
 from leadkit.hardware import DEVICE
@@ -32,11 +34,19 @@ class Ready(Trained):
 
     def model(self) -> Retriever:
         encoder = self.tower.encoder
-        model = load(names.root(encoder)) if saved(encoder) else build(self.tower)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # an untrained encoder is the same each time
+            model = load(names.root(encoder)) if saved(encoder) else build(self.tower)
         return model.eval().to(DEVICE)
 
     def log(self) -> list[dict]:
         return []
+
+
+def as_it_came(retriever: Trained) -> Ready:
+    """A retriever's encoder with all of its layers, before any training of ours."""
+    _, whole = names.reshaped(retriever.tower.encoder)
+    return Ready(retriever.data, replace(retriever.tower, encoder=whole, linear=0))
 
 
 def saved(encoder: str) -> bool:

@@ -8,6 +8,7 @@ from toys import scale
 
 from leadkit.config import Lead
 from leadkit.experiments import conditions, sweep, tables
+from leadkit.experiments.interpolation import TakenBack
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.models.tower import depth
 
@@ -36,7 +37,7 @@ def test_every_row_is_there_and_equal_trainings_are_run_once(rows):
             names = [n for n in conditions.TABLES[f"map {steps}"] if n.startswith(alone)]
             assert len(names) == 9 and len({rows[n].key for n in names}) == 1
     names = [name for name in rows if name.startswith("frozen LEAD")]
-    assert len({rows[name].key for name in names}) == len(names) == 27 + 7
+    assert len({rows[name].key for name in names}) == len(names) == 27 + 8
     # RD does not read tau_l.
     assert len({rows[n].key for n in rows if n.startswith("RD") and "tau_l" in n}) == 9
 
@@ -55,6 +56,7 @@ def test_a_point_differs_from_the_scale_in_what_its_name_says(row, rows, common)
     gentle = rows[f"{row}, learning rate x 0.5"].retriever
     rate = 0.5 * usual.schedule.learning_rate
     assert gentle == replace(usual, schedule=replace(usual.schedule, learning_rate=rate))
+    assert rows[f"{row}, {conditions.BACK}"].retriever == TakenBack(usual.data, usual, 0.25)
     lower = rows[f"{row}, lower layers of the teacher"].retriever
     assert lower.student.tower.encoder == "layers:1,2,3,4,5,6:bert-12x128"
     assert lower.teacher == usual.teacher

@@ -8,6 +8,7 @@ from toys import scale
 from leadkit.config import Lead
 from leadkit.experiments import controls, sweep, tables
 from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.ready import Ready
 from leadkit.files import write_json
 
 SIZES = {
@@ -26,6 +27,8 @@ NAMES = {
     *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
     "CB RD, tau_d = 2",
     "student, as long, scores / 2",
+    "encoder as it came",
+    "encoder as it came, mean pooling",
     "CB LEAD, released",
 }
 
@@ -82,6 +85,16 @@ def test_the_unsure_student_changes_its_temperature_alone(rows, name):
     assert "temperature" not in control.describe()["retriever"]["method"]
     method = control.retriever.method
     assert replace(unsure, retriever=replace(unsure.retriever, method=method)) == control
+
+
+def test_the_encoder_as_it_came_is_whole_and_untrained(name):
+    made = scale(name, **SIZES | {"student_encoder": "layers:2,4:bert-6x128", "lead": Lead(k=2)})
+    chain = Pipeline(made, 1)
+    rows = controls.experiments(made, 1)
+    tower = replace(chain.student.tower, encoder="bert-6x128")
+    for row, pooling in (("encoder as it came", "cls"), (controls.ENCODER_MEAN, "mean")):
+        encoder = Ready(made.data, replace(tower, pooling=pooling))
+        assert rows[row] == chain.evaluate(encoder, "test")
 
 
 def test_wide_batches_change_the_distillation_alone(rows, name):
