@@ -23,7 +23,6 @@ WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
-ENCODER_MEAN = f"{ENCODER}, mean pooling"
 UNSURE = "student, as long, scores / 2"  # a student that is half as sure: does it gain?
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
@@ -43,7 +42,6 @@ TABLES = {
         SOFT,
         UNSURE,
         ENCODER,
-        ENCODER_MEAN,
         *(name + WIDE for name in TRAININGS),
         "CB teacher" + RAW,
         "student" + RAW,
@@ -65,10 +63,7 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
     plain = Pipeline(scale, seed, ABLATED)
     unsure = replace(plain.distil("student"), method=Alone(temperature=2.0))
     every[UNSURE] = plain.evaluate(unsure, split)
-    encoder = as_it_came(plain.student)
-    every[ENCODER] = plain.evaluate(encoder, split)
-    mean = replace(encoder, tower=replace(encoder.tower, pooling="mean"))
-    every[ENCODER_MEAN] = plain.evaluate(mean, split)
+    every[ENCODER] = plain.evaluate(as_it_came(plain.student), split)
     every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)
     return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)
 
