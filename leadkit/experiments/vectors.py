@@ -43,8 +43,9 @@ def likeness(vectors: np.ndarray, others: np.ndarray) -> float:
     x, y = vectors - vectors.mean(0), others - others.mean(0)
     if not x.any() or not y.any():
         return float("nan")
+    norm = np.linalg.norm  # Frobenius
     # \|X^T Y\|_F^2 / (\|X^T X\|_F \|Y^T Y\|_F)
-    return float(np.linalg.norm(x.T @ y) ** 2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y))
+    return float(norm(x.T @ y) ** 2 / (norm(x.T @ x) * norm(y.T @ y)))  # (H, H') -> ()
 
 
 def checked(retriever: Trained | None, passages: int) -> Trained:
