@@ -236,20 +236,23 @@ def loud(model):
     return model
 
 
-def test_a_smoothed_label_gives_its_share_to_all_passages(common):
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_a_smoothed_label_gives_its_share_to_all_passages(temperature, common):
     stage = Pipeline(scale(common)).distil("student + smooth label")
     assert stage.teacher is None and stage.method.smoothing == 0.2
     model = loud(stage.student.model().train())
     step = Step({"student": model}, {"student": stage.batches(model.tower)(0)}, seed=0)
     _, final = step.models["student"](step.batches["student"])  # (B, C)
-    log_s = final.log_softmax(-1)
+    log_s = (final / temperature).log_softmax(-1)
     own = log_s[range(len(final)), step.batches["student"].positive]  # (B,)
-    parts = stage.method.parts(step)
+    parts = SmoothAlone(temperature).parts(step)
     torch.testing.assert_close(parts["total"], -(0.8 * own + 0.2 * log_s.mean(-1)).mean())
     torch.testing.assert_close(parts["student"], -own.mean())
     assert (parts["total"] - parts["student"]).abs() > 0.01
     with pytest.raises(ValueError, match="smoothing is 1.0: it must be from 0 to below 1"):
-        SmoothAlone(1.0)
+        SmoothAlone(smoothing=1.0)
+    with pytest.raises(ValueError, match="temperature is 0.0"):
+        SmoothAlone(0.0)
 
 
 def test_the_control_at_a_temperature(common):

@@ -1,10 +1,12 @@
 """Rows that the paper lacks: controls that its claims are held against."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
+from leadkit.experiments.label_smoothing import SmoothAlone
 from leadkit.experiments.paper_methods import Alone
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
@@ -23,7 +25,9 @@ WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
-UNSURE = "student, as long, scores / 2"  # a student that is half as sure: does it gain?
+# How sure the student is in the loss -> the temperature there. Is a smoothed label only this?
+SURE = {"scores / 2": 2.0, "scores x 2": 0.5, "scores x 4": 0.25}
+ALONE = {"student, as long": Alone, SmoothAlone.name: SmoothAlone}  # without a teacher
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
     "controls": (
@@ -40,7 +44,7 @@ TABLES = {
         ),
         *(experiment(name, ABLATED) for name in BASELINES),
         SOFT,
-        UNSURE,
+        *(f"{name}, {sure}" for sure in SURE for name in ALONE),
         ENCODER,
         *(name + WIDE for name in TRAININGS),
         "CB teacher" + RAW,
@@ -61,8 +65,9 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             frozen = chain.distil("LEAD", joint=False)
             every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
     plain = Pipeline(scale, seed, ABLATED)
-    unsure = replace(plain.distil("student"), method=Alone(temperature=2.0))
-    every[UNSURE] = plain.evaluate(unsure, split)
+    for (sure, temperature), (name, method) in product(SURE.items(), ALONE.items()):
+        alone = replace(plain.distil(method.name), method=method(temperature=temperature))
+        every[f"{name}, {sure}"] = plain.evaluate(alone, split)
     every[ENCODER] = plain.evaluate(as_it_came(plain.student), split)
     every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)
     return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)

@@ -33,7 +33,7 @@ class Alone(Method):
 
     name = "student"
     needs_teacher = False
-    temperature: float = added(1.0)  # divides the scores in the loss; a control of ours has 2
+    temperature: float = added(1.0)  # divides the scores in the loss; controls of ours vary it
 
     def __post_init__(self) -> None:
         losses.check_temperature("temperature", self.temperature)

@@ -19,6 +19,8 @@ SIZES = {
 }
 TRAININGS = ("student, as long", "CB RD", "CB LEAD", "CB frozen LEAD")
 PLAIN = dict(zip(TRAININGS, (*TRAININGS[:3], "without joint training"), strict=True))
+ALONE = ("student, as long", "student + smooth label")
+SURE = {"scores / 2": 2, "scores x 2": 0.5, "scores x 4": 0.25}
 NAMES = {
     *(f"{teacher} teacher, as long" for teacher in ("DE", "CB", "CE")),
     "DE frozen LEAD",
@@ -26,7 +28,7 @@ NAMES = {
     *(f"{name}, 16 x 8" for name in TRAININGS),
     *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
     "CB RD, tau_d = 2",
-    "student, as long, scores / 2",
+    *(f"{name}, {sure}" for name in ALONE for sure in SURE),
     "encoder as it came",
     "CB LEAD, released",
 }
@@ -77,13 +79,15 @@ def test_softer_targets_change_the_temperature_alone(rows, name):
     assert replace(soft, retriever=replace(soft.retriever, method=rd.retriever.method)) == rd
 
 
-def test_the_unsure_student_changes_its_temperature_alone(rows, name):
-    control = tables.experiments(scale(name, **SIZES), 1)["student, as long"]
-    unsure = rows["student, as long, scores / 2"]
-    assert control.retriever.method.temperature == 1 and unsure.retriever.method.temperature == 2
-    assert "temperature" not in control.describe()["retriever"]["method"]
-    method = control.retriever.method
-    assert replace(unsure, retriever=replace(unsure.retriever, method=method)) == control
+@pytest.mark.parametrize("row", ALONE)
+@pytest.mark.parametrize("sure", SURE)
+def test_how_sure_a_student_is_changes_its_temperature_alone(row, sure, rows, name):
+    usual = tables.experiments(scale(name, **SIZES), 1)[row]
+    changed = rows[f"{row}, {sure}"]
+    assert "temperature" not in usual.describe()["retriever"]["method"]
+    method = usual.retriever.method
+    assert changed.retriever.method == replace(method, temperature=SURE[sure])
+    assert replace(changed, retriever=replace(changed.retriever, method=method)) == usual
 
 
 def test_the_encoder_as_it_came_is_whole_and_untrained(name):
