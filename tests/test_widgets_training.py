@@ -388,17 +388,6 @@ def test_primary_claims_carry_their_verdicts_and_a_teachers_is_told_apart():
     assert drawn == {"student, 95% interval": [1.0], "teacher, 95% interval": [-1.0]}
 
 
-def test_teacher_changes_are_over_their_lead():
-    table = pd.DataFrame(
-        {"ahead": [1.0, 10.0], "difference": [0.5, -1.0], "low": [0, -2.0], "high": [1, -0.5]},
-        index=["DE", "CB"],
-    )
-    axes = figures.teacher_changes(table, "t")
-    points = axes.containers[0].lines[0]
-    assert points.get_xdata().tolist() == [1, 10] and points.get_ydata().tolist() == [0.5, -1]
-    assert [text.get_text() for text in axes.texts] == ["DE", "CB"]
-
-
 # --- what is drawn
 
 

@@ -20,7 +20,7 @@ from leadkit.lessons.figures.plots import (
 from leadkit.lessons.figures.rankings import rank_lines
 from leadkit.lessons.figures.schemes import assistance, progression
 from leadkit.lessons.figures.trainings import choices, training
-from leadkit.lessons.figures.verdicts import differences, primary, teacher_changes, verdicts
+from leadkit.lessons.figures.verdicts import differences, primary, verdicts
 from leadkit.lessons.figures.worlds import assisted_gains, learnt, teacher_layers, world_differences
 
 __all__ = [
@@ -52,7 +52,6 @@ __all__ = [
     "rank_lines",
     "smooth",
     "style",
-    "teacher_changes",
     "teacher_layers",
     "token_map",
     "towers",

@@ -1,4 +1,4 @@
-"""Differences with their intervals beside the paper's: claims, verdicts, what a teacher loses."""
+"""Differences with their intervals beside the paper's: claims and verdicts."""
 
 from collections.abc import Collection
 from typing import Any
@@ -127,33 +127,3 @@ def _legend(axes: Axes, columns: int) -> None:
         ncols=columns,
         fontsize="small",
     )
-
-
-def teacher_changes(table: pd.DataFrame, title: str) -> Axes:
-    """What a teacher gains or loses by LEAD, over how far it was ahead of its student.
-
-    table: name -> ahead, difference, low, high; points. The whisker of very few seeds leaves the
-    frame.
-    """
-    axes = plt.subplots(figsize=(9, 4.5))[1]
-    ends = [table["difference"] - table["low"], table["high"] - table["difference"]]
-    axes.axhline(0, color="black", linewidth=1)
-    axes.errorbar(table["ahead"], table["difference"], ends, fmt="s", color=TEACHER, capsize=4)
-    for name, line in table.iterrows():
-        closer = table["ahead"].between(line["ahead"] - 3, line["ahead"], inclusive="left")
-        beside = closer & ((table["difference"] - line["difference"]).abs() < 0.4)
-        # where there is room, and no other square in the way
-        left = line["ahead"] > table["ahead"].max() / 3 and not beside.any()
-        axes.annotate(
-            str(name),
-            (line["ahead"], line["difference"]),
-            (-10 if left else 10, 0),
-            textcoords="offset points",
-            ha="right" if left else "left",
-            va="center",
-            fontsize="small",
-        )
-    axes.set(title=title, xlabel="teacher before LEAD - student, points of MRR@10")
-    axes.set(ylabel="teacher after LEAD - before", xlim=(0, 1.1 * table["ahead"].max()))
-    axes.set_ylim(table["difference"].min() - 1.5, table["difference"].max() + 1.5)
-    return axes
