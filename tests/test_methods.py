@@ -16,7 +16,7 @@ from leadkit.experiments.distillation import Distil, TeacherAfter
 from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLEAD
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
-from leadkit.experiments.paper_methods import RD, Alone, evened
+from leadkit.experiments.paper_methods import RD, evened
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.state_matching import StateMatching
 from leadkit.models import retrievers
@@ -236,39 +236,20 @@ def loud(model):
     return model
 
 
-@pytest.mark.parametrize("temperature", [1.0, 2.0])
-def test_a_smoothed_label_gives_its_share_to_all_passages(temperature, common):
+def test_a_smoothed_label_gives_its_share_to_all_passages(common):
     stage = Pipeline(scale(common)).distil("student + smooth label")
     assert stage.teacher is None and stage.method.smoothing == 0.2
     model = loud(stage.student.model().train())
     step = Step({"student": model}, {"student": stage.batches(model.tower)(0)}, seed=0)
     _, final = step.models["student"](step.batches["student"])  # (B, C)
-    log_s = (final / temperature).log_softmax(-1)
+    log_s = final.log_softmax(-1)
     own = log_s[range(len(final)), step.batches["student"].positive]  # (B,)
-    parts = SmoothAlone(temperature).parts(step)
+    parts = stage.method.parts(step)
     torch.testing.assert_close(parts["total"], -(0.8 * own + 0.2 * log_s.mean(-1)).mean())
     torch.testing.assert_close(parts["student"], -own.mean())
     assert (parts["total"] - parts["student"]).abs() > 0.01
     with pytest.raises(ValueError, match="smoothing is 1.0: it must be from 0 to below 1"):
-        SmoothAlone(smoothing=1.0)
-    with pytest.raises(ValueError, match="temperature is 0.0"):
-        SmoothAlone(0.0)
-
-
-def test_the_control_at_a_temperature(common):
-    stage = Pipeline(scale(common)).distil("student")
-    model = loud(stage.student.model().train())
-    step = Step({"student": model}, {"student": stage.batches(model.tower)(0)}, seed=0)
-    _, final = step.models["student"](step.batches["student"])  # (B, C)
-    losses_at = {}
-    for temperature in (1.0, 2.0):
-        log_s = (final / temperature).log_softmax(-1)
-        own = log_s[range(len(log_s)), step.batches["student"].positive]  # (B,)
-        losses_at[temperature] = Alone(temperature).parts(step)["total"]
-        torch.testing.assert_close(losses_at[temperature], -own.mean())
-    assert (losses_at[1.0] - losses_at[2.0]).abs() > 0.01
-    with pytest.raises(ValueError, match="temperature is 0.0"):
-        Alone(0.0)
+        SmoothAlone(1.0)
 
 
 @pytest.mark.parametrize("layer_weight", [1.0, 0.3])

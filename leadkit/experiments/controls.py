@@ -7,9 +7,9 @@ from typing import Any
 from leadkit.config import Scale
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.label_smoothing import SmoothAlone
-from leadkit.experiments.paper_methods import Alone
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
+from leadkit.experiments.rescaled import Rescaled
 from leadkit.experiments.rows import TEACHERS, experiment
 from leadkit.experiments.tables import ABLATED, BASELINES
 from leadkit.experiments.tables import TABLES as PAPER
@@ -25,9 +25,9 @@ WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
-# How sure the student is in the loss -> the temperature there. Is a smoothed label only this?
-SURE = {"scores / 2": 2.0, "scores x 2": 0.5, "scores x 4": 0.25}
-ALONE = {"student, as long": Alone, SmoothAlone.name: SmoothAlone}  # without a teacher
+# By how much the student's scores are multiplied: is its gain only that it is surer, or less so?
+TIMES = {", scores / 2": 0.5, ", scores x 2": 2.0, ", scores x 4": 4.0}
+RESCALED = {**TRAININGS, SmoothAlone.name: (SmoothAlone.name, {})}
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
     "controls": (
@@ -44,7 +44,7 @@ TABLES = {
         ),
         *(experiment(name, ABLATED) for name in BASELINES),
         SOFT,
-        *(f"{name}, {sure}" for sure in SURE for name in ALONE),
+        *(name + times for times in TIMES for name in RESCALED),
         ENCODER,
         *(name + WIDE for name in TRAININGS),
         "CB teacher" + RAW,
@@ -65,12 +65,11 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
             frozen = chain.distil("LEAD", joint=False)
             every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
     plain = Pipeline(scale, seed, ABLATED)
-    for (sure, temperature), (name, method) in product(SURE.items(), ALONE.items()):
-        alone = replace(plain.distil(method.name), method=method(temperature=temperature))
-        every[f"{name}, {sure}"] = plain.evaluate(alone, split)
     every[ENCODER] = plain.evaluate(as_it_came(plain.student), split)
     every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)
-    return every | _wide(plain, split) | _raw(plain, split) | _released(plain, split)
+    for part in (_wide, _rescaled, _raw, _released):
+        every |= part(plain, split)
+    return every
 
 
 def _wide(chain: Pipeline, split: str) -> dict[str, Evaluate]:
@@ -80,6 +79,16 @@ def _wide(chain: Pipeline, split: str) -> dict[str, Evaluate]:
         name + WIDE: chain.evaluate(replace(chain.distil(method, **changes), data=data), split)
         for name, (method, changes) in TRAININGS.items()
     }
+
+
+def _rescaled(chain: Pipeline, split: str) -> dict[str, Evaluate]:
+    """Distillations of a student whose scores are multiplied; its teacher is as it was."""
+    every = {}
+    for (label, times), (name, (method, changes)) in product(TIMES.items(), RESCALED.items()):
+        student = Rescaled(chain.scale.data, chain.student, times)
+        distilled = replace(chain.distil(method, **changes), student=student)
+        every[name + label] = chain.evaluate(distilled, split)
+    return every
 
 
 def _raw(plain: Pipeline, split: str) -> dict[str, Evaluate]:

@@ -11,32 +11,28 @@ from torch.nn.functional import cross_entropy, one_hot
 from leadkit import losses
 from leadkit.experiments.deep_supervision import LastLayer, as_soft
 from leadkit.experiments.method import Method, Step, check_selection
-from leadkit.experiments.paper_methods import LEAD, Alone
+from leadkit.experiments.paper_methods import LEAD
 from leadkit.models.tower import Tower
 
 SMOOTHING = 0.2  # the share of the label that all passages share; ours
 
 
 @dataclass(frozen=True)
-class SmoothAlone(Alone):
+class SmoothAlone(Method):
     """No teacher: the student goes on alone, its label smoothed."""
 
     name = "student + smooth label"
+    needs_teacher = False
     smoothing: float = SMOOTHING
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         check_smoothing(self.smoothing)
-
-    def check(self, student: Tower, teacher: Tower | None) -> None:
-        Method.check(self, student, teacher)
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         _, final = step.models["student"](batch)  # (B, C)
-        scores = final / self.temperature
-        total = smoothed_loss(scores, batch.positive, self.smoothing)
-        return {"total": total, "student": losses.nll(scores, batch.positive).mean()}
+        total = smoothed_loss(final, batch.positive, self.smoothing)
+        return {"total": total, "student": losses.nll(final, batch.positive).mean()}
 
 
 @dataclass(frozen=True)

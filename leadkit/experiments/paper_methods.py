@@ -33,10 +33,6 @@ class Alone(Method):
 
     name = "student"
     needs_teacher = False
-    temperature: float = added(1.0)  # divides the scores in the loss; controls of ours vary it
-
-    def __post_init__(self) -> None:
-        losses.check_temperature("temperature", self.temperature)
 
     def check(self, student: Tower, teacher: Tower | None) -> None:
         """The released code has it too."""
@@ -44,7 +40,7 @@ class Alone(Method):
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         _, final = step.models["student"](batch)
-        return logged(losses.student_loss(final / self.temperature, batch.positive))
+        return logged(losses.student_loss(final, batch.positive))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The controls: each differs from the row that it is held against in one thing."""
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from toys import scale
@@ -9,6 +10,7 @@ from leadkit.config import Lead
 from leadkit.experiments import controls, sweep, tables
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import Ready
+from leadkit.experiments.rescaled import Rescaled
 from leadkit.files import write_json
 
 SIZES = {
@@ -19,8 +21,8 @@ SIZES = {
 }
 TRAININGS = ("student, as long", "CB RD", "CB LEAD", "CB frozen LEAD")
 PLAIN = dict(zip(TRAININGS, (*TRAININGS[:3], "without joint training"), strict=True))
-ALONE = ("student, as long", "student + smooth label")
-SURE = {"scores / 2": 2, "scores x 2": 0.5, "scores x 4": 0.25}
+RESCALED = (*TRAININGS, "student + smooth label")
+TIMES = {", scores / 2": 0.5, ", scores x 2": 2, ", scores x 4": 4}
 NAMES = {
     *(f"{teacher} teacher, as long" for teacher in ("DE", "CB", "CE")),
     "DE frozen LEAD",
@@ -28,7 +30,7 @@ NAMES = {
     *(f"{name}, 16 x 8" for name in TRAININGS),
     *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
     "CB RD, tau_d = 2",
-    *(f"{name}, {sure}" for name in ALONE for sure in SURE),
+    *(name + times for name in RESCALED for times in TIMES),
     "encoder as it came",
     "CB LEAD, released",
 }
@@ -79,15 +81,14 @@ def test_softer_targets_change_the_temperature_alone(rows, name):
     assert replace(soft, retriever=replace(soft.retriever, method=rd.retriever.method)) == rd
 
 
-@pytest.mark.parametrize("row", ALONE)
-@pytest.mark.parametrize("sure", SURE)
-def test_how_sure_a_student_is_changes_its_temperature_alone(row, sure, rows, name):
-    usual = tables.experiments(scale(name, **SIZES), 1)[row]
-    changed = rows[f"{row}, {sure}"]
-    assert "temperature" not in usual.describe()["retriever"]["method"]
-    method = usual.retriever.method
-    assert changed.retriever.method == replace(method, temperature=SURE[sure])
-    assert replace(changed, retriever=replace(changed.retriever, method=method)) == usual
+def test_rescaled_scores_change_the_student_of_the_distillation_alone(rows, name):
+    made = scale(name, **SIZES)
+    plain = tables.experiments(made, 1)
+    student = Pipeline(made, 1).student
+    for row, times in product(RESCALED, TIMES):
+        usual, changed = plain[PLAIN.get(row, row)], rows[row + times]
+        assert changed.retriever.student == Rescaled(made.data, student, TIMES[times])
+        assert replace(changed, retriever=replace(changed.retriever, student=student)) == usual
 
 
 def test_the_encoder_as_it_came_is_whole_and_untrained(name):
