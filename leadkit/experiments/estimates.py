@@ -159,8 +159,9 @@ def _without(value: Any, left_out: str) -> Any:
 
 def _tower(described: dict | None, part: str) -> dict | None:
     """The tower of the model that a stage makes: its student's or its teacher's."""
+    around = (part, "distillation", "retriever")  # of a changed retriever that of the original
     while described and "tower" not in described:
-        described = described.get(part) or described.get("distillation")
+        described = next((described[name] for name in around if described.get(name)), None)
     return described and described["tower"]
 
 

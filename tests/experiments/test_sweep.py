@@ -27,6 +27,7 @@ from leadkit.config import Schedule
 from leadkit.experiments import distillation, pipeline, prod, sweep, tables, workers
 from leadkit.experiments.distillation import TeacherAfter
 from leadkit.experiments.prod import PROD
+from leadkit.experiments.rescaled import Rescaled
 from leadkit.experiments.store import Stage
 from leadkit.files import write_json
 from leadkit.results.records import default_folder, read
@@ -258,6 +259,8 @@ def test_estimates_of_a_new_machine_are_those_of_the_committed_records(name, tmp
     longer = replace(other.distil("RD", tau_d=2.0), schedule=Schedule(9))
     step = 100 * (1 + place("RD")) / other.distil("RD").schedule.steps
     assert estimates(longer) == pytest.approx(9 * step)  # whatever the temperature
+    rescaled = replace(other.distil("RD"), student=Rescaled(data(name), other.student, 2.0))
+    assert estimates(rescaled) == 100 * (1 + place("RD"))
     elsewhere = pipeline.Pipeline(scale(toy(tmp_path / "other", train=25)))
     assert estimates(elsewhere.student) == 100 * (1 + place("student"))  # a training, but
     assert estimates(elsewhere.rows("test")["teacher"]) is None  # not an evaluation
