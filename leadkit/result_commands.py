@@ -1,6 +1,7 @@
 """The commands that show: claims, reports, pages and the state of the machine."""
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -109,29 +110,39 @@ def layers(
     teacher: str = "CB",
     seed: int = 0,
     batches: int = 8,
+    collection: str = "",
     even_spread: bool = False,
     out: Path | None = None,
 ) -> None:
-    """Show what each layer of the warmed-up models says, and how many layers each tau_l hears.
+    """Show what the layers of the warmed-up models say, and how sure the student is.
 
     Runs the warm-ups that are missing. The first table has the entropy of the layer features, the
-    second the effective number of layers heard of K, so that score scales and tau_l can be chosen.
+    second the effective number of layers heard of K by tau_l. The third multiplies the student's
+    final scores: its nll is lowest where the student is as sure as it is right.
 
     Args:
         scale: smoke, classroom, evening or gpu.
         teacher: DE, CB or CE.
         seed: random seed of the warm-ups.
         batches: the first so many of the distillation.
+        collection: another than the scale's: beir:PATH or irds:NAME.
         even_spread: with LEAD's setting of this name.
         out: a file that receives the numbers, one line of JSON each.
     """
     import pandas as pd
 
     from leadkit import config, files
-    from leadkit.experiments.features import answers, heard_by_temperature, layer_features
+    from leadkit.experiments.features import (
+        answers,
+        heard_by_temperature,
+        layer_features,
+        sureness,
+    )
     from leadkit.experiments.pipeline import Pipeline
 
     chosen = config.scale(scale)
+    if collection:
+        chosen = replace(chosen, data=replace(chosen.data, collection=collection))
     every = answers(
         Pipeline(chosen, seed, teacher).distil("LEAD", even_spread=even_spread), batches
     )
@@ -142,8 +153,11 @@ def layers(
     print(
         pd.DataFrame(heard).pivot(index="tau_l", columns="k", values="heard").round(2).to_string()
     )
+    sure = sureness(every)
+    print("\nthe student's scores, multiplied")
+    print(pd.DataFrame(sure).set_index("times").round(2).to_string())
     if out:
-        files.write_lines(out, [*features, *heard])
+        files.write_lines(out, [*features, *heard, *sure])
 
 
 @app.command

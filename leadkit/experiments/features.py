@@ -1,4 +1,4 @@
-"""What the layers of the warmed-up models say, and how many of them a temperature hears."""
+"""What the warmed-up models say: their layers, how many are heard, how sure the student is."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from leadkit.models.batch import Batch
 from leadkit.models.retriever import Retriever
 
 TEMPERATURES = (0.1, 0.3, 1.0, 3.0, 10.0)
+TIMES = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # the student's scores
 DRAWS = 8  # selections of layers per batch and K
 
 
@@ -78,6 +79,20 @@ def _says(scores: Tensor, positive: Tensor, tau_d: float) -> Tensor:
     right = (scores.argmax(-1) == positive).float()  # (L, B)
     every = entropy, losses.nll(scores, positive), right, scores.std(-1)
     return torch.stack([values.mean(-1) for values in every], -1)  # (L, 4)
+
+
+def sureness(every: Sequence[Answers], times: Sequence[float] = TIMES) -> list[dict[str, float]]:
+    """A line per factor by which the student's final scores are multiplied.
+
+    entropy: in nats, 0 for a student that is sure. nll: of the positive, lowest where it is as sure
+    as it is right.
+    """
+    lines = []
+    for factor in times:
+        said = [_says(factor * one.student[-1:], one.positive, 1.0)[0] for one in every]  # (4,)
+        entropy, nll, _, _ = torch.stack(said).mean(0).tolist()
+        lines.append({"times": factor, "entropy": entropy, "nll": nll})
+    return lines
 
 
 def heard_by_temperature(

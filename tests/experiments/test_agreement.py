@@ -17,6 +17,7 @@ from leadkit.experiments.features import (
     answers,
     heard_by_temperature,
     layer_features,
+    sureness,
 )
 from leadkit.experiments.method import Method
 from leadkit.experiments.paper_methods import Alone
@@ -106,6 +107,21 @@ def test_features_by_hand():
     assert warm["entropy"] == pytest.approx(math.log(4)) and warm["nll"] == lines[2]["nll"]
 
 
+def test_how_sure_a_student_is_by_hand():
+    """Two passages, the positive first: with scores a apart it has the probability 1 / (1 + e^-a).
+
+    One query is answered rightly and one wrongly.
+    """
+    right, wrong = ([[[score, 0.0]]] for score in (2.0, -2.0))
+    every = [Answers(torch.tensor(s), torch.tensor(s), torch.tensor([0])) for s in (right, wrong)]
+    for line in sureness(every, (0.5, 3.0)):
+        apart = 2 * line["times"]
+        p = 1 / (1 + math.exp(-apart))
+        assert line["nll"] == pytest.approx(-(math.log(p) + math.log(1 - p)) / 2)
+        entropy = -p * math.log(p) - (1 - p) * math.log(1 - p)
+        assert line["entropy"] == pytest.approx(entropy, abs=1e-5)
+
+
 def test_layers_heard_by_hand():
     """The NLLs of the two layers differ by 2 nats: their weights are 1 and exp(-2 / tau_l)."""
     scores = torch.tensor([0.5, 0.5 / math.e**2]).logit().tolist()
@@ -142,9 +158,10 @@ def test_the_commands(common, tmp_path, monkeypatch, capsys):
     assert lines == gradient_cosines(Pipeline(scale(common)).distil("LEAD"), 2)
     result_commands.layers("toy", batches=2, out=tmp_path / "l.jsonl")
     lines = [json.loads(line) for line in (tmp_path / "l.jsonl").read_text().splitlines()]
-    assert len(lines) == 3 + 2 + 2 * 5
+    assert len(lines) == 3 + 2 + 2 * 5 + 6
     out = capsys.readouterr().out
     assert "response student" in out and "layers heard of K" in out
+    assert "the student's scores, multiplied" in out
 
 
 def test_a_layer_adds_what_the_last_one_does_not_say():
