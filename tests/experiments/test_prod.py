@@ -94,7 +94,8 @@ def test_keep_starts_at_zero_and_only_the_student_moves(teacher, common, models,
     assert (
         first["keep"] == pytest.approx(0, abs=1e-7)
         and len(others) == 3
-        and all(row["keep"] > 1e-7 for row in others)
+        and others[0]["keep"] > 1e-3
+        and all(row["keep"] > 0 for row in others)
     )
     for row in stage.log():
         assert row["total"] == pytest.approx(
