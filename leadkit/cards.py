@@ -12,6 +12,7 @@ from leadkit.data.sampling import Sampler, groups
 from leadkit.experiments.distillation import Distil, WarmUp
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.recipe import verdict
+from leadkit.experiments.rescaled import Rescaled
 from leadkit.experiments.store import Trained
 from leadkit.experiments.texts import collection
 from leadkit.models.names import reshaped, untrained
@@ -194,16 +195,20 @@ def model_card(
 def _recipe(stage: Distil, miner: Trained) -> str:
     """The table of the trainings that lead to a student, its own the last."""
     rows: dict[str, tuple[str, Schedule]] = {}
+    student, scores = stage.student, ""
+    if isinstance(student, Rescaled):
+        scores = f", the student's scores x {student.times:g}"
+        student = student.retriever
     trained = (
         ("mines hard negatives", miner),
         ("teacher", stage.teacher),
-        ("student", stage.student),
+        ("student", student),
     )
     for role, warm_up in trained:
         if isinstance(warm_up, WarmUp):
             rows[f"warm-up: {role}"] = (_model(warm_up.tower), warm_up.schedule)
     pair = [_model(each.tower) for each in (stage.teacher, stage) if each]
-    rows[f"distillation: {stage.method.name}"] = (" -> ".join(pair), stage.schedule)
+    rows[f"distillation: {stage.method.name}{scores}"] = (" -> ".join(pair), stage.schedule)
     columns = {
         "model": [model for model, _ in rows.values()],
         "steps": [f"{schedule.steps:,}" for _, schedule in rows.values()],

@@ -43,6 +43,7 @@ def distil_and_export(
     out: Path,
     architecture: str = "",
     method: str = "LEAD",
+    times: float = 1.0,
     split: str = "test",
     seed: int = 0,
     ready: bool = False,
@@ -64,7 +65,7 @@ def distil_and_export(
     # The sampler refuses texts that do not fill a batch.
     Sampler(groups(texts, "train"), len(texts.passages), data.batch, data.passages, seed)
     recipe = Recipe(scale, seed, architecture, ready)
-    stage = recipe.distil(method)
+    stage = recipe.distil(method, times)
     evaluations = {"BM25": recipe.evaluate(None, split)}
     if not untrained(scale.student_encoder):
         evaluations["as it came"] = recipe.evaluate(recipe.came, split)

@@ -17,6 +17,7 @@ def distil(
     architecture: str = "",
     ready: bool = False,
     method: str = "LEAD",
+    times: float = 1.0,
     scale: str = "classroom",
     split: str = "test",
     k: int | None = None,
@@ -41,6 +42,7 @@ def distil(
         architecture: of the teacher: DE, CB or CE, by default CB; the student is a DE.
         ready: the teacher is a trained retriever; it is used with its head and not warmed up.
         method: LEAD, FD, RD, another distillation method, or student for no teacher.
+        times: multiplies the student's scores in the distillation.
         scale: smoke, classroom or gpu: steps, batches and lengths.
         split: the split that is measured.
         k: selected layers of LEAD and FD; by default the scale's.
@@ -65,7 +67,7 @@ def distil(
         chosen = replace(chosen, lead=replace(chosen.lead, k=k))
     chosen = recipe.suited(chosen, rate, steps, warm_up_steps, rise)
     rows = export.distil_and_export(
-        chosen, out, architecture, method, split, seed, ready, teacher_out, license
+        chosen, out, architecture, method, times, split, seed, ready, teacher_out, license
     )
     for row, evaluation in rows.items():
         measures = evaluation.record()["measures"]

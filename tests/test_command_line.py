@@ -250,6 +250,8 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
         "2",
         "--k",
         "1",
+        "--times",
+        "2",
     )
     assert (
         code == 0
@@ -264,6 +266,8 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
     card = (tmp_path / "mine" / "README.md").read_text()
     for said in (
         "4DE of random:4x16 -> 2DE of random:2x32",
+        "warm-up: student",
+        "distillation: LEAD, the student's scores x 2",
         "LEAD: `LEAD(k=1, ",
         "seed 2",
         "6 queries of split dev",
@@ -282,6 +286,7 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
         (("--method", "KD"), "method 'KD' is unknown: use one of student, RD, FD, LEAD"),
         (("--architecture", "XE"), "teacher 'XE' is unknown: use one of DE, CB, CE"),
         (("--split", "validation"), "split 'validation' is not in collection"),
+        (("--times", "0"), "times is 0.0: it must be positive and finite"),
         (("--k", "3"), "k is 3: it must be from 1 to the student's number of layers, 2"),
         (("--teacher", "no/such/folder"), "encoder 'no/such/folder' is neither a folder"),
         (("--collection", "beir:nowhere"), "nowhere is not a folder"),

@@ -12,6 +12,7 @@ from leadkit.experiments.evaluation import Evaluate, searches
 from leadkit.experiments.methods import method
 from leadkit.experiments.pipeline import schedule, tower
 from leadkit.experiments.ready import Ready, ready_tower, saved
+from leadkit.experiments.rescaled import Rescaled
 from leadkit.experiments.store import Trained
 from leadkit.models import checkpoints, names
 from leadkit.models.encoders import hidden_size
@@ -66,13 +67,17 @@ class Recipe:
         colbert = self._warmed_up("CB")
         return cross_teacher(scale, data, chosen, steps, self.negatives, self.seed, colbert)
 
-    def distil(self, name: str) -> Distil:
-        """The distillation by the method of this name."""
+    def distil(self, name: str, times: float = 1.0) -> Distil:
+        """The distillation by the method of this name.
+
+        times: multiplies the student's scores. ValueError unless positive and finite.
+        """
         scale, chosen = self.scale, method(name)
+        student = self.student if times == 1 else Rescaled(scale.data, self.student, times)
         teacher = self.teacher if chosen.needs_teacher else None
         steps = schedule(scale, "distil", *([teacher.tower.architecture] if teacher else []))
         how = chosen.of(scale.lead)
-        return Distil(scale.data, how, self.student, teacher, self.negatives, steps, self.seed)
+        return Distil(scale.data, how, student, teacher, self.negatives, steps, self.seed)
 
     def evaluate(self, retriever: Trained | None, split: str) -> Evaluate:
         """The evaluation of a retriever, None for BM25; a CB or CE re-ranks the miner's list."""
