@@ -160,8 +160,10 @@ def test_tables(tree):
     assert "| CE teacher - DE teacher | the CE teacher | not measured |  |  | 2.00 |" in gates
     table = filled(BLOCK.format("table classroom: BM25 => words; CB LEAD"), tree)
     assert "| words | 7.00 | 1.58 | 50.00 |\n| CB LEAD | 32.00 | 1.58 | 50.00 |\n" in table
-    asked = "differences classroom other: CB LEAD - CB RD => gain; cb-rd-fd"
+    twice = "(CB LEAD - CB RD) - (CB FD - CB RD) => a change"
+    asked = f"differences classroom other: CB LEAD - CB RD => gain; {twice}; cb-rd-fd"
     both = filled(BLOCK.format(asked), tree)
+    assert re.search(r"\| a change \| 20.00 \(\S+ to \S+\) \| 20.00 \(\S+ to \S+\) \|\n", both)
     assert re.search(r"\| gain \| 10.00 \(\S+ to \S+\) \| 10.00 \(\S+ to \S+\) \|\n", both)
     assert re.search(r"\| cb-rd-fd \| 10.00 \(.*\), holds \| 10.00 \(.*\), undecided \|\n", both)
     lengths = filled(BLOCK.format("tried lengths"), tree)
@@ -221,6 +223,7 @@ WRONG = {
     "a <!--=mean classroom: CB LEAD, R@7--><!--/-->": "no measure 'R@7': use one of RR@10, ",
     "a <!--=mean other: CB LEAD, seed 4--><!--/-->": "no record with seed 4: there are 0, 1",
     "a <!--=difference classroom: CB LEAD - LEAD--><!--/-->": "experiment 'LEAD' has no records",
+    "a <!--=difference classroom: (CB LEAD - CB RD) - (CB LEAD - RD)--><!--/-->": "'RD' has no",
     "a <!--=difference other: CB LEAD - CB RD, seed 4--><!--/-->": "other has no record of",
     "a <!--=verdict classroom: cb-lead--><!--/-->": "claim 'cb-lead' is unknown: use A - B",
     "a <!--=p classroom: joint--><!--/-->": "claim 'joint' was not run at classroom",

@@ -32,7 +32,7 @@ def sd(source: Source, text: str, form: str) -> str:
 
 
 def difference(source: Source, text: str, form: str) -> str:
-    """SCALE: A - B[, seed N], or SCALE: CLAIM; points of MRR@10, with a sign."""
+    """SCALE: A - B[, seed N], (A - B) - (C - D) or CLAIM; points of MRR@10, with a sign."""
     folder, what = source.parse(text)
     return format(folder.difference(what), form or "+.2f")
 
@@ -47,7 +47,7 @@ def margin(source: Source, text: str, form: str) -> str:
 
 
 def interval(source: Source, text: str, form: str) -> str:
-    """SCALE: A - B, or SCALE: CLAIM; 95%, "-0.60 to 0.15", with "over queries" for one seed."""
+    """As `difference`: 95%, "-0.60 to 0.15", with "over queries" for one seed."""
     folder, what = source.parse(text)
     return tables.interval_text(*bounds(folder, what), form=form or ".2f")
 

@@ -70,7 +70,10 @@ class Folder:
         return 100 * np.array([row["measures"][measure] for row in rows])
 
     def claim(self, what: str) -> Claim:
-        """The claim of this id, or that of two experiments "A - B"."""
+        """The claim of this id, or that of experiments "A - B" or "(A - B) - (C - D)"."""
+        if twice := re.fullmatch(r"\((.+ - .+)\) - \((.+ - .+)\)", what):
+            before, after = (self.claim(side).ways[0][0] for side in twice.groups())
+            return Claim(what, 3, what, (((before, after),),))
         first, minus, second = what.partition(" - ")
         if minus:
             self._check(first)
@@ -86,7 +89,7 @@ class Folder:
         return line
 
     def difference(self, what: str) -> float:
-        """Of two experiments "A - B" or a claim's, in points, of the seeds they share or of one."""
+        """Of `claim`, in points, of the seeds that its experiments share or of one."""
         name, _, seed = options(what)
         if seed is None:
             return self.test(name).difference
@@ -98,7 +101,7 @@ class Folder:
         return float(chosen.statistic(means))
 
     def test(self, what: str) -> ClaimTest:
-        """Of two experiments "A - B" or a claim's."""
+        """Of `claim`; ValueError where its experiments share no seed."""
         test = self.evidence.test(self.claim(what))
         if not test:
             raise ValueError(f"the experiments of {what!r} share no seed at {self.path.name}")
