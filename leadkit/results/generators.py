@@ -47,7 +47,7 @@ def margin(source: Source, text: str, form: str) -> str:
 
 
 def interval(source: Source, text: str, form: str) -> str:
-    """As `difference`: 95%, "-0.60 to 0.15", with "over queries" for one seed."""
+    """As `difference`, of all seeds; 95%, "-0.60 to 0.15", with "over queries" for one seed."""
     folder, what = source.parse(text)
     return tables.interval_text(*bounds(folder, what), form=form or ".2f")
 
