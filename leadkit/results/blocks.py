@@ -49,7 +49,7 @@ def table(source: Source, text: str, page: Path) -> str:
 
 
 def differences(source: Source, text: str, page: Path) -> str:
-    """SCALE SCALE ...: DIFFERENCE[ => LABEL]; ...: as `generators.interval`, with the difference."""
+    """SCALE SCALE ...: DIFFERENCE[ => LABEL]; ...: as `generators.difference`, with intervals."""
     scales, _, what = text.partition(": ")
     rows = {}
     for name, label in _labelled(what):
