@@ -5,8 +5,9 @@ from itertools import product
 from typing import Any
 
 from leadkit.config import Scale
+from leadkit.experiments.deep_supervision import SoftResponse
 from leadkit.experiments.evaluation import Evaluate
-from leadkit.experiments.label_smoothing import SmoothAlone
+from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
 from leadkit.experiments.rescaled import Rescaled
@@ -27,7 +28,11 @@ SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
 # By how much the student's scores are multiplied: is its gain only that it is surer, or less so?
 TIMES = {", scores / 2": 0.5, ", scores x 2": 2.0, ", scores x 4": 4.0}
-RESCALED = {**TRAININGS, SmoothAlone.name: (SmoothAlone.name, {})}
+RESCALED = {
+    **TRAININGS,
+    SmoothAlone.name: (SmoothAlone.name, {}),
+    **{experiment(each.name, ABLATED): (each.name, {}) for each in (SoftResponse, SmoothLabel)},
+}
 TABLES = {
     "primary": (*PAPER["main"], "without joint training", "CB teacher, as long"),
     "controls": (

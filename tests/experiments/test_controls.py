@@ -21,7 +21,8 @@ SIZES = {
 }
 TRAININGS = ("student, as long", "CB RD", "CB LEAD", "CB frozen LEAD")
 PLAIN = dict(zip(TRAININGS, (*TRAININGS[:3], "without joint training"), strict=True))
-RESCALED = (*TRAININGS, "student + smooth label")
+SOFT = ("student + smooth label", "CB RD + soft response", "CB RD + smooth label")
+RESCALED = (*TRAININGS, *SOFT)
 TIMES = {", scores / 2": 0.5, ", scores x 2": 2, ", scores x 4": 4}
 NAMES = {
     *(f"{teacher} teacher, as long" for teacher in ("DE", "CB", "CE")),
