@@ -28,7 +28,7 @@ SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
 # By how much the student's scores are multiplied: is its gain only that it is surer, or less so?
 TIMES = {", scores / 2": 0.5, ", scores x 2": 2.0, ", scores x 4": 4.0}
-RESCALED = {
+RESCALED: dict[str, tuple[str, dict[str, Any]]] = {
     **TRAININGS,
     SmoothAlone.name: (SmoothAlone.name, {}),
     **{experiment(each.name, ABLATED): (each.name, {}) for each in (SoftResponse, SmoothLabel)},
