@@ -50,7 +50,7 @@ def report(scale: str = "") -> None:
     """
     from leadkit import paths
     from leadkit.lessons import figures
-    from leadkit.results import claims, report, sources, tables
+    from leadkit.results import claims, evidence, report, score_sizes, sources, tables
 
     def main_table(found: "Records") -> "Axes":
         figures.style()
@@ -60,7 +60,11 @@ def report(scale: str = "") -> None:
         figures.style()
         return figures.primary(claims.ledger(found))
 
-    drawings = {"main-table": main_table, "primary": primary}
+    def sizes(found: "Records") -> "Axes":
+        figures.style()
+        return figures.score_sizes({"": score_sizes.effects(evidence.Evidence(found))})[0]
+
+    drawings = {"main-table": main_table, "primary": primary, "score-sizes": sizes}
     if scale:
         source = sources.Source(drawings)
         print(tables.main_markdown(tables.main_table(source.folder(scale).records)))

@@ -3,7 +3,12 @@
 from leadkit.lessons.figures.layers import gradient_cosines, layer_bars, layer_curves, towers
 from leadkit.lessons.figures.matrices import frame, heat, token_map
 from leadkit.lessons.figures.one_page import napkin
-from leadkit.lessons.figures.outcomes import against_cost, condition_map, main_table
+from leadkit.lessons.figures.outcomes import (
+    against_cost,
+    condition_map,
+    main_table,
+    score_sizes,
+)
 from leadkit.lessons.figures.plots import (
     ASSISTANT,
     NEUTRAL,
@@ -50,6 +55,7 @@ __all__ = [
     "primary",
     "progression",
     "rank_lines",
+    "score_sizes",
     "smooth",
     "style",
     "teacher_layers",

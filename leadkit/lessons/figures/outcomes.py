@@ -1,4 +1,4 @@
-"""Results: tables, costs, the map of conditions."""
+"""Results: tables, costs, the map of conditions, the size of the student's scores."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 
 from leadkit.experiments.conditions import STEPS, TAU_L, TEACHERS, point
-from leadkit.lessons.figures.plots import STUDENT, TEACHER, bars, plain_titles
+from leadkit.lessons.figures.plots import NEUTRAL, STUDENT, TEACHER, bars, plain_titles
 
 
 def main_table(table: pd.DataFrame) -> Axes:
@@ -121,3 +121,28 @@ def _points(measured: pd.DataFrame, effect: str, steps: int, tau_l: float) -> pd
     shown = measured.xs(effect, level="effect").reindex(names).dropna()
     lead = measured.xs("teacher - student, as long", level="effect")["difference"]
     return shown.assign(ahead=lead.reindex(shown.index)).sort_values("ahead")
+
+
+def score_sizes(scales: Mapping[str, pd.DataFrame]) -> list[Axes]:
+    """The effects of `score_sizes.effects` over the factor of the student's scores.
+
+    A panel per scale, a line per effect, a point with its interval per factor.
+    """
+    panels = plt.subplots(
+        1, len(scales), figsize=(5 * len(scales) + 1, 4), squeeze=False, layout="constrained"
+    )[1][0]
+    for axes, (scale, measured) in zip(panels, scales.items(), strict=True):
+        axes.axhline(0, color="black", linewidth=1)
+        for i, effect in enumerate(measured.index.unique("effect")):
+            line = measured.loc[effect]
+            aside = 1.03 ** (2 * i - 1)  # side by side
+            ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
+            style = {"fmt": "o-", "color": (NEUTRAL, STUDENT)[i], "capsize": 3, "label": effect}
+            axes.errorbar(line.index * aside, line["difference"], yerr=ends, **style)
+        factors = measured.index.unique("times").sort_values()
+        axes.set_xscale("log", base=2)
+        axes.set(xticks=factors, xticklabels=[f"x {times:g}" for times in factors])
+        axes.set(title=scale, xlabel="the student's scores", ylabel="points of MRR@10")
+        axes.legend(fontsize="small")
+    plain_titles(*panels)
+    return list(panels)

@@ -1,0 +1,30 @@
+"""What the teacher's final scores and LEAD add to a student whose scores are multiplied."""
+
+import pandas as pd
+
+from leadkit.experiments.controls import TIMES
+from leadkit.results.contrasts import pair
+from leadkit.results.evidence import Evidence
+
+# By how much the student's scores are multiplied -> what its rows are called behind their names.
+SIZES = dict(sorted({1.0: "", **{times: label for label, times in TIMES.items()}}.items()))
+# What is compared -> the experiments whose difference it is.
+EFFECTS = {
+    "RD - the control": ("CB RD", "student, as long"),
+    "LEAD - RD": ("CB LEAD", "CB RD"),
+}
+
+
+def effects(evidence: Evidence) -> pd.DataFrame:
+    """A line per effect and factor that was run: difference, low, high, seeds; in points.
+
+    The interval is the ledger's: seeds and queries are random, with one seed the queries alone.
+    """
+    lines = []
+    for effect, (first, second) in EFFECTS.items():
+        for times, label in SIZES.items():
+            test = evidence.test(pair(first + label, second + label))
+            if test:
+                lines.append((effect, times, test.difference, *test.interval(), test.seeds))
+    columns = ["effect", "times", "difference", "low", "high", "seeds"]
+    return pd.DataFrame(lines, columns=columns).set_index(["effect", "times"])

@@ -1,0 +1,75 @@
+"""The size of the student's scores: each effect compares rows of one size, measured in one test."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from leadkit.lessons import figures
+from leadkit.results import score_sizes
+from leadkit.results.evidence import Evidence
+from leadkit.results.statistics import crossed
+
+# Factor -> what follows the names of its rows; the means of control, RD and LEAD.
+SIZES = {
+    0.5: (", scores / 2", (23.0, 23.5, 25.0)),
+    1.0: ("", (30.0, 30.7, 31.5)),
+    2.0: (", scores x 2", (31.8, 33.0, 33.1)),
+}
+ROWS = ("student, as long", "CB RD", "CB LEAD")
+EFFECTS = {"RD - the control": (1, 0), "LEAD - RD": (2, 1)}
+
+
+@pytest.fixture
+def records():
+    random = np.random.default_rng(0)
+    made = {}
+    for label, means in SIZES.values():
+        for row, mean in zip(ROWS, means, strict=True):
+            made[row + label] = [
+                {
+                    "experiment": row + label,
+                    "seed": seed,
+                    "collection": "toy",
+                    "fingerprint": "f",
+                    "split": "test",
+                    "per_query": {"RR@10": (mean + random.normal(0, 5, 40)) / 100},
+                }
+                for seed in range(2)
+            ]
+    return made
+
+
+def points(records, name):
+    return np.stack([100 * row["per_query"]["RR@10"] for row in records[name]])
+
+
+def test_each_effect_is_that_of_two_rows_of_one_size(records):
+    measured = score_sizes.effects(Evidence(records))
+    assert list(measured.index) == [(effect, times) for effect in EFFECTS for times in SIZES]
+    for effect, (first, second) in EFFECTS.items():
+        for times, (label, _) in SIZES.items():
+            a, b = (points(records, ROWS[i] + label) for i in (first, second))
+            line, estimate = measured.loc[(effect, times)], crossed(a - b)
+            assert line["difference"] == pytest.approx((a - b).mean())
+            assert line["low"] == pytest.approx(estimate.low(0.025))
+            assert line["high"] == pytest.approx(estimate.high(0.025))
+            assert line["seeds"] == 2
+
+
+def test_a_size_without_its_rows_is_left_out(records):
+    del records["CB LEAD, scores / 2"]
+    measured = score_sizes.effects(Evidence(records))
+    assert list(measured.loc["LEAD - RD"].index) == [1, 2]
+    assert list(measured.loc["RD - the control"].index) == list(SIZES)
+
+
+def test_the_figure_draws_each_effect_at_its_size(records):
+    measured = score_sizes.effects(Evidence(records))
+    (panel,) = figures.score_sizes({"toy": measured})
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["x 0.5", "x 1", "x 2"]
+    for line in panel.containers:
+        x, y = line.lines[0].get_data()
+        assert list(x) == pytest.approx(list(SIZES), rel=0.05)
+        assert list(y) == list(measured.loc[line.get_label()]["difference"])
+    assert {line.get_label() for line in panel.containers} == set(EFFECTS)
+    plt.close("all")
