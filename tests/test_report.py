@@ -236,6 +236,9 @@ WRONG = {
     "a <!--=tried lengths: 64 tokens / R@1--><!--/-->": "measure 'R@1' of 'lengths' is unknown",
     "a <!--=bench maxsim: AVX3 / ratio--><!--/-->": "has no 'AVX3' in 'AVX3 / ratio': there is",
     "a <!--=bench minsim: AVX2--><!--/-->": "minsim.json",
+    BLOCK.format("differences classroom: CB LEAD - CB RD => gain; CB LEAD - student => gain"): (
+        "two rows are called 'gain'"
+    ),
     BLOCK.format("figure classroom: pie"): "figure 'pie' is unknown: use one of bars",
     "<!--=mean classroom: CB LEAD--><!--/--> here": "a line begins with a marker",
     "- <!--=mean classroom: CB LEAD--><!--/--> here": "a line begins with a marker",

@@ -65,11 +65,14 @@ def _difference(source: Source, scale: str, what: str) -> str:
 
 
 def _labelled(text: str) -> list[tuple[str, str]]:
-    """(name, label) of each row of "NAME => LABEL; NAME"."""
-    rows = []
+    """(name, label) of each row of "NAME => LABEL; NAME". ValueError where two share a label."""
+    rows: list[tuple[str, str]] = []
     for row in text.split("; "):
         name, _, label = row.partition(" => ")
-        rows.append((name, label or name))
+        label = label or name
+        if any(label == known for _, known in rows):
+            raise ValueError(f"two rows are called {label!r}: each must have a label of its own")
+        rows.append((name, label))
     return rows
 
 
