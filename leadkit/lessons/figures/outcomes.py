@@ -137,7 +137,7 @@ def score_sizes(scales: Mapping[str, pd.DataFrame]) -> list[Axes]:
             line = measured.loc[effect]
             aside = 1.03 ** (2 * i - 1)  # side by side
             ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
-            style = {"fmt": "o-", "color": NEUTRAL[i], "capsize": 3, "label": effect}
+            style = {"fmt": ("o-", "s--")[i], "color": NEUTRAL[i], "capsize": 3, "label": effect}
             axes.errorbar(line.index * aside, line["difference"], yerr=ends, **style)
         factors = measured.index.unique("times").sort_values()
         axes.set_xscale("log", base=2)
