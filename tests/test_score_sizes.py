@@ -9,14 +9,14 @@ from leadkit.results import score_sizes
 from leadkit.results.evidence import Evidence
 from leadkit.results.statistics import crossed
 
-# Factor -> what follows the names of its rows; the means of control, RD and LEAD.
+# Factor -> what follows the names of its rows; the means of ROWS.
 SIZES = {
-    0.5: (", scores / 2", (23.0, 23.5, 25.0)),
-    1.0: ("", (30.0, 30.7, 31.5)),
-    2.0: (", scores x 2", (31.8, 33.0, 33.1)),
+    0.5: (", scores / 2", (23.0, 23.5, 25.0, 25.5)),
+    1.0: ("", (30.0, 30.7, 31.5, 31.7)),
+    2.0: (", scores x 2", (31.8, 33.0, 33.1, 32.1)),
 }
-ROWS = ("student, as long", "CB RD", "CB LEAD")
-EFFECTS = {"RD - the control": (1, 0), "LEAD - RD": (2, 1)}
+ROWS = ("student, as long", "CB RD", "CB LEAD", "student + smooth label")
+EFFECTS = {"RD - the control": (1, 0), "LEAD - RD": (2, 1), "smoothed label - the control": (3, 0)}
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_the_figure_draws_each_effect_at_its_size(records):
     assert [label.get_text() for label in panel.get_xticklabels()] == ["x 0.5", "x 1", "x 2"]
     for line in panel.containers:
         x, y = line.lines[0].get_data()
-        assert list(x) == pytest.approx(list(SIZES), rel=0.05)
+        assert list(x) == pytest.approx(list(SIZES), rel=0.06)
         assert list(y) == list(measured.loc[line.get_label()]["difference"])
     assert {line.get_label() for line in panel.containers} == set(EFFECTS)
     plt.close("all")

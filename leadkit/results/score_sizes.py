@@ -1,4 +1,4 @@
-"""What the teacher's final scores and LEAD add to a student whose scores are multiplied."""
+"""What the teacher, LEAD and a smoothed label add to a student whose scores are multiplied."""
 
 import pandas as pd
 
@@ -12,6 +12,7 @@ SIZES = dict(sorted({1.0: "", **{times: label for label, times in TIMES.items()}
 EFFECTS = {
     "RD - the control": ("CB RD", "student, as long"),
     "LEAD - RD": ("CB LEAD", "CB RD"),
+    "smoothed label - the control": ("student + smooth label", "student, as long"),
 }
 
 

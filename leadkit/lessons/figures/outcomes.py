@@ -135,14 +135,20 @@ def score_sizes(scales: Mapping[str, pd.DataFrame]) -> list[Axes]:
         axes.axhline(0, color="black", linewidth=1)
         for i, effect in enumerate(measured.index.unique("effect")):
             line = measured.loc[effect]
-            aside = 1.03 ** (2 * i - 1)  # side by side
+            aside = 1.05 ** (i - 1)  # side by side
             ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
-            style = {"fmt": ("o-", "s--")[i], "color": NEUTRAL[i], "capsize": 3, "label": effect}
+            style = {
+                "fmt": ("o-", "s--", "^:")[i],
+                "color": NEUTRAL[i],
+                "capsize": 3,
+                "label": effect,
+            }
             axes.errorbar(line.index * aside, line["difference"], yerr=ends, **style)
         factors = measured.index.unique("times").sort_values()
         axes.set_xscale("log", base=2)
         axes.set(xticks=factors, xticklabels=[f"x {times:g}" for times in factors])
         axes.set(title=scale, xlabel="the student's scores", ylabel="points of MRR@10")
-        axes.legend(fontsize="small")
+    shown = panels[0].get_legend_handles_labels()
+    panels[0].figure.legend(*shown, loc="outside lower center", ncols=3, fontsize="small")
     plain_titles(*panels)
     return list(panels)
