@@ -73,3 +73,17 @@ def test_the_figure_draws_each_effect_at_its_size(records):
         assert list(y) == list(measured.loc[line.get_label()]["difference"])
     assert {line.get_label() for line in panel.containers} == set(EFFECTS)
     plt.close("all")
+
+
+def test_an_effect_looks_the_same_in_every_panel(records):
+    whole = score_sizes.effects(Evidence(records))
+    less = whole.drop("RD - the control", level="effect")
+    panels = figures.score_sizes({"less": less, "whole": whole})
+    colours = {}
+    for panel in panels:
+        for line in panel.containers:
+            colours.setdefault(line.get_label(), set()).add(line.lines[0].get_color())
+    assert all(len(each) == 1 for each in colours.values())
+    (legend,) = panels[0].figure.legends
+    assert sorted(text.get_text() for text in legend.get_texts()) == sorted(EFFECTS)
+    plt.close("all")

@@ -10,6 +10,10 @@ from matplotlib.axes import Axes
 
 from leadkit.experiments.conditions import STEPS, TAU_L, TEACHERS, point
 from leadkit.lessons.figures.plots import NEUTRAL, STUDENT, TEACHER, bars, plain_titles
+from leadkit.results.score_sizes import EFFECTS
+
+# How each effect of `score_sizes` is drawn: line, colour, and by how much it stands aside.
+DRAWN = list(zip(("o-", "s--", "^:"), NEUTRAL[:3], (0.95, 1.0, 1.05), strict=True))
 
 
 def main_table(table: pd.DataFrame) -> Axes:
@@ -133,22 +137,23 @@ def score_sizes(scales: Mapping[str, pd.DataFrame]) -> list[Axes]:
     )[1][0]
     for axes, (scale, measured) in zip(panels, scales.items(), strict=True):
         axes.axhline(0, color="black", linewidth=1)
-        for i, effect in enumerate(measured.index.unique("effect")):
+        for effect, (marker, colour, aside) in zip(EFFECTS, DRAWN, strict=True):
+            if effect not in measured.index:
+                continue
             line = measured.loc[effect]
-            aside = 1.05 ** (i - 1)  # side by side
             ends = [line["difference"] - line["low"], line["high"] - line["difference"]]
-            style = {
-                "fmt": ("o-", "s--", "^:")[i],
-                "color": NEUTRAL[i],
-                "capsize": 3,
-                "label": effect,
-            }
+            style = {"fmt": marker, "color": colour, "capsize": 3, "label": effect}
             axes.errorbar(line.index * aside, line["difference"], yerr=ends, **style)
         factors = measured.index.unique("times").sort_values()
         axes.set_xscale("log", base=2)
         axes.set(xticks=factors, xticklabels=[f"x {times:g}" for times in factors])
         axes.set(title=scale, xlabel="the student's scores", ylabel="points of MRR@10")
-    shown = panels[0].get_legend_handles_labels()
-    panels[0].figure.legend(*shown, loc="outside lower center", ncols=3, fontsize="small")
+    named = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    legend = {"loc": "outside lower center", "ncols": 3, "fontsize": "small"}
+    panels[0].figure.legend(named.values(), named.keys(), **legend)
     plain_titles(*panels)
     return list(panels)
