@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from toys import measured
 
 from leadkit.experiments.conditions import ROWS, SHALLOW, SINGLE, TEACHERS, point
 from leadkit.lessons import figures
@@ -22,23 +23,13 @@ RUN = {
 
 @pytest.fixture
 def records():
-    random = np.random.default_rng(0)
-    made = {}
-    for condition, means in RUN.items():
-        for row, mean in zip(ROWS, means, strict=True):
-            name = f"{row}, {condition}"
-            made[name] = [
-                {
-                    "experiment": name,
-                    "seed": seed,
-                    "collection": "toy",
-                    "fingerprint": "f",
-                    "split": "dev",
-                    "per_query": {"RR@10": (mean + random.normal(0, 5, 40)) / 100},
-                }
-                for seed in range(2)
-            ]
-    return made
+    return measured(
+        {
+            f"{row}, {condition}": mean
+            for condition, means in RUN.items()
+            for row, mean in zip(ROWS, means, strict=True)
+        }
+    )
 
 
 def points(records, name):
@@ -46,8 +37,8 @@ def points(records, name):
 
 
 def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval(records):
-    measured = condition_map.effects(Evidence(records))
-    assert list(measured.index.unique("condition")) == list(RUN)
+    table = condition_map.effects(Evidence(records))
+    assert list(table.index.unique("condition")) == list(RUN)
     pairs = {
         "teacher - student, as long": (0, 1),
         "RD - student, as long": (3, 1),
@@ -58,7 +49,7 @@ def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval
         for effect, (first, second) in pairs.items():
             a, b = (points(records, f"{ROWS[i]}, {condition}") for i in (first, second))
             estimate = crossed(a - b)
-            line = measured.loc[(condition, effect)]
+            line = table.loc[(condition, effect)]
             assert line["difference"] == pytest.approx((a - b).mean())
             assert line["low"] == pytest.approx(estimate.low(0.025))
             assert line["high"] == pytest.approx(estimate.high(0.025))
@@ -67,10 +58,10 @@ def test_each_effect_is_the_difference_of_its_two_rows_with_the_crossed_interval
 
 def test_a_point_without_all_its_rows_lacks_the_effects_that_need_them(records):
     del records[f"RD, {SINGLE}"]
-    measured = condition_map.effects(Evidence(records))
+    table = condition_map.effects(Evidence(records))
     left = ["teacher - student, as long", "student + smooth label - student, as long"]
-    assert list(measured.loc[SINGLE].index) == left
-    text = condition_map.texts(measured)
+    assert list(table.loc[SINGLE].index) == left
+    text = condition_map.texts(table)
     assert text.loc[SINGLE].isna().tolist() == [False, True, True, False]
     none = {"RD": records[f"RD, {list(RUN)[0]}"]}
     with pytest.raises(ValueError, match="no condition of the map was run"):
@@ -93,10 +84,10 @@ def test_the_block_has_a_row_per_condition_that_was_run(records):
 
 
 def test_the_figure_draws_each_effect_over_the_lead_of_its_teacher(records):
-    measured = condition_map.effects(Evidence(records))
-    panels = figures.condition_map({"toy": measured})
-    effect = measured["difference"].xs("frozen LEAD - RD", level="effect")
-    lead = measured["difference"].xs("teacher - student, as long", level="effect")
+    table = condition_map.effects(Evidence(records))
+    panels = figures.condition_map({"toy": table})
+    effect = table["difference"].xs("frozen LEAD - RD", level="effect")
+    lead = table["difference"].xs("teacher - student, as long", level="effect")
     assert [panel.get_title() for panel in panels] == ["toy, 150 steps", "toy, 600 steps"]
     drawn = {}
     for panel in panels:

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from toys import measured
 
 from leadkit.lessons import figures
 from leadkit.results import score_sizes
@@ -21,22 +22,13 @@ EFFECTS = {"RD - the control": (1, 0), "LEAD - RD": (2, 1), "smoothed label - th
 
 @pytest.fixture
 def records():
-    random = np.random.default_rng(0)
-    made = {}
-    for label, means in SIZES.values():
-        for row, mean in zip(ROWS, means, strict=True):
-            made[row + label] = [
-                {
-                    "experiment": row + label,
-                    "seed": seed,
-                    "collection": "toy",
-                    "fingerprint": "f",
-                    "split": "test",
-                    "per_query": {"RR@10": (mean + random.normal(0, 5, 40)) / 100},
-                }
-                for seed in range(2)
-            ]
-    return made
+    return measured(
+        {
+            row + label: mean
+            for label, means in SIZES.values()
+            for row, mean in zip(ROWS, means, strict=True)
+        }
+    )
 
 
 def points(records, name):
@@ -44,12 +36,12 @@ def points(records, name):
 
 
 def test_each_effect_is_that_of_two_rows_of_one_size(records):
-    measured = score_sizes.effects(Evidence(records))
-    assert list(measured.index) == [(effect, times) for effect in EFFECTS for times in SIZES]
+    table = score_sizes.effects(Evidence(records))
+    assert list(table.index) == [(effect, times) for effect in EFFECTS for times in SIZES]
     for effect, (first, second) in EFFECTS.items():
         for times, (label, _) in SIZES.items():
             a, b = (points(records, ROWS[i] + label) for i in (first, second))
-            line, estimate = measured.loc[(effect, times)], crossed(a - b)
+            line, estimate = table.loc[(effect, times)], crossed(a - b)
             assert line["difference"] == pytest.approx((a - b).mean())
             assert line["low"] == pytest.approx(estimate.low(0.025))
             assert line["high"] == pytest.approx(estimate.high(0.025))
@@ -58,19 +50,19 @@ def test_each_effect_is_that_of_two_rows_of_one_size(records):
 
 def test_a_size_without_its_rows_is_left_out(records):
     del records["CB LEAD, scores / 2"]
-    measured = score_sizes.effects(Evidence(records))
-    assert list(measured.loc["LEAD - RD"].index) == [1, 2]
-    assert list(measured.loc["RD - the control"].index) == list(SIZES)
+    table = score_sizes.effects(Evidence(records))
+    assert list(table.loc["LEAD - RD"].index) == [1, 2]
+    assert list(table.loc["RD - the control"].index) == list(SIZES)
 
 
 def test_the_figure_draws_each_effect_at_its_size(records):
-    measured = score_sizes.effects(Evidence(records))
-    (panel,) = figures.score_sizes({"toy": measured})
+    table = score_sizes.effects(Evidence(records))
+    (panel,) = figures.score_sizes({"toy": table})
     assert [label.get_text() for label in panel.get_xticklabels()] == ["x 0.5", "x 1", "x 2"]
     for line in panel.containers:
         x, y = line.lines[0].get_data()
         assert list(x) == pytest.approx(list(SIZES), rel=0.06)
-        assert list(y) == list(measured.loc[line.get_label()]["difference"])
+        assert list(y) == list(table.loc[line.get_label()]["difference"])
     assert {line.get_label() for line in panel.containers} == set(EFFECTS)
     plt.close("all")
 
