@@ -36,7 +36,9 @@ CONTRASTS = (
     Contrast("Does random selection help?", "moving", "LEAD", "LEAD, Last"),
     Contrast("Does re-weighting help?", "noisy", "LEAD", "LEAD, equal weights"),
     Contrast("Does keeping the order help?", "deepening", "LEAD", "LEAD, any order"),
-    Contrast("... where noise is certain?", "drowned", "LEAD", "LEAD, equal weights"),
+    Contrast(
+        "Does re-weighting help where noise is certain?", "drowned", "LEAD", "LEAD, equal weights"
+    ),
     Contrast("Do layer features help?", "twin", "LEAD", "RD"),
     Contrast("Does random selection help?", "twin", "LEAD", "LEAD, Last"),
     Contrast("Does keeping the order help?", "twin", "LEAD", "LEAD, any order"),

@@ -107,7 +107,7 @@ def layer_curves(
     limit: float,
     axes: Axes | None = None,
 ) -> Axes:
-    """A value of each layer over its depth in the tower: a curve per model, named at its end.
+    """A value of each layer over its depth in the tower: a curve per model.
 
     curves: model -> its values, from layer 1. The names of teachers begin with "teacher".
     limit: the value of a layer that says nothing, a dotted line.
@@ -122,8 +122,9 @@ def layer_curves(
             axes.plot(deep, values, next(dashes), marker="o", color=STUDENT, label=name)
     axes.axhline(limit, color="dimgrey", linestyle=(0, (1, 3)))
     axes.annotate("says nothing", (1, limit), (2, -4), textcoords="offset points", fontsize=10)
-    axes.set(title=title, xlabel="layer / number of layers", ylabel=y, xlim=(0, 1))
-    return label_ends(axes)
+    axes.set(title=title, xlabel="layer / number of layers", ylabel=y, xlim=(0, 1.02))
+    axes.legend(fontsize="small")
+    return axes
 
 
 def gradient_cosines(lines: Sequence[Mapping[str, Any]], title: str) -> Axes:

@@ -101,9 +101,8 @@ def condition_map(
         for steps in STEPS
     ]
     run = [each for each in run if any(map(len, each[2].values()))]
-    panels = plt.subplots(
-        1, len(run), figsize=(4 * len(run) + 2, 4), sharey=True, squeeze=False, layout="constrained"
-    )[1][0]
+    figure = plt.figure(figsize=(4 * len(run) + 2, 4), layout="constrained")
+    panels = figure.subplots(1, len(run), sharex=True, sharey=True, squeeze=False)[0]
     colours = sns.color_palette("crest", len(TAU_L))
     for axes, (scale, steps, lines) in zip(panels, run, strict=True):
         axes.axhline(0, color="black", linewidth=1)

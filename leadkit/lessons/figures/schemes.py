@@ -24,7 +24,7 @@ def progression() -> Axes:
             bent = {"linestyle": "--", "connectionstyle": "arc3,rad=0.3"}
             axes.annotate("", (x - 0.1, -0.15), (x - 0.9, -0.15), arrowprops=ARROW | bent)
     axes.set(xlim=(-0.5, 4.5), ylim=(-0.6, 1.9))
-    axes.set_title("A student's way: solid arrows teach, dashed arrows keep")
+    axes.set_title("A student's way: arrows from above teach, dashed arrows keep")
     axes.axis("off")
     return axes
 
