@@ -27,7 +27,7 @@ def main() -> None:
         app.cli(args=given, prog="python -m leadkit", description="leadkit: LEAD, reproduced.")
     except KeyboardInterrupt:
         print(
-            "leadkit: stopped: the same command goes on from there, and in a training from its "
+            "leadkit: stopped: run the same command again; trainings and sweeps go on from their "
             "last checkpoint",
             file=sys.stderr,
         )

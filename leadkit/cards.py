@@ -168,7 +168,7 @@ def model_card(
         passage_tokens=data.passage_tokens,
         longest=max(data.query_tokens, data.passage_tokens),
         scale=f"{stage.tower.scale:g}",
-        vector=VECTORS[stage.tower.pooling],
+        vector=", then ".join(filter(None, (VECTORS[stage.tower.pooling], stage.tower.head))),
         source=escaped(Path(texts.name).name),
         fingerprint=texts.fingerprint,
         passages=f"{len(texts.passages):,}",

@@ -32,6 +32,11 @@ class Data:
     # said, PROD: 160
     pair_tokens: int = added(0)
 
+    def __post_init__(self) -> None:
+        for name, value in {"batch": self.batch, "passages": self.passages}.items():
+            if value < 1:
+                raise ValueError(f"data.{name} is {value}: at least 1 is needed")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -49,6 +54,8 @@ class Schedule:
             raise ValueError(f"steps is {self.steps}: at least one is needed")
         if not self.learning_rate >= 0:
             raise ValueError(f"learning_rate is {self.learning_rate}: it must not be negative")
+        if not 0 <= self.warmup <= 1:
+            raise ValueError(f"warmup is {self.warmup}: it is a share of the steps, from 0 to 1")
         if self.accumulate < 1:
             raise ValueError(f"accumulate is {self.accumulate}: a step takes at least one batch")
 
@@ -128,6 +135,10 @@ class Scale:
     # Table 8's students by row, of the larger pair; by default our miniatures, of the smaller pair
     starts: Mapping[str, str] = field(default_factory=dict)
     prod_published: bool = False  # PROD has its authors' encoders, batches and schedules
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("cls", "mean"):
+            raise ValueError(f"pooling is {self.pooling!r}: use 'cls' or 'mean'")
 
     def schedule(self, training: str, *who: str) -> Schedule:
         """The schedule of "warm_up", "teacher", "student" or "distil"; who: as in `own`."""

@@ -58,6 +58,7 @@ def distil_and_export(
     check_out(out)
     if teacher_out:
         check_out(teacher_out)
+        check_apart(out, teacher_out)
     data = scale.data
     texts = collection(data.collection)
     for needed in ("train", split):
@@ -66,6 +67,8 @@ def distil_and_export(
     Sampler(groups(texts, "train"), len(texts.passages), data.batch, data.passages, seed)
     recipe = Recipe(scale, seed, architecture, ready)
     stage = recipe.distil(method, times)
+    if teacher_out and not stage.teacher:
+        raise ValueError(f"teacher_out is {str(teacher_out)!r}: method {method!r} has no teacher")
     evaluations = {"BM25": recipe.evaluate(None, split)}
     if not untrained(scale.student_encoder):
         evaluations["as it came"] = recipe.evaluate(recipe.came, split)
@@ -88,6 +91,16 @@ def check_out(folder: Path) -> None:
     path = str(folder.resolve())
     if path != path.encode(errors="replace").decode():
         raise ValueError(f"out {path!r} is not Unicode: tokenizers cannot write there")
+
+
+def check_apart(out: Path, teacher_out: Path) -> None:
+    """ValueError where one of the folders is the other or within it."""
+    a, b = out.resolve(), teacher_out.resolve()
+    if a.is_relative_to(b) or b.is_relative_to(a):
+        raise ValueError(
+            f"teacher_out {str(teacher_out)!r} and out {str(out)!r} overlap: name two folders, "
+            "neither within the other"
+        )
 
 
 def save_retriever(retriever: Retriever, data: Data, card: str, folder: Path) -> None:

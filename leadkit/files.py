@@ -40,12 +40,10 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digests(folder: Path, *left_out: str) -> dict[str, str]:
-    """Relative path -> SHA-256 of every file below a folder, sorted, but for some names."""
+def digests(folder: Path) -> dict[str, str]:
+    """Relative path -> SHA-256 of every file below a folder, sorted."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        str(path.relative_to(folder)): digest(path) for path in paths if path.name not in left_out
-    }
+    return {str(path.relative_to(folder)): digest(path) for path in paths}
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:

@@ -36,11 +36,13 @@ def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "pap
     """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
     The temperature tau_d divides both scores; in variant "released" it divides the teacher's only.
+    ValueError for another variant.
 
     >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> kl(even, odd)
     tensor(0.1201)
     """
+    check_variant(variant)
     student = student / tau_d if variant == "paper" else student  # (..., C)
     # t_i = \frac{\exp(f(q, p) / \tau_d)}{\sum_{p'} \exp(f(q, p') / \tau_d)}, Eq. (4) and (6)
     log_t = (teacher / tau_d).log_softmax(-1)  # (..., C)
@@ -109,11 +111,11 @@ def lead_loss(
     >>> lead_loss(layers, layers, final, final, positive=torch.tensor([0])).layer
     tensor(0.)
     """
-    alike = student.dim() == 3 and student.shape == teacher.shape
+    alike = student.dim() == 3 and len(student) > 0 and student.shape == teacher.shape
     if not alike or student.shape[1:] != student_final.shape:
         raise ValueError(
             f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: both must be "
-            f"(K, B, C) with (B, C) of student_final, {tuple(student_final.shape)}"
+            f"(K, B, C), K at least 1, with (B, C) of student_final, {tuple(student_final.shape)}"
         )
     check_temperature("tau_l", tau_l)
     rest = response_loss(

@@ -59,8 +59,6 @@ def distil(
     from leadkit import config, export
     from leadkit.experiments import recipe
 
-    if seed < 0:
-        raise ValueError(f"seed is {seed}: it must not be negative")
     chosen = config.scale(scale, teacher_encoder=teacher, student_encoder=student)
     chosen = replace(chosen, data=replace(chosen.data, collection=collection))
     if k is not None:
@@ -109,9 +107,9 @@ def evaluate(
     from leadkit.experiments import own_evaluation
     from leadkit.experiments.texts import collection as texts
 
-    queries = texts(collection).split(split)  # says whether it exists
     lengths = query_tokens, passage_tokens
     stage = own_evaluation.plan(model, collection, split, first, lengths, depth, rerank)
+    queries = texts(collection).split(split)  # says whether it exists
     record = stage.record()
     print(*(f"{name} {value:.4f}" for name, value in record["measures"].items()), sep="  ")
     print(f"record: {stage.folder / 'record.json'}")

@@ -21,20 +21,20 @@ def claims(scale: str = "classroom", out: Path | None = None) -> None:
     """Judge claims by result records: gates, then verdicts by family with intervals and p.
 
     Args:
-        scale: the folder of records under data/results.
+        scale: the folder of records under data/results, or of your own runs.
         out: a file that receives the ledger as CSV.
     """
-    from leadkit import paths
     from leadkit.results import claims, evidence, gates, records, tables
 
-    folder = records.read(paths.RESULTS / scale)
+    place = records.folder_of(scale)
+    folder = records.read(place)
     ledger = claims.ledger(folder)
     if out:
         from leadkit import files  # and torch with it, which takes seconds
 
         files.write(out, partial(ledger.to_csv, float_format="%.4g", index_label="id"))
     measured = gates.measure(evidence.Evidence(folder))
-    print(f"gates\n{tables.plain(tables.gate_texts(measured))}\n")
+    print(f"records: {place}\n\ngates\n{tables.plain(tables.gate_texts(measured))}\n")
     print(tables.ledger_text(ledger))
     counts = ledger["verdict"].value_counts()
     print("\n" + ", ".join(f"{verdict}: {count}" for verdict, count in counts.items()))

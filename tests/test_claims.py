@@ -648,7 +648,8 @@ def test_command(monkeypatch, capsys, tmp_path):
     code, out = call(monkeypatch, capsys, "toy")
     lines = out.splitlines()
     assert code in (None, 0)
-    assert lines[0] == "gates" and lines[2].split()[-2:] == ["measured", "0.00"]
+    assert lines[:3] == [f"records: {tmp_path / 'toy'}", "", "gates"]
+    assert lines[4].split()[-2:] == ["measured", "0.00"]
     families = dict.fromkeys(claim.family for claim in CLAIMS)
     assert [line.split(": ")[0] for line in lines if line.endswith("claims were run")] == list(
         families

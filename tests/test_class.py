@@ -142,6 +142,7 @@ PAPERS = {
     "endless": (first(ENDLESS), ["time limit", "right", "right"]),
     "ends_itself": (first("import os\nos._exit(0)\n"), ["wrong", "right", "right"]),
     "fails": (first("forward = 1 / 0"), ["wrong", "right", "right"]),
+    "misspells": (first(FORWARD + "exercises.layer_scores(forwards)"), ["wrong", "right", "right"]),
     "deleted": (deleted, ["unanswered", "cell missing", "unanswered"]),
     "replaced": (first(REPLACED + NOTHING), ["unanswered", "right", "right"]),
     "other_name": (other_name, 3 * ["right"]),
@@ -197,6 +198,7 @@ def test_answers_are_judged_by_what_they_do(student, marks):
 
 def test_a_verdict_says_why(marks):
     assert marks["fails"][0].verdict == "the cell stops with ZeroDivisionError: division by zero"
+    assert marks["misspells"][0].verdict.startswith("the cell stops with NameError")
     assert marks["ends_itself"][0].verdict == "the answer ends its process"
     assert marks["endless"][0].verdict == f"ended after {SECONDS} s"
     assert marks["deleted"][1].verdict == "the cell of not_symmetric was deleted"
@@ -237,6 +239,11 @@ def test_an_endless_answer_ends_although_its_grader_was_killed(tmp_path):
 def test_a_notebook_of_no_lesson_and_an_empty_folder_are_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no notebooks"):
         grading.handed_in(tmp_path)
+    for hidden in ("__MACOSX/._01_unified_view.ipynb", ".ipynb_checkpoints/homework.ipynb"):
+        (tmp_path / hidden).parent.mkdir()
+        (tmp_path / hidden).write_text("{}")
+        with pytest.raises(FileNotFoundError, match="holds no notebooks"):
+            grading.handed_in(tmp_path)
     (tmp_path / "homework.ipynb").write_text("{}")
     with pytest.raises(ValueError, match="homework.ipynb names no lesson.*01_unified_view"):
         grading.handed_in(tmp_path)

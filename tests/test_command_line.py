@@ -290,9 +290,12 @@ def test_distil_exports_a_student(call, tiny, tmp_path):
         (("--k", "3"), "k is 3: it must be from 1 to the student's number of layers, 2"),
         (("--teacher", "no/such/folder"), "encoder 'no/such/folder' is neither a folder"),
         (("--collection", "beir:nowhere"), "nowhere is not a folder"),
+        (("--rise", "5"), "warmup is 5.0: it is a share of the steps, from 0 to 1"),
+        (("--teacher-out", "mine/teacher"), "overlap: name two folders"),
     ],
 )
-def test_distil_with_bad_arguments(call, tiny, changes, message, tmp_path):
+def test_distil_with_bad_arguments(call, tiny, changes, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     good = {
         "--teacher": "random:3x32",
         "--student": "random:2x32",

@@ -310,7 +310,7 @@ def test_killed_at_any_moment_the_work_ends_with_the_same_files(kind, undisturbe
 
 
 STOPPED = (
-    "leadkit: stopped: the same command goes on from there, and in a training from its last "
+    "leadkit: stopped: run the same command again; trainings and sweeps go on from their last "
     "checkpoint"
 )
 

@@ -234,6 +234,7 @@ WIDE = torch.zeros(4, 6)
 BAD = [
     ({"teacher": torch.zeros(2, 4, 5)}, r"teacher \(2, 4, 5\): both must be"),
     ({"teacher": torch.zeros(3, 4, 6)}, "both must be"),
+    ({"student": torch.zeros(0, 4, 5), "teacher": torch.zeros(0, 4, 5)}, "K at least 1"),
     ({"student_final": WIDE, "teacher_final": WIDE}, "both must be"),
     ({"teacher_final": WIDE}, r"teacher_final is \(4, 6\)"),
     (
@@ -255,6 +256,8 @@ def test_bad_input(batch, subtests):
         arguments = dict(zip(names, batch, strict=True)) | change
         with subtests.test(str(change)), pytest.raises(ValueError, match=message):
             lead_loss(**arguments)
+    with pytest.raises(ValueError, match="variant 'Paper' is unknown"):
+        kl(WIDE, WIDE, 2.0, "Paper")
     maps = torch.zeros(1, 4, 5, 2, 3), torch.zeros(1, 4, 5, 3, 3)
     with pytest.raises(ValueError, match="student_maps"):
         feature_loss(*maps, batch[2], batch[4])

@@ -18,9 +18,16 @@ from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
 from leadkit.experiments.paper_methods import RD, evened
 from leadkit.experiments.pipeline import Pipeline
+from leadkit.experiments.rows import WITHOUT_TEACHER
 from leadkit.experiments.state_matching import StateMatching
 from leadkit.models import retrievers
 from leadkit.models.dual_encoder import DualEncoder
+
+
+def test_rows_without_a_teacher_are_those_of_methods_that_need_none():
+    alone = {name for name, each in methods.METHODS.items() if not each.needs_teacher}
+    assert alone - {"student"} <= set(WITHOUT_TEACHER)
+
 
 # --- LEAD
 

@@ -127,6 +127,9 @@ def test_evaluate_of_a_retriever_that_cannot_search(common, tmp_path):
     assert stage.first.retriever.tower.architecture == "DE"
     with pytest.raises(ValueError, match="searches and needs none"):
         plan(dense, common, "test", dense, (None, None), 20, 5)
+    for lengths, said in {(0, None): "query_tokens is 0", (None, 2): "passage_tokens is 2"}.items():
+        with pytest.raises(ValueError, match=f"{said}: use at least 3"):
+            plan(dense, common, "test", "", lengths, 20, 5)
 
 
 def test_equal_scores_are_written_in_the_order_of_the_run(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from leadkit.results.statistics import paired_t_test
 from leadkit.results.tables import OURS, summarise
 
 QUERIES = np.linspace(0, 1, 6)
@@ -77,6 +78,16 @@ def test_the_papers_column_is_that_of_the_collection_and_measure(
     for measure, value in published.items():
         assert table.loc["LEAD", f"paper {measure}"] == value, measure
     assert 0 < table.loc["LEAD", "p vs RD"] < 1 and np.isnan(table.loc["RD", "p vs RD"])
+
+
+def test_rows_of_all_teachers_have_their_papers_numbers_and_their_own_rd():
+    values = {"DE RD": 0.2, "DE LEAD": 0.3, "CB RD": 0.31, "CB LEAD": 0.4, "student": 0.1}
+    table = summarise({name: [record("toy", "test", value)] for name, value in values.items()})
+    published = {"DE RD": 35.36, "DE LEAD": 36.26, "CB RD": 36.02, "CB LEAD": 37.80}
+    assert table.loc[list(published), "paper MRR@10"].to_dict() == published
+    p = table["p vs RD"]
+    assert p[["DE RD", "CB RD", "student"]].isna().all() and (p[["DE LEAD", "CB LEAD"]] < 1).all()
+    assert p["DE LEAD"] == pytest.approx(paired_t_test(0.3 * QUERIES, 0.2 * QUERIES)[1])
 
 
 def test_a_table_without_the_values_of_its_queries_has_no_p():

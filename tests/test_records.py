@@ -165,11 +165,19 @@ def test_files_that_disagree_are_told(tmp_path):
     (tmp_path / "one" / records.ARRAYS).write_bytes(b"PK nothing")
     with pytest.raises(ValueError, match="does not hold"):
         records.read(tmp_path / "one")
-    (tmp_path / "one" / records.LINES).write_text('{"experiment"\n')
-    with pytest.raises(ValueError, match="line 1, is no record"):
-        records.read(tmp_path / "one")
+    for line in ('{"experiment"', "{}", "3", '{"experiment": "RD", "seed": 0}'):
+        (tmp_path / "one" / records.LINES).write_text(line + "\n")
+        with pytest.raises(ValueError, match="line 1, is no record"):
+            records.read(tmp_path / "one")
     with pytest.raises(FileNotFoundError, match="holds no result records"):
         records.read(tmp_path / "none")
+
+
+def test_ones_own_records_come_before_the_shipped_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "HOME", tmp_path)
+    assert records.folder_of("classroom") == paths.RESULTS / "classroom"
+    records.save({0: {"RD": Evaluation(0)}}, tmp_path / "results" / "classroom")
+    assert records.folder_of("classroom") == tmp_path / "results" / "classroom"
 
 
 def test_default_folder():
@@ -288,8 +296,9 @@ def test_what_is_no_old_record_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no records of the first edition"):
         conversion.convert(tmp_path)
     first_edition(tmp_path, 0)
-    files.write_json(tmp_path / "notes.json", {"what": "no record"})
-    with pytest.raises(ValueError, match="notes.json is no record of the first edition"):
-        conversion.convert(tmp_path, remove=True)
+    for text in ('{"what": "no record"}', '{"stage": {}}', "no JSON", "3"):
+        (tmp_path / "notes.json").write_text(text)
+        with pytest.raises(ValueError, match="notes.json is no record of the first edition"):
+            conversion.convert(tmp_path, remove=True)
     assert not (tmp_path / records.LINES).exists()
     assert (tmp_path / "0-cb-lead.json").exists()

@@ -119,7 +119,8 @@ class Assisted(Method):
     def assistants(self) -> list[str]:
         """The F assistants by name, e.g. "12DE + 6CB".
 
-        In the log, row["chosen"] is an index of this list and row["d0"] the first one's distance.
+        In the log, row["chosen"] is an index of this list and row["d0"] the first one's distance,
+        means where a step has several batches.
         """
         members = [assistant_name(each) for each in self._members()]
         return [" + ".join(members[i] for i in subset) for subset in fusions(len(members))]

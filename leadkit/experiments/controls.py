@@ -11,7 +11,7 @@ from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
 from leadkit.experiments.rescaled import Rescaled
-from leadkit.experiments.rows import TEACHERS, experiment
+from leadkit.experiments.rows import RAW, TEACHERS, WIDE, experiment
 from leadkit.experiments.tables import ABLATED, BASELINES
 from leadkit.experiments.tables import TABLES as PAPER
 
@@ -22,8 +22,6 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "CB LEAD": ("LEAD", {}),
     "CB frozen LEAD": ("LEAD", {"joint": False}),
 }
-WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
-RAW = ", raw scores"  # the paper's own regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
 # By how much the student's scores are multiplied: is its gain only that it is surer, or less so?

@@ -79,6 +79,8 @@ class WarmUp(Trained):
 
     def __post_init__(self) -> None:
         # Bad input is found here, before the stages that this one waits for have run.
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}: it must not be negative")
         _check(self.tower, self.data, stamp(self.tower.encoder))
 
     def batches(self) -> Batches:

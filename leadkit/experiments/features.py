@@ -95,9 +95,7 @@ def sureness(every: Sequence[Answers], times: Sequence[float] = TIMES) -> list[d
     return lines
 
 
-def heard_by_temperature(
-    every: Sequence[Answers], temperatures: Sequence[float] = TEMPERATURES
-) -> list[dict[str, Any]]:
+def heard_by_temperature(every: Sequence[Answers]) -> list[dict[str, Any]]:
     """A line per K and tau_l: the effective number of layers heard of K drawn teacher layers.
 
     A mean over the queries and over `DRAWS` random selections per batch.
@@ -111,7 +109,7 @@ def heard_by_temperature(
             for one in every
             for layers in _teacher_layers(k, M, N, generator)
         ]
-        for tau_l in temperatures:
+        for tau_l in TEMPERATURES:
             weights = [losses.layer_weights(*each, tau_l) for each in drawn]  # (K, B) each
             heard = torch.stack([selection.layers_heard(each).mean() for each in weights])
             lines.append({"k": k, "tau_l": tau_l, "heard": heard.mean().item()})

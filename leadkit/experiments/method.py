@@ -93,9 +93,9 @@ class Method:
         raise NotImplementedError
 
 
-def logged(loss: Loss, names: tuple[str, ...] = PARTS) -> dict[str, Tensor]:
-    """The named parts of a loss, and its layer weights as w1, w2, ..., means over the queries."""
-    parts = {name: getattr(loss, name) for name in names}
+def logged(loss: Loss) -> dict[str, Tensor]:
+    """The parts of a loss, and its layer weights as w1, w2, ..., means over the queries."""
+    parts = {name: getattr(loss, name) for name in PARTS}
     if loss.weights is not None:
         parts |= {f"w{i}": weight.mean() for i, weight in enumerate(loss.weights, start=1)}
     return parts

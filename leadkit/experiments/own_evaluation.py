@@ -44,7 +44,7 @@ def plan(
 
 def _ready(model: str, collection: str, lengths: tuple[int | None, int | None]) -> Ready:
     said = _lengths_of(model)
-    given = [mine or theirs for mine, theirs in zip(lengths, said, strict=True)]
+    given = [theirs if mine is None else mine for mine, theirs in zip(lengths, said, strict=True)]
     data = Data(collection, query_tokens=given[0], passage_tokens=given[1])
     return Ready(data, ready_tower(model, 0.0, False))
 

@@ -17,15 +17,13 @@ from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.lagging import Lagging
 from leadkit.experiments.pipeline import Pipeline, schedule, tower
 from leadkit.experiments.progressive import Progressive
-from leadkit.experiments.rows import TEACHERS
+from leadkit.experiments.rows import STAR, STAR_LEAD, TEACHERS
 from leadkit.experiments.store import Trained
 from leadkit.models.retrievers import architecture
 from leadkit.models.tower import Tower
 
 ROWS = ("PROD direct", "PROD stage 1", "PROD stage 2", "PROD stage 3", "PROD")
 STRIDE = 1000  # between the seeds of a chain's stages: none sees batches again in the same order
-STAR = tuple(f"PROD* 12{teacher}" for teacher in TEACHERS)  # the chain of Table 9 with RD
-STAR_LEAD = tuple(f"PROD* + LEAD 12{teacher}" for teacher in TEACHERS)  # with LEAD's loss
 TABLES = {"9": ("student", *STAR, *STAR_LEAD), "prod": ("student", *ROWS)}
 
 

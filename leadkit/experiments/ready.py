@@ -1,6 +1,5 @@
 """A retriever as it came: a checkpoint with its head, or a folder of `Retriever.save`."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from leadkit.models import checkpoints, names
 from leadkit.models.encoders import check
 from leadkit.models.retriever import Retriever
 from leadkit.models.retrievers import architecture, build, load
-from leadkit.models.tower import Tower, check_lengths
+from leadkit.models.tower import Tower, check_lengths, saved_tower
 from leadkit.training.loop import Operation
 
 
@@ -58,11 +57,12 @@ def saved(encoder: str) -> bool:
 def ready_tower(encoder: str, dropout: float, bf16: bool) -> Tower:
     """The tower of a retriever as it came.
 
-    ValueError for an encoder alone, or for a head that is not known. Raises as `checkpoints.read`.
+    ValueError for an encoder alone, or for a head that is not known. Raises as `checkpoints.read`
+    and `saved_tower`.
     """
     if not saved(encoder):
         return checkpoints.tower(encoder, dropout, bf16)
-    return Tower(**json.loads(_settings(encoder).read_text()) | {"encoder": encoder})
+    return saved_tower(_settings(encoder), encoder)
 
 
 def _settings(encoder: str) -> Path:

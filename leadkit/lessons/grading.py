@@ -58,9 +58,7 @@ def handed_in(folder: Path) -> dict[Path, list[Path]]:
     FileNotFoundError where there is none, ValueError for a notebook of no lesson.
     """
     papers: dict[Path, list[Path]] = {}
-    for path in sorted(folder.rglob("*.ipynb")):
-        if ".ipynb_checkpoints" in path.parts:
-            continue
+    for path in files.visible(folder, "**/*.ipynb"):
         named = [lesson for lesson in lessons() if lesson.stem in path.name]
         if not named:
             raise ValueError(
@@ -220,7 +218,11 @@ def _answer(
         return
     for position, argument in enumerate(question.arguments()):
         if _names(argument) & asked:
-            given[position] = _value(called[position], shell.user_ns)
+            try:
+                given[position] = _value(called[position], shell.user_ns)
+            except Exception as error:  # whatever the student wrote there
+                send.send(f"the cell stops with {type(error).__name__}: {error}")
+                return
     send.send(_fresh_check(question.exercise.name)(*given))
 
 

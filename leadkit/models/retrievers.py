@@ -1,6 +1,5 @@
 """The architectures by name, and retrievers from towers and folders."""
 
-import json
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,7 +10,7 @@ from leadkit.models.colbert import ColBERT
 from leadkit.models.cross_encoder import CrossEncoder
 from leadkit.models.dual_encoder import DualEncoder
 from leadkit.models.retriever import Retriever
-from leadkit.models.tower import Tower
+from leadkit.models.tower import Tower, saved_tower
 
 ARCHITECTURES: dict[str, type[Retriever]] = {
     cls.architecture: cls for cls in (DualEncoder, ColBERT, CrossEncoder)
@@ -37,10 +36,9 @@ def build(tower: Tower) -> Retriever:
 
 
 def load(folder: str | Path) -> Retriever:
-    """A retriever saved by `Retriever.save`, ready to answer."""
-    folder = Path(folder)
-    settings = json.loads((folder / "retriever.json").read_text())
-    tower = Tower(**settings | {"encoder": str(folder)})
+    """A retriever saved by `Retriever.save`, ready to answer. Raises as `saved_tower`."""
+    folder = Path(folder).absolute()  # a bare name could be that of a shipped encoder
+    tower = saved_tower(folder / "retriever.json", str(folder))
     retriever = architecture(tower.architecture)(tower)
     head = folder / "head" / "head.safetensors"
     wanted = [name for name in retriever.state_dict() if not name.startswith("encoder.")]

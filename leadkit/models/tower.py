@@ -1,6 +1,8 @@
 """What a retriever is built from."""
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,6 +11,8 @@ from transformers import AutoModel
 from leadkit.config import added
 from leadkit.models import encoders
 from leadkit.models.tokenizers import load_tokenizer, separators
+
+SHORTEST = 3  # tokens of a text: [CLS], a word piece and [SEP]
 
 
 @dataclass(frozen=True)
@@ -42,21 +46,37 @@ def passage_in_pair(tower: Tower, query_tokens: int, passage_tokens: int, pair_t
         return passage_tokens
     between = len(separators(load_tokenizer(tower.encoder))[0])
     fit = pair_tokens - query_tokens - between + 1  # its [CLS] is not in the pair
-    if fit < 3:
+    if fit < SHORTEST:
         raise ValueError(
             f"data.pair_tokens is {pair_tokens}: with data.query_tokens {query_tokens} no word of "
-            f"a passage fits, use at least {pair_tokens + 3 - fit}"
+            f"a passage fits, use at least {pair_tokens + SHORTEST - fit}"
         )
     return min(passage_tokens, fit)
+
+
+def saved_tower(settings: Path, encoder: str) -> Tower:
+    """The tower that `Retriever.save` wrote to a file, with this encoder.
+
+    ValueError where the file is damaged or of another leadkit.
+    """
+    try:
+        return Tower(**json.loads(settings.read_text()) | {"encoder": encoder})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{settings} is damaged or of another leadkit ({error})") from error
 
 
 def check_lengths(
     tower: Tower, query_tokens: int, passage_tokens: int, pairs: bool, pair_tokens: int = 0
 ) -> None:
-    """ValueError where a text can be longer than the position table of the tower's encoder.
+    """ValueError where texts are cut to nothing, or do not fit the encoder's position table.
 
     pairs: whether query and passage stand in one text, of at most `pair_tokens`, 0 for any length.
     """
+    for field, tokens in {"query_tokens": query_tokens, "passage_tokens": passage_tokens}.items():
+        if tokens < SHORTEST:
+            raise ValueError(
+                f"data.{field} is {tokens}: use at least {SHORTEST}: [CLS], a word piece and [SEP]"
+            )
     tokenizer = load_tokenizer(tower.encoder)
     if pairs:
         passage_tokens = passage_in_pair(tower, query_tokens, passage_tokens, pair_tokens)

@@ -25,10 +25,10 @@ def convert(folder: Path, remove: bool = False) -> int:
         raise FileNotFoundError(f"folder {folder} holds no records of the first edition (*.json)")
     rows = []
     for path in old:
-        row = json.loads(path.read_text())
         try:
+            row = records.checked(json.loads(path.read_text()))
             rows.append(row | {"stage": described(row["stage"])})
-        except (KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no record of the first edition: {error}") from None
     records.merge(rows, folder)
     if remove:

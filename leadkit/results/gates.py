@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from leadkit.experiments.rows import TEACHERS, WITHOUT_TEACHER
+from leadkit.experiments.rows import RAW, TEACHERS, WITHOUT_TEACHER
 from leadkit.results.contrasts import Claim, pair
 from leadkit.results.evidence import Evidence
 
@@ -27,7 +27,6 @@ class Gate:
     least: float = 0.0
 
 
-RAW = ", raw scores"
 GATES = (
     Gate(pair("DE teacher", "student"), "DE"),
     Gate(pair("CB teacher", "DE teacher"), "CB"),

@@ -3,6 +3,7 @@
 A sentence that is not of the paper ends with "(ours)".
 """
 
+from leadkit.experiments.rows import RAW, WIDE
 from leadkit.results.contrasts import Claim
 
 CONTROL = "student, as long"
@@ -67,8 +68,8 @@ CONTROLS = (
     *(_over_control(teacher, method) for teacher in ("DE", "CE") for method in TRAINED[teacher]),
     *(_frozen_over_rd(teacher) for teacher in ("DE", "CE")),
     *(_after_over_alone(teacher) for teacher in ("DE", "CE")),
-    *_other_setting("16x8", ", 16 x 8"),
-    *_other_setting("raw", ", raw scores"),
+    *_other_setting("16x8", WIDE),
+    *_other_setting("raw", RAW),
     _ours("released-rd", "LEAD as released > RD", "CB LEAD, released", "CB RD"),
     _ours("lead-margin-mse", "LEAD > margin-MSE", "CB LEAD", "CB margin-MSE"),
     _ours("lead-states", "LEAD > RD with matching of the last states", "CB LEAD", "CB RD + states"),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 LINES = "records.jsonl"
 ARRAYS = "per-query.npz"
+NEEDED = ("experiment", "seed", "per_query")  # of every record
 
 Records = dict[str, list[dict]]  # experiment -> its records in the order of their seeds
 
@@ -57,10 +58,18 @@ def lines(folder: Path) -> list[dict]:
     found = []
     for number, line in enumerate(table.read_text().splitlines(), start=1):
         try:
-            found.append(json.loads(line))
+            row = checked(json.loads(line))
         except ValueError as error:
             raise ValueError(f"{table}, line {number}, is no record: {error}") from None
+        found.append(row)
     return found
+
+
+def checked(row: Any) -> dict:
+    """A record as it was read. ValueError where it lacks what every record has."""
+    if not isinstance(row, dict) or any(name not in row for name in NEEDED):
+        raise ValueError(f"it is no object with {', '.join(NEEDED)}")
+    return row
 
 
 def read(folder: Path) -> Records:
@@ -210,6 +219,12 @@ def _text(rows: Iterable[dict]) -> str:
         kept["per_query"] = {measure: _name(values) for measure, values in _kept(row).items()}
         text.append(json.dumps(kept | stage) + "\n")
     return "".join(text)
+
+
+def folder_of(name: str) -> Path:
+    """The folder of these records: of one's own runs where there are any, else the shipped one."""
+    own = paths.HOME / "results" / name
+    return own if (own / LINES).exists() else paths.RESULTS / name
 
 
 def default_folder(scale: "Scale", split: str) -> Path:

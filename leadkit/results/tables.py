@@ -40,17 +40,15 @@ def main_rows(records: Records, teacher: str = "CB") -> Records:
     return {row: records[name] for row, name in names.items() if name in records}
 
 
-def main_table(records: Records, teacher: str = "CB") -> pd.DataFrame:
+def main_table(records: Records) -> pd.DataFrame:
     """The main table of a folder's records; its columns are those of `summarise`."""
-    return summarise(main_rows(records, teacher), teacher)
+    return summarise(main_rows(records))
 
 
-def run_main_table(
-    pipelines: Sequence["Pipeline"], split: str = "test", rows: Sequence[str] = ROWS
-) -> pd.DataFrame:
-    """Run what is missing of the main table, or of some rows; one pipeline per seed."""
-    every = [pipeline.rows(split) for pipeline in pipelines]
-    records = {row: [evaluations[row].record() for evaluations in every] for row in rows}
+def run_main_table(pipelines: Sequence["Pipeline"]) -> pd.DataFrame:
+    """Run what is missing of the main table; one pipeline per seed."""
+    every = [pipeline.rows("test") for pipeline in pipelines]
+    records = {row: [evaluations[row].record() for evaluations in every] for row in ROWS}
     return summarise(records, pipelines[0].teacher.tower.architecture)
 
 
@@ -94,13 +92,15 @@ def summarise(records: Mapping[str, Sequence[dict]], teacher: str = "CB") -> pd.
     for row, found in records.items():
         measures = pd.DataFrame([each["measures"] for each in found]) * 100  # (S, measures)
         p = np.nan
-        if {row, "RD"} <= queries.keys() and row != "RD":
-            _, p = paired_t_test(queries[row], queries["RD"])
+        rd = "RD" if "RD" in queries else f"{row[:2]} RD"
+        if {row, rd} <= queries.keys() and row != rd:
+            _, p = paired_t_test(queries[row], queries[rd])
         line = {first: measures[OURS[first]].mean(), "sd": measures[OURS[first]].std()}
         line |= {measure: measures[OURS[measure]].mean() for measure in others}
         line["p vs RD"] = p
         for measure, column in published.items():
-            line[f"paper {measure}"] = column.get(experiment(row, teacher), np.nan)
+            known_as = row if row in column else experiment(row, teacher)
+            line[f"paper {measure}"] = column.get(known_as, np.nan)
         table[row] = line
     return pd.DataFrame(table).T
 

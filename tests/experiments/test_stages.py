@@ -609,6 +609,21 @@ def test_distillation_that_cannot_be(name, subtests):
     assert not paths.RUNS.exists()
 
 
+def test_settings_that_cannot_be(name):
+    settings = scale(name)
+    with pytest.raises(ValueError, match="pooling is 'men': use 'cls' or 'mean'"):
+        replace(settings, pooling="men")
+    for field in ("batch", "passages"):
+        with pytest.raises(ValueError, match=f"data.{field} is 0: at least 1 is needed"):
+            replace(settings.data, **{field: 0})
+    short = replace(settings, data=replace(settings.data, passage_tokens=2))
+    with pytest.raises(ValueError, match="data.passage_tokens is 2: use at least 3"):
+        Pipeline(short)
+    with pytest.raises(ValueError, match="seed is -1: it must not be negative"):
+        Pipeline(settings, seed=-1)
+    assert not paths.RUNS.exists()
+
+
 def test_the_released_code_has_four_methods(name):
     chain = Pipeline(scale(name, lead=Lead(k=2, variant="released")))
     released = []

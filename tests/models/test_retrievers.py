@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from leadkit import losses, paths
+from leadkit.experiments.ready import ready_tower
 from leadkit.models import names
 from leadkit.models.batch import Batch, Tokens
 from leadkit.models.encoders import load_encoder
@@ -286,6 +288,23 @@ def test_saved_and_loaded_gives_identical_scores(architecture, tokenizer, tmp_pa
         suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
         assert suffixes == {".json", ".safetensors"}  # nothing pickled
         load_tokenizer(str(folder))
+
+
+def test_a_saved_folder_is_not_taken_for_the_shipped_encoder_of_its_name(
+    tokenizer, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    retriever("DE").save(Path(MINIATURE.name), tokenizer)
+    assert load(f"./{MINIATURE.name}").layers == 3 != depth(Tower("DE", MINIATURE.name))
+
+
+@pytest.mark.parametrize("settings", ["{", "{}", '{"architecture": "DE", "wrong": 1}', "[]"])
+def test_damaged_settings_are_named(settings, tokenizer, tmp_path):
+    retriever("DE").save(tmp_path, tokenizer)
+    (tmp_path / "retriever.json").write_text(settings)
+    for read in (load, partial(ready_tower, dropout=0.0, bf16=False)):
+        with pytest.raises(ValueError, match=r"retriever.json is damaged or of another leadkit"):
+            read(str(tmp_path))
 
 
 def test_a_head_that_is_lost_or_damaged_is_not_replaced_by_a_random_one(tokenizer, tmp_path):

@@ -14,6 +14,7 @@ from leadkit.lessons.exercises.answers import (
     numbers,
     outcome,
 )
+from leadkit.selection import layers_heard
 
 
 @exercise(lesson=4, number=1, grade="medium")
@@ -131,7 +132,7 @@ def same_voices(tau: object, t: Tensor, y: Tensor, factor: float) -> None:
 
     def heard(x: Tensor, temperature: float) -> float:
         weights = losses.layer_weights(x, y, temperature)  # (K, B)
-        return torch.special.entr(weights).sum(0).exp().mean().item()
+        return layers_heard(weights).mean().item()
 
     read = float(numbers("tau", tau, ()))
     if read <= 0:
