@@ -18,7 +18,7 @@ INSIDE = "inside"
 DIGITS = 2  # of a value in percent
 
 
-def expected_and_got(rows: Mapping[str, dict], scale: str, teacher: str = "CB") -> pd.DataFrame:
+def expected_and_got(rows: Mapping[str, dict], scale: str) -> pd.DataFrame:
     """Row -> committed mean and spread of MRR@10 in percent, this run's value, and a verdict.
 
     rows: row of the main table -> its record. spread: the sd over the committed seeds. Empty where
@@ -30,7 +30,7 @@ def expected_and_got(rows: Mapping[str, dict], scale: str, teacher: str = "CB") 
     committed = records.read(folder)
     table = {}
     for row, record in rows.items():
-        known = committed.get(experiment(row, teacher), [])
+        known = committed.get(experiment(row, "CB"), [])
         values = np.array([100 * each["measures"][MEASURE] for each in known])  # (S,)
         got = 100 * record["measures"][MEASURE]
         table[row] = {

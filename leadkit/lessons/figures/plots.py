@@ -116,12 +116,12 @@ def lines(
     return axes
 
 
-def label_ends(axes: Axes, apart: float = 0.08) -> Axes:
+def label_ends(axes: Axes) -> Axes:
     """Write the name of each line at its end, in its colour, instead of a legend.
 
     A line that leaves the axes is named where it was last inside.
-    apart: least distance of two names, as a share of the axes' height.
     """
+    apart = 0.08  # least distance of two names, as a share of the axes' height
     if (legend := axes.get_legend()) is not None:
         legend.remove()
     named = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
@@ -154,14 +154,13 @@ def bars(
     x: str,
     errors: Mapping[str, tuple[float, float]] | None = None,
     paper: Mapping[str, float] | None = None,
-    axes: Axes | None = None,
 ) -> Axes:
     """One horizontal bar per row, the first on top.
 
     errors: row -> (low, high), the ends of its interval. paper: row -> the paper's value, a
         diamond.
     """
-    axes = axes_or_new(axes)
+    axes = plt.subplots()[1]
     names, y = list(values), np.arange(len(values))
     ends = errors and [
         [values[n] - errors[n][0] for n in names],
@@ -185,6 +184,6 @@ def bars(
     return axes
 
 
-def smooth(values: Sequence[float], window: int = 10) -> np.ndarray:
-    """Running mean over up to `window` past values, as long as the input."""
-    return pd.Series(values, dtype=float).rolling(window, min_periods=1).mean().to_numpy()
+def smooth(values: Sequence[float]) -> np.ndarray:
+    """Running mean over up to ten past values, as long as the input."""
+    return pd.Series(values, dtype=float).rolling(10, min_periods=1).mean().to_numpy()
