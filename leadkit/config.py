@@ -122,7 +122,7 @@ class Scale:
     distil: Schedule  # paper: 50,000 steps
     lead: Lead = Lead()
     scaled: bool = True  # scores times the architecture's own factor; paper: raw scores
-    dropout: float = 0.0  # paper: 0.1
+    dropout: float = 0.0  # paper: not said; released scripts: 0.1
     rerank: int = 100  # of the DE teacher's passages; paper: 1,000 (passages), 100 (documents)
     depth: int = 1000  # passages in a run; paper: 1,000
     bf16: bool = False  # encoders compute in bfloat16; paper: not said
