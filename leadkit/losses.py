@@ -35,8 +35,7 @@ class Loss:
 def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
     """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
-    The temperature tau_d divides both scores; in variant "released" it divides the teacher's only.
-    ValueError for another variant.
+    tau_d divides both scores, in variant "released" the teacher's only. ValueError for another.
 
     >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> kl(even, odd)

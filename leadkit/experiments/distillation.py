@@ -58,10 +58,7 @@ class Mine(Negatives):
 
 @cache  # a sweep describes the same towers hundreds of times
 def _check(tower: Tower, data: Data, stamp: object) -> None:
-    """Raises as `encoders.check` and `check_lengths`.
-
-    stamp: looks again where a file has changed.
-    """
+    """Raises as `encoders.check` and `check_lengths`; looks again where a file's stamp is new."""
     pairs = architecture(tower.architecture).pairs_only
     check(tower.encoder)
     check_lengths(tower, data.query_tokens, data.passage_tokens, pairs, data.pair_tokens)
