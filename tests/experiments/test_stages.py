@@ -73,6 +73,8 @@ def variants(value, path="", met=None):
             old = values[name]
             if isinstance(old, str):
                 other = OTHER[old]
+            elif isinstance(old, float):
+                other = old / 2 if old else 0.5  # still a share where it was one
             else:
                 other = not old if isinstance(old, bool) else old + 1
             yield f"{path}.{name}", replace(value, **{name: other})
