@@ -159,6 +159,7 @@ def model_card(
         for measure, value in record["measures"].items()
     ]
     metadata = _card_data(name, stage.tower, data, license, results)
+    head = stage.tower.head
     card = ModelCard.from_template(
         metadata,
         template_str=CARD,
@@ -168,7 +169,7 @@ def model_card(
         passage_tokens=data.passage_tokens,
         longest=max(data.query_tokens, data.passage_tokens),
         scale=f"{stage.tower.scale:g}",
-        vector=", then ".join(filter(None, (VECTORS[stage.tower.pooling], stage.tower.head))),
+        vector=VECTORS[stage.tower.pooling] + (f", then `{head}`" if head else ""),
         source=escaped(Path(texts.name).name),
         fingerprint=texts.fingerprint,
         passages=f"{len(texts.passages):,}",

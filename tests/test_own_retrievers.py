@@ -12,6 +12,7 @@ import sentence_transformers
 import torch
 from huggingface_hub import ModelCard
 from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer
+from sentence_transformers.base.modules import Normalize
 from test_command_line import call as call  # a fixture
 from toys import encoder, scale
 
@@ -151,6 +152,17 @@ def test_card_says_what_the_hub_reads(common, tmp_path):
     assert told == rows["distilled"].record()["measures"]
     assert list(rows) == ["BM25", "as it came", "warmed up", "distilled"]
     assert (recipe.verdict(rows) or "One seed.") in card.text
+
+
+def test_card_says_what_follows_the_pooling(common, tmp_path):
+    came = SentenceTransformer(encoder(tmp_path / "bert", "bert", 2), device="cpu")
+    came.append(Normalize())
+    came.save_pretrained(str(tmp_path / "came"))
+    export.distil_and_export(
+        scale(common, student_encoder=str(tmp_path / "came")), tmp_path / "out", method="student"
+    )
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "the vector of a text is the mean of its token states, then `normalize`,\n" in card
 
 
 def test_sentence_transformers_5_is_told_the_version_that_it_needs(common, tmp_path, monkeypatch):
