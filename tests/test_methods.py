@@ -16,7 +16,8 @@ from leadkit.experiments.distillation import Distil, TeacherAfter
 from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLEAD
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
-from leadkit.experiments.paper_methods import RD, evened
+from leadkit.experiments.own_passages import OwnPassages
+from leadkit.experiments.paper_methods import RD, Alone, evened
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import WITHOUT_TEACHER
 from leadkit.experiments.state_matching import StateMatching
@@ -257,6 +258,21 @@ def test_a_smoothed_label_gives_its_share_to_all_passages(common):
     assert (parts["total"] - parts["student"]).abs() > 0.01
     with pytest.raises(ValueError, match="smoothing is 1.0: it must be from 0 to below 1"):
         SmoothAlone(1.0)
+
+
+def test_the_control_of_a_ces_students_sees_what_they_see(common):
+    """The same texts, and each query's own passages only: its hard loss is theirs."""
+    own = Pipeline(scale(common)).distil("student, own passages")
+    taught = Pipeline(scale(common), teacher="CE").distil("RD")
+    assert own.teacher is None and own.method == OwnPassages()
+    model = loud(own.student.model())
+    ours, theirs = (stage.batches(model.tower)(0) for stage in (own, taught))
+    assert theirs.own and not ours.own
+    step = Step({"student": model}, {"student": ours}, seed=0)
+    got, usual = (method.parts(step)["student"] for method in (own.method, Alone()))
+    _, final = model(theirs)  # (B, n)
+    torch.testing.assert_close(got, losses.nll(final, theirs.positive).mean())
+    assert usual - got > 0.01
 
 
 @pytest.mark.parametrize("layer_weight", [1.0, 0.3])

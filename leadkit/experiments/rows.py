@@ -18,6 +18,7 @@ WITHOUT_TEACHER = (
     "student",
     "student, as long",
     "student + smooth label",
+    "student, own passages",
 )
 WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
