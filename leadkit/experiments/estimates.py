@@ -111,21 +111,23 @@ def likenesses(described: dict) -> list[tuple[str, int]]:
     """What the stage shares with those that take as long, and its units of work; closest first.
 
     The same but for the seeds; by the step, the same kind, method and towers, whatever the
-    temperatures and weights of the method; by the step, the same kind. The data are always the
-    same.
+    temperatures and weights of the method; by the step, the same kind, and of what is evaluated
+    the same architecture. The data are always the same.
     """
     towers = [_tower(described, part) for part in ("student", "teacher")]
+    evaluated: list[str] = []
     if "retriever" in described:
         retriever = described["retriever"] or {}
         inner = retriever.get("distillation")
         towers = [_tower(inner, "teacher") if inner else _tower(retriever, "student")]
+        evaluated = [tower["architecture"] for tower in towers if tower]
     schedule = described.get("schedule", {})
     fields = [described.get(name) for name in ("kind", "data", "rerank")]
     method = [_without_floats(described.get("method")), schedule.get("accumulate")]
     return [
         (fingerprint(_without(described, "seed")), 1),
         (fingerprint(fields + method + towers), schedule.get("steps", 1)),
-        (fingerprint(fields[:2]), schedule.get("steps", 1)),
+        (fingerprint(fields + evaluated), schedule.get("steps", 1)),
     ]
 
 

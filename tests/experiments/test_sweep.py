@@ -227,8 +227,9 @@ def test_estimate_knows_which_model_is_evaluated(name):
     """
     cb, ce = pipeline.Pipeline(scale(name), 0, "CB"), pipeline.Pipeline(scale(name), 0, "CE")
     seal(cb.evaluate(cb.teacher, "test"), 50.0)
-    seal(ce.evaluate(ce.teacher, "test"), 800.0)
     seal(ce.evaluate(ce.student, "test"), 20.0)
+    assert sweep.Estimates()(ce.evaluate(ce.teacher, "test")) is None  # not those of a CB or DE
+    seal(ce.evaluate(ce.teacher, "test"), 800.0)
     estimates = sweep.Estimates()
     assert estimates(cb.evaluate(TeacherAfter(data(name), cb.distil("LEAD")), "test")) == 50.0
     assert estimates(ce.evaluate(TeacherAfter(data(name), ce.distil("LEAD")), "test")) == 800.0
