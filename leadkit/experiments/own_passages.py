@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from leadkit import losses
-from leadkit.experiments.method import Step, logged
-from leadkit.experiments.paper_methods import Alone
+from leadkit.experiments.method import Method, Step, logged
 
 
 @dataclass(frozen=True)
-class OwnPassages(Alone):
+class OwnPassages(Method):
     """No teacher; each query is scored against its own passages, as with a CE teacher (4.3.2)."""
 
     name = "student, own passages"
+    needs_teacher = False
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
