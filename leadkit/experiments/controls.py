@@ -8,6 +8,7 @@ from leadkit.config import Scale
 from leadkit.experiments.deep_supervision import SoftResponse
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel
+from leadkit.experiments.own_passages import OwnPassages
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
 from leadkit.experiments.rescaled import Rescaled
@@ -23,6 +24,11 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "CB frozen LEAD": ("LEAD", {"joint": False}),
 }
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
+# Does a CE teach better where each query has more passages of its own?
+OWN: dict[str, tuple[str, str]] = {  # experiment -> teacher and method
+    OwnPassages.name: (ABLATED, OwnPassages.name),
+    "CE RD": ("CE", "RD"),
+}
 ENCODER = "encoder as it came"  # the student's with all its layers: what does training add to it?
 # By how much the student's scores are multiplied: is its gain only that it is surer, or less so?
 TIMES = {", scores / 2": 0.5, ", scores x 2": 2.0, ", scores x 4": 4.0}
@@ -49,7 +55,7 @@ TABLES = {
         SOFT,
         *(name + times for times in TIMES for name in RESCALED),
         ENCODER,
-        *(name + WIDE for name in TRAININGS),
+        *(name + WIDE for name in (*TRAININGS, *OWN)),
         "CB teacher" + RAW,
         "student" + RAW,
         *(name + RAW for name in TRAININGS),
@@ -78,9 +84,12 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
 def _wide(chain: Pipeline, split: str) -> dict[str, Evaluate]:
     """Fewer queries and more negatives of each in a batch; the warm-ups stay as they are."""
     data = replace(chain.scale.data, batch=16, passages=8)
+    every = {name: chain.distil(method, **changes) for name, (method, changes) in TRAININGS.items()}
+    for name, (teacher, method) in OWN.items():
+        every[name] = Pipeline(chain.scale, chain.seed, teacher).distil(method)
     return {
-        name + WIDE: chain.evaluate(replace(chain.distil(method, **changes), data=data), split)
-        for name, (method, changes) in TRAININGS.items()
+        name + WIDE: chain.evaluate(replace(stage, data=data), split)
+        for name, stage in every.items()
     }
 
 
