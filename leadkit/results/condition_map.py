@@ -3,7 +3,6 @@
 import pandas as pd
 
 from leadkit.experiments.conditions import ROWS, TABLES
-from leadkit.results.contrasts import pair
 from leadkit.results.evidence import Evidence
 from leadkit.results.tables import interval_text
 
@@ -24,20 +23,13 @@ def conditions() -> list[str]:
 
 
 def effects(evidence: Evidence) -> pd.DataFrame:
-    """A line per condition that was run and effect: difference, low, high, seeds; in points.
-
-    The interval is the ledger's: seeds and queries are random, with one seed the queries alone.
-    """
-    lines = []
-    for condition in conditions():
-        for effect, (first, second) in EFFECTS.items():
-            test = evidence.test(pair(f"{first}, {condition}", f"{second}, {condition}"))
-            if not test:
-                continue
-            low, high = test.interval()
-            lines.append((condition, effect, test.difference, low, high, test.seeds))
-    columns = ["condition", "effect", "difference", "low", "high", "seeds"]
-    return pd.DataFrame(lines, columns=columns).set_index(["condition", "effect"])
+    """A line per condition that was run and effect, as `Evidence.differences` gives them."""
+    compared = {
+        (condition, effect): (f"{first}, {condition}", f"{second}, {condition}")
+        for condition in conditions()
+        for effect, (first, second) in EFFECTS.items()
+    }
+    return evidence.differences(compared, ("condition", "effect"))
 
 
 def texts(measured: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """Records that are judged together. S seeds, Q queries."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from leadkit.results.comparable import MEASURE, check, per_query
-from leadkit.results.contrasts import Claim, ClaimTest
+from leadkit.results.contrasts import Claim, ClaimTest, pair
 from leadkit.results.records import Records
 
 Points = dict[tuple[str, int], np.ndarray]  # (experiment, seed) -> values (Q,)
@@ -57,6 +58,22 @@ class Evidence:
                 for name in claim.experiments
             }
         )
+
+    def differences(
+        self, compared: Mapping[tuple, tuple[str, str]], names: Sequence[str]
+    ) -> pd.DataFrame:
+        """A line per pair of experiments that was run: difference, low, high, seeds; in points.
+
+        compared: what `names` call -> the two experiments. The interval is the ledger's: seeds and
+        queries are random, with one seed the queries alone.
+        """
+        lines = []
+        for key, (first, second) in compared.items():
+            test = self.test(pair(first, second))
+            if test:
+                lines.append((*key, test.difference, *test.interval(), test.seeds))
+        columns = [*names, "difference", "low", "high", "seeds"]
+        return pd.DataFrame(lines, columns=columns).set_index([*names])
 
 
 def _every_k(records: Records) -> list[int]:

@@ -3,7 +3,6 @@
 import pandas as pd
 
 from leadkit.experiments.controls import TIMES
-from leadkit.results.contrasts import pair
 from leadkit.results.evidence import Evidence
 
 # By how much the student's scores are multiplied -> what its rows are called behind their names.
@@ -17,15 +16,10 @@ EFFECTS = {
 
 
 def effects(evidence: Evidence) -> pd.DataFrame:
-    """A line per effect and factor that was run: difference, low, high, seeds; in points.
-
-    The interval is the ledger's: seeds and queries are random, with one seed the queries alone.
-    """
-    lines = []
-    for effect, (first, second) in EFFECTS.items():
-        for times, label in SIZES.items():
-            test = evidence.test(pair(first + label, second + label))
-            if test:
-                lines.append((effect, times, test.difference, *test.interval(), test.seeds))
-    columns = ["effect", "times", "difference", "low", "high", "seeds"]
-    return pd.DataFrame(lines, columns=columns).set_index(["effect", "times"])
+    """A line per effect and factor that was run, as `Evidence.differences` gives them."""
+    compared = {
+        (effect, times): (first + label, second + label)
+        for effect, (first, second) in EFFECTS.items()
+        for times, label in SIZES.items()
+    }
+    return evidence.differences(compared, ("effect", "times"))
