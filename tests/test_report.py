@@ -13,6 +13,8 @@ from leadkit.lessons.world import record
 from leadkit.results import records, report, tried
 from leadkit.results.blocks import BLOCKS
 from leadkit.results.claims import ledger
+from leadkit.results.coverage import coverage
+from leadkit.results.evidence import Evidence
 from leadkit.results.generators import INLINE
 from leadkit.results.predicates import CLAIMS
 from leadkit.results.sources import Source
@@ -172,8 +174,22 @@ def test_tables(tree):
     assert "| distil | steps 150, learning_rate 0.0002, " in settings and "bf16" not in settings
     worlds = filled(BLOCK.format("worlds"), tree)
     assert re.search(r"drowned \| .* \| LEAD - RD \| 20.50 \| \S+ to \S+ \| 0.0155 \|", worlds)
+    run = filled(BLOCK.format("coverage classroom"), tree)
+    assert "\n| 5 | 1 of 4 | 5 | Weighted; Last; Skip |\n" in run
+    assert "\n| 7 | 3 of 6 | 5 | linear RD; linear FD; linear LEAD |\n" in run
     others = {"table", "differences", "tried", "settings", "figure", "worlds", "conditions"}
-    assert set(BLOCKS) == {"main-table", "ledger", "gates", "strata"} | others
+    assert set(BLOCKS) == {"main-table", "ledger", "gates", "strata", "coverage"} | others
+
+
+def test_the_coverage_tells_rows_with_fewer_seeds(tree):
+    found = records.read(paths.RESULTS / "classroom")
+    found["CB RD"] = found["CB RD"][:3]
+    del found["student"]
+    table = coverage(Evidence(found))
+    assert tuple(table.loc["2"]) == ("1 of 2", "5", "larger LEAD")
+    absent = "without joint training; without re-weighting"
+    assert tuple(table.loc["6"]) == ("2 of 4", "3 to 5", absent)
+    assert "student" in table.loc["3", "not run"].split("; ")
 
 
 def test_a_figure_is_drawn_where_its_records_changed(tree):

@@ -13,6 +13,7 @@ import pandas as pd
 
 from leadkit import config
 from leadkit.results import condition_map, strata, tables, tried, worlds
+from leadkit.results.coverage import coverage
 from leadkit.results.generators import bounds
 from leadkit.results.sources import Source
 from leadkit.results.tables import main_markdown, markdown
@@ -81,6 +82,11 @@ def tried_table(source: Source, text: str, page: Path) -> str:
     return tried.markdown(text)
 
 
+def tables_run(source: Source, text: str, page: Path) -> str:
+    """SCALE: a row per table of `sweep`: how many rows were run, and which were not."""
+    return markdown(coverage(source.folder(text).evidence))
+
+
 def made_worlds(source: Source, text: str, page: Path) -> str:
     """Nothing; a row per contrast of the made worlds."""
     return markdown(worlds.texts(worlds.table(worlds.read())))
@@ -142,6 +148,7 @@ BLOCKS: dict[str, Callable[[Source, str, Path], str]] = {
     "tried": tried_table,
     "settings": settings,
     "conditions": conditions,
+    "coverage": tables_run,
     "strata": by_stratum,
     "worlds": made_worlds,
     "figure": figure,
