@@ -35,13 +35,15 @@ class Loss:
 def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
     """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
-    tau_d divides both scores, in variant "released" the teacher's only. ValueError for another.
+    tau_d divides both scores, in variant "released" the teacher's only. ValueError for another
+    variant, and for a tau_d that is not positive.
 
     >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> kl(even, odd)
     tensor(0.1201)
     """
     check_variant(variant)
+    check_temperature("tau_d", tau_d)
     student = student / tau_d if variant == "paper" else student  # (..., C)
     # t_i = \frac{\exp(f(q, p) / \tau_d)}{\sum_{p'} \exp(f(q, p') / \tau_d)}, Eq. (4) and (6)
     log_t = (teacher / tau_d).log_softmax(-1)  # (..., C)
@@ -68,12 +70,14 @@ def nll(scores: Tensor, positive: Tensor) -> Tensor:
 def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tensor:
     """Weight of each teacher layer for each query, Eq. (7): scores (K, B, C) -> (K, B).
 
-    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long.
+    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long. ValueError for a
+    tau_l that is not positive.
 
     >>> layers = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]])  # only the first layer is right
     >>> layer_weights(layers, positive=torch.tensor([0]))[:, 0]
     tensor([0.8808, 0.1192])
     """
+    check_temperature("tau_l", tau_l)
     # D_{KL}(y, t_{a_i}) = -\log t_{a_i, p^+}, because y is one-hot
     divergence = nll(teacher.detach(), positive)  # (K, B)
     # w_i = \frac{\exp(-D_{KL}(y, t_{a_i}) / \tau_l)}{\sum_j \exp(-D_{KL}(y, t_{a_j}) / \tau_l)}
@@ -199,6 +203,8 @@ def feature_loss(
 
 def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
     """The student's hard loss alone, Eq. (11): final scores (B, C), positive (B,) long.
+
+    Errors as in `lead_loss`.
 
     >>> final = torch.tensor([[2.0, 0.0]])
     >>> student_loss(final, positive=torch.tensor([0])).total

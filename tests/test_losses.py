@@ -258,6 +258,10 @@ def test_bad_input(batch, subtests):
             lead_loss(**arguments)
     with pytest.raises(ValueError, match="variant 'Paper' is unknown"):
         kl(WIDE, WIDE, 2.0, "Paper")
+    with pytest.raises(ValueError, match="tau_d is -1.0: a temperature must be positive"):
+        kl(WIDE, WIDE, -1.0)
+    with pytest.raises(ValueError, match="tau_l is 0.0: a temperature must be positive"):
+        layer_weights(WIDE[None], tensor([0, 1, 2, 3]), 0.0)
     maps = torch.zeros(1, 4, 5, 2, 3), torch.zeros(1, 4, 5, 3, 3)
     with pytest.raises(ValueError, match="student_maps"):
         feature_loss(*maps, batch[2], batch[4])

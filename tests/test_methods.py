@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.special import softmax
 from toys import data, scale
 
-from leadkit import losses
+from leadkit import losses, selection
 from leadkit.config import Lead
 from leadkit.experiments import methods
 from leadkit.experiments.distillation import Distil, TeacherAfter
@@ -17,7 +17,7 @@ from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLEAD
 from leadkit.experiments.margin_mse import margins
 from leadkit.experiments.method import Method, Step, logged
 from leadkit.experiments.own_passages import OwnPassages
-from leadkit.experiments.paper_methods import RD, Alone, evened
+from leadkit.experiments.paper_methods import RD, Alone, as_wide, evened
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.rows import WITHOUT_TEACHER
 from leadkit.experiments.state_matching import StateMatching
@@ -89,6 +89,36 @@ def test_even_spread_changes_the_layer_loss_alone(common):
     )
     assert all(plain[part] == even[part] for part in ("response", "teacher", "student"))
     assert plain["layer"] != even["layer"] and even["layer"].isfinite()
+
+
+def test_weighted_layers_are_drawn_by_their_evened_scores(common, monkeypatch):
+    """Eq. (7) hears the same scores when it draws layers and when it weighs them."""
+    drawn = []
+
+    def select(strategy, k, M, N, generator, weights=None):
+        drawn.append(weights)
+        return (1,), (1,)
+
+    monkeypatch.setattr(selection, "select", select)
+    for even in (False, True):
+        stage = Pipeline(scale(common)).distil("LEAD", k=1, strategy="weighted", even_spread=even)
+        step = step_of(stage)
+        stage.method.parts(step)
+        model, batch = step.models["teacher"], step.batches["teacher"]
+        every, final = model(batch, tuple(range(1, model.layers + 1)))  # (N, B, C), (B, C)
+        heard = evened(every, final) if even else every
+        weights = losses.layer_weights(heard, batch.positive, stage.method.tau_l).mean(1)  # (N,)
+        torch.testing.assert_close(drawn[-1], weights)
+    plain, even = (weights for weights in drawn if weights is not None)
+    assert not torch.allclose(plain, even)
+
+
+def test_maps_over_passages_that_a_cross_encoder_cuts():
+    maps = torch.tensor([0.5, 0.25, 0.25, 0.0]).expand(1, 1, 1, 2, 4)  # (K, B, n, X, Y)
+    assert as_wide(maps, 4) is maps
+    assert as_wide(maps, 2)[0, 0, 0].tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 3)]] * 2
+    padding = torch.zeros(1, 1, 1, 1, 4)
+    assert torch.equal(as_wide(padding, 2), padding[..., :2])
 
 
 def test_layers_heard_follow_the_temperature(common):

@@ -14,7 +14,6 @@ from leadkit.results import records, report, tried
 from leadkit.results.blocks import BLOCKS
 from leadkit.results.claims import ledger
 from leadkit.results.coverage import coverage
-from leadkit.results.evidence import Evidence
 from leadkit.results.generators import INLINE
 from leadkit.results.predicates import CLAIMS
 from leadkit.results.sources import Source
@@ -185,11 +184,13 @@ def test_the_coverage_tells_rows_with_fewer_seeds(tree):
     found = records.read(paths.RESULTS / "classroom")
     found["CB RD"] = found["CB RD"][:3]
     del found["student"]
-    table = coverage(Evidence(found))
-    assert tuple(table.loc["2"]) == ("1 of 2", "5", "larger LEAD")
-    absent = "without joint training; without re-weighting"
-    assert tuple(table.loc["6"]) == ("2 of 4", "3 to 5", absent)
-    assert "student" in table.loc["3", "not run"].split("; ")
+    rows = {"2": ("CB LEAD", "larger LEAD"), "6": ("CB RD", "CB LEAD", "K=5"), "9": ("PROD",)}
+    table = coverage(found, rows)
+    assert [tuple(line) for line in table.itertuples()] == [
+        ("2", "1 of 2", "5", "larger LEAD"),
+        ("6", "2 of 3", "3 to 5", "K=5"),
+        ("9", "0 of 1", "", "PROD"),
+    ]
 
 
 def test_a_figure_is_drawn_where_its_records_changed(tree):

@@ -30,17 +30,19 @@ def points():
 
 
 class Sources:
-    """A source whose folders all hold the same points."""
+    """A source whose folders all hold the same points, but "b" lacks the first experiment."""
 
     def __init__(self, points):
         self.points = points
         self.records = {name: [] for name, _ in points}
 
     def folder(self, scale):
-        return self
+        there = {key: each for key, each in self.points.items() if scale != "b" or key[0] != FIRST}
+        return Sources(there)
 
     def parse(self, text):
-        return self, text.partition(": ")[2]
+        scale, _, what = text.partition(": ")
+        return self.folder(scale), what
 
 
 def test_shares_and_gains_are_those_by_hand(points):
@@ -73,6 +75,7 @@ def test_a_stratum_of_one_query_has_no_number(points):
     found = strata.gains(few, FIRST, SECOND)
     assert np.isnan(found.loc["teacher behind", ["difference", "low", "high"]].astype(float)).all()
     assert found.loc["teacher ahead", "difference"] == pytest.approx(6)
+    assert strata.texts(found)["teacher behind"] == ""
 
 
 def test_experiments_without_a_common_seed_are_refused(points):
@@ -98,6 +101,9 @@ def test_pages_quote_them(points):
         assert INLINE[name](source, text, "") == number
     with pytest.raises(ValueError, match="stratum 'ahead' is unknown: use one of teacher behind,"):
         INLINE["stratum"](source, "evening: CB LEAD - CB RD / ahead", "")
-    table = BLOCKS["strata"](source, "a: CB LEAD - CB RD => gain; CB FD - CB RD => lacking", None)
-    assert table.splitlines()[0] == "|  | queries, % | gain |"
-    assert table.splitlines()[4].startswith("| a, teacher ahead | 29 | 6.00 (")
+    lines = BLOCKS["strata"](source, "a b: CB LEAD - CB RD => gain", None).splitlines()
+    assert lines[0] == "|  | queries, % | gain |"
+    assert lines[4].startswith("| a, teacher ahead | 29 | 6.00 (")
+    assert lines[8] == "| b, teacher ahead | 29 |  |"
+    with pytest.raises(ValueError, match="none of a, b has records of both in 'CB LAED - CB RD'"):
+        BLOCKS["strata"](source, "a b: CB LEAD - CB RD; CB LAED - CB RD", None)

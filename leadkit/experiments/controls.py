@@ -12,7 +12,7 @@ from leadkit.experiments.own_passages import OwnPassages
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
 from leadkit.experiments.rescaled import Rescaled
-from leadkit.experiments.rows import RAW, TEACHERS, WIDE, experiment
+from leadkit.experiments.rows import RAW, RELEASED, TEACHERS, WIDE, experiment
 from leadkit.experiments.tables import ABLATED, BASELINES
 from leadkit.experiments.tables import TABLES as PAPER
 
@@ -23,6 +23,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "CB LEAD": ("LEAD", {}),
     "CB frozen LEAD": ("LEAD", {"joint": False}),
 }
+CHAIN = ("CB teacher", "student", *TRAININGS)  # what is trained anew in another regime
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 # Does a CE teach better where each query has more passages of its own?
 OWN: dict[str, tuple[str, str]] = {  # experiment -> teacher and method
@@ -56,10 +57,7 @@ TABLES = {
         *(name + times for times in TIMES for name in RESCALED),
         ENCODER,
         *(name + WIDE for name in (*TRAININGS, *OWN)),
-        "CB teacher" + RAW,
-        "student" + RAW,
-        *(name + RAW for name in TRAININGS),
-        "CB LEAD, released",
+        *(name + regime for regime in (RAW, RELEASED) for name in CHAIN),
     ),
 }
 
@@ -111,17 +109,23 @@ def _raw(plain: Pipeline, split: str) -> dict[str, Evaluate]:
     """
     lead = replace(plain.scale.lead, tau_l=10.0)
     regime = replace(plain.scale, scaled=False, dropout=0.1, lead=lead)
-    chain = Pipeline(regime, plain.seed, ABLATED, like=plain)
-    every = {
-        "CB teacher": chain.teacher,
-        "student": chain.student,
-        **{name: chain.distil(method, **changes) for name, (method, changes) in TRAININGS.items()},
-    }
-    return {name + RAW: chain.evaluate(stage, split) for name, stage in every.items()}
+    return _chain(Pipeline(regime, plain.seed, ABLATED, like=plain), RAW, split)
 
 
 def _released(plain: Pipeline, split: str) -> dict[str, Evaluate]:
-    """LEAD as its authors released it: loss and retrievers, with the scripts' temperatures."""
+    """Everything as the authors released it: losses and retrievers, the scripts' temperatures.
+
+    The mined negatives and the list that the teacher re-ranks are the same as elsewhere.
+    """
     lead = replace(plain.scale.lead, variant="released", tau_d=1.0, tau_l=10.0)
-    chain = Pipeline(replace(plain.scale, lead=lead), plain.seed, ABLATED, like=plain)
-    return {"CB LEAD, released": chain.evaluate(chain.distil("LEAD"), split)}
+    regime = replace(plain.scale, lead=lead)
+    return _chain(Pipeline(regime, plain.seed, ABLATED, like=plain), RELEASED, split)
+
+
+def _chain(chain: Pipeline, label: str, split: str) -> dict[str, Evaluate]:
+    """Both warm-ups of a regime and the distillations from them."""
+    distilled = {
+        name: chain.distil(method, **changes) for name, (method, changes) in TRAININGS.items()
+    }
+    stages = dict(zip(CHAIN, (chain.teacher, chain.student, *distilled.values()), strict=True))
+    return {name + label: chain.evaluate(stage, split) for name, stage in stages.items()}

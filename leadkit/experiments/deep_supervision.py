@@ -22,7 +22,7 @@ HALVINGS = 25  # of that range
 
 @dataclass(frozen=True)
 class DeepLabel(Method):
-    """RD, and the label in k layers of the student, drawn as in LEAD."""
+    """RD, and the label in k layers of the student, drawn at random as in LEAD."""
 
     name = "RD + deep label"
     k: int = 5
@@ -50,19 +50,22 @@ class DeepLabel(Method):
         return {"total": total, "layer": layer, "response": rd.response, "student": rd.student}
 
     def taught(self, layers: Tensor, final: Tensor) -> Tensor:
-        """What hears the targets: the student's layers (K, B, C), or its final scores (B, C)."""
+        """What hears the targets (K, B, C): the student's layers, or its final scores K times."""
         return layers
 
     def layer_loss(
         self, student: Tensor, teacher: Tensor, teacher_final: Tensor, positive: Tensor
     ) -> Tensor:
-        """Scores of the layers (K, B, C) twice, final scores (B, C), positive (B,) -> ()."""
+        """Of student and teacher (K, B, C), teacher_final (B, C), positive (B,) -> ().
+
+        student: the scores that are taught, see `taught`.
+        """
         # -\frac{1}{K} \sum_i \log s_{b_i, p^+}
         return losses.nll(student, positive).mean()  # (K, B) -> ()
 
 
 class DeepResponse(DeepLabel):
-    """RD, and the teacher's final scores in k layers of the student, drawn as in LEAD."""
+    """RD, and the teacher's final scores in k layers of the student, drawn at random."""
 
     name = "RD + deep response"
 
@@ -128,7 +131,9 @@ class TemperedResponse(LastLayer):
 
 
 def as_soft(scores: Tensor, like: Tensor) -> Tensor:
-    """Scores, divided so that their softmax has the entropy of another: (B, C), (K, B, C) -> same.
+    """Scores (B, C), divided so that they are as unsure as other ones (K, B, C): -> (K, B, C).
+
+    Unsure is the entropy of the softmax.
 
     >>> soft = as_soft(torch.tensor([[8.0, 0.0]]), torch.tensor([[[0.0, 1.0]]]))
     >>> soft.round(decimals=3)

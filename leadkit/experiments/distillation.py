@@ -118,6 +118,11 @@ class Distil(Trained):
                 f"teacher is {self.teacher and self.teacher.kind}: method {self.method.name!r} "
                 f"needs {'one' if needs else 'none'}"
             )
+        if self.data.passages < self.method.least_passages:
+            raise ValueError(
+                f"passages is {self.data.passages}: method {self.method.name!r} needs at least "
+                f"{self.method.least_passages} of each query"
+            )
         self.method.check(self.student.tower, self.teacher.tower if self.teacher else None)
 
     @property

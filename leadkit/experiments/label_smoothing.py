@@ -49,6 +49,10 @@ class SmoothLEAD(LEAD):
     def check(self, student: Tower, teacher: Tower | None) -> None:
         assert teacher is not None
         Method.check(self, student, teacher)
+        if self.variant != "paper":
+            raise ValueError(
+                f"method {self.name!r} is no part of the released code: use variant 'paper'"
+            )
         check_selection(self, student, teacher)
 
     def weigh(self, loss: losses.Loss, final: Tensor, positive: Tensor) -> losses.Loss:

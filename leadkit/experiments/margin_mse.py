@@ -25,6 +25,7 @@ class MarginMSE(Method):
     """The student's margins follow the teacher's; there is no hard loss."""
 
     name = "margin-MSE"
+    least_passages = 2  # a margin needs a negative
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]

@@ -44,6 +44,7 @@ class Method:
 
     name: ClassVar[str]
     needs_teacher: ClassVar[bool] = True
+    least_passages: ClassVar[int] = 1  # of each query in a batch
     batch_stream: ClassVar[int] = 1  # warm-ups have 0: no batch comes again in the same order
 
     @classmethod

@@ -15,6 +15,7 @@ class OwnPassages(Method):
 
     name = "student, own passages"
     needs_teacher = False
+    least_passages = 2  # alone, a positive has nothing to be told from
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]

@@ -107,8 +107,16 @@ class FD(Method):
         if self.variant == "released":  # a ColBERT's [MASK]s have no counterpart in the student
             mask = batch.queries.mask[:, None, :, None]  # (B, 1, X, 1)
             teacher_maps = teacher_maps[..., : mask.shape[2], :] * mask  # (K, B, N, X, Y)
-        student_maps = student_maps[..., : teacher_maps.shape[-1]]  # a CE's passages may be cut
+        student_maps = as_wide(student_maps, teacher_maps.shape[-1])
         return logged(losses.feature_loss(student_maps, teacher_maps, final, batch.positive))
+
+
+def as_wide(maps: Tensor, Y: int) -> Tensor:
+    """Maps over the first Y tokens of the passages: a CE's passages may be cut, and so shorter."""
+    if maps.shape[-1] == Y:
+        return maps
+    cut = maps[..., :Y]
+    return cut / cut.sum(-1, keepdim=True).clamp_min(1e-9)  # (K, B, n, X, Y)
 
 
 @dataclass(frozen=True)
@@ -178,7 +186,8 @@ class LEAD(Lead, Method):
         # Eq. (7) over all N layers says how likely each is chosen.
         M, N = step.models["student"].layers, teacher.layers
         every, final = teacher(batch, tuple(range(1, N + 1)))  # (N, B, C), (B, C)
-        weights = losses.layer_weights(every, batch.positive, self.tau_l).mean(1)  # (N,)
+        heard = evened(every, final) if self.even_spread else every  # (N, B, C)
+        weights = losses.layer_weights(heard, batch.positive, self.tau_l).mean(1)  # (N,)
         weights = processes.mean(weights).cpu()
         student_layers, teacher_layers = selection.select(
             self.strategy, self.k, M, N, step.generator(), weights

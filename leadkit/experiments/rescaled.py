@@ -13,7 +13,7 @@ from leadkit.training.loop import Operation
 class Rescaled(Trained):
     """A retriever with the same weights and `times` its scores, in every layer.
 
-    It ranks as before. Trained on, it needs vectors that lie less far apart to be as sure.
+    It ranks as before. If it is trained further, smaller distances make it equally sure.
     """
 
     kind = "rescaled"

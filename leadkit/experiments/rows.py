@@ -19,9 +19,11 @@ WITHOUT_TEACHER = (
     "student, as long",
     "student + smooth label",
     "student, own passages",
+    "encoder as it came",
 )
 WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
 RAW = ", raw scores"  # the paper's own regime
+RELEASED = ", released"  # everything as the authors released it
 STAR = tuple(f"PROD* 12{teacher}" for teacher in TEACHERS)  # the chain of Table 9 with RD
 STAR_LEAD = tuple(f"PROD* + LEAD 12{teacher}" for teacher in TEACHERS)  # with LEAD's loss
 

@@ -178,6 +178,12 @@ def finish(label: str, every: Experiments, jobs: int) -> set[str]:
     return set(failed)
 
 
+def tables_at(scale: Scale) -> dict[str, tuple[str, ...]]:
+    """The tables of the SOURCES at a scale: table -> names of its rows."""
+    rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
+    return rows | tables.rows_at(scale)
+
+
 def plan(
     wanted: Sequence[str], scale: Scale, seeds: int, split: str = "test", first: int = 0
 ) -> dict[int, dict[str, Evaluate]]:
@@ -187,8 +193,7 @@ def plan(
     first: the first of so many seeds: several machines can share a table by its seeds.
     """
     maps = {table: names for source in ON_DEV for table, names in source.TABLES.items()}
-    rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
-    rows |= tables.rows_at(scale)
+    rows = tables_at(scale)
     usual = list(rows)
     rows |= maps
     unknown = [table for table in wanted or ("",) if table not in (*rows, "all")]

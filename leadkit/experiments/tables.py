@@ -16,7 +16,7 @@ from leadkit.training.objectives import OBJECTIVES
 
 ABLATED = "CB"  # the teacher of Tables 4 to 8
 ABLATIONS: dict[str, dict[str, Any]] = {
-    **{f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)},
+    **{f"K={k}": {"k": k} for k in (1, 2, 3, 4, 6)},  # K = 5 is the paper's LEAD
     "Weighted": {"strategy": "weighted"},
     "Last": {"strategy": "last"},
     "Skip": {"strategy": "skip"},
@@ -50,10 +50,11 @@ TABLES = {
 
 
 def rows_at(scale: Scale) -> dict[str, tuple[str, ...]]:
-    """The tables whose rows differ at this scale: the paper's own K and the pair of Table 8."""
+    """The tables whose rows differ at this scale: those of K, its own being LEAD, and Table 8."""
     changed: dict[str, tuple[str, ...]] = {}
-    if scale.lead.k == 6:  # on documents
-        changed["4"] = (*(f"K={k}" for k in range(1, 6)), "CB LEAD")
+    own = scale.lead.k
+    if own != 5:
+        changed["4"] = (*(f"K={k}" for k in range(1, 7) if k != own), "CB LEAD")
     if scale.starts:
         changed["8"] = (*scale.starts, "larger LEAD")
     return changed

@@ -171,7 +171,7 @@ def grow(encoder: PreTrainedModel, layers: int) -> None:
 
 
 def keep(encoder: PreTrainedModel, layers: tuple[int, ...]) -> None:
-    """Take every other layer out of an encoder's pile, in place. layers: 1-based, ascending."""
+    """Remove all layers but these from an encoder's pile, in place. layers: 1-based, ascending."""
     pile = blocks(encoder)
     for layer in range(len(pile), 0, -1):
         if layer not in layers:

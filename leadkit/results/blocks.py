@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from leadkit import config
+from leadkit.experiments.sweep import tables_at
 from leadkit.results import condition_map, strata, tables, tried, worlds
 from leadkit.results.coverage import coverage
 from leadkit.results.generators import bounds
@@ -61,7 +62,7 @@ def differences(source: Source, text: str, page: Path) -> str:
 def _difference(source: Source, scale: str, what: str) -> str:
     """A difference as "0.82 (0.18 to 1.43)", with the verdict behind where it is a claim's."""
     folder = source.folder(scale)
-    said = f"{folder.difference(what):.2f} ({tables.interval_text(*bounds(folder, what))})"
+    said = tables.difference_text(folder.difference(what), *bounds(folder, what))
     return said if " - " in what else f"{said}, {folder.line(what)['verdict']}"
 
 
@@ -84,7 +85,7 @@ def tried_table(source: Source, text: str, page: Path) -> str:
 
 def tables_run(source: Source, text: str, page: Path) -> str:
     """SCALE: a row per table of `sweep`: how many rows were run, and which were not."""
-    return markdown(coverage(source.folder(text).evidence))
+    return markdown(coverage(source.folder(text).records, tables_at(config.scale(text))))
 
 
 def made_worlds(source: Source, text: str, page: Path) -> str:
@@ -114,19 +115,20 @@ def conditions(source: Source, text: str, page: Path) -> str:
 def by_stratum(source: Source, text: str, page: Path) -> str:
     """SCALE SCALE ...: A - B[ => LABEL]; ...: a row per scale and stratum, a column per difference.
 
-    A difference of experiments that a scale lacks is left empty.
+    A difference of experiments that a scale lacks is left empty; ValueError where all lack it.
     """
     scales, _, what = text.partition(": ")
+    folders = {scale: source.folder(scale) for scale in scales.split()}
     parts = []
-    for scale in scales.split():
-        folder = source.folder(scale)
-        columns = {}
+    for scale, folder in folders.items():
+        columns = {"queries, %": 100 * strata.shares(folder.points)}
         for name, label in _labelled(what):
             first, _, second = name.partition(" - ")
-            if {first, second} <= folder.records.keys():
-                gains = strata.gains(folder.points, first, second)
-                columns["queries, %"] = 100 * gains["share"]
-                columns[label] = strata.texts(gains)
+            having = [each for each in folders.values() if {first, second} <= each.records.keys()]
+            if not having:
+                raise ValueError(f"none of {', '.join(folders)} has records of both in {name!r}")
+            if folder in having:
+                columns[label] = strata.texts(strata.gains(folder.points, first, second))
         parts.append(pd.DataFrame(columns).rename(index=f"{scale}, {{}}".format))
     return markdown(pd.concat(parts).fillna(""), {"queries, %": 0})
 

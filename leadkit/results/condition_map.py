@@ -4,7 +4,7 @@ import pandas as pd
 
 from leadkit.experiments.conditions import ROWS, TABLES
 from leadkit.results.evidence import Evidence
-from leadkit.results.tables import interval_text
+from leadkit.results.tables import difference_text
 
 # What is compared -> the experiments whose difference it is.
 EFFECTS = {
@@ -39,10 +39,7 @@ def texts(measured: pd.DataFrame) -> pd.DataFrame:
     """
     if measured.empty:
         raise ValueError("no condition of the map was run: there is nothing to show")
-    said = {}
-    for key, line in measured.iterrows():
-        interval = interval_text(line["low"], line["high"], line["seeds"])
-        said[key] = f"{line['difference']:.2f} ({interval})"
+    said = {key: difference_text(*line) for key, line in measured.iterrows()}
     return (
         pd.Series(said)
         .unstack()

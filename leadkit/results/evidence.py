@@ -64,8 +64,8 @@ class Evidence:
     ) -> pd.DataFrame:
         """A line per pair of experiments that was run: difference, low, high, seeds; in points.
 
-        compared: what `names` call -> the two experiments. The interval is the ledger's: seeds and
-        queries are random, with one seed the queries alone.
+        compared: the line's key, one value for each of `names` -> the two experiments. The interval
+        is the ledger's: seeds and queries are random, with one seed the queries alone.
         """
         lines = []
         for key, (first, second) in compared.items():

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from leadkit.experiments.rows import RAW, TEACHERS, WITHOUT_TEACHER
+from leadkit.experiments.rows import RAW, RELEASED, TEACHERS, WITHOUT_TEACHER
 from leadkit.results.contrasts import Claim, pair
 from leadkit.results.evidence import Evidence
+from leadkit.results.tables import difference_text
 
 
 @dataclass(frozen=True)
@@ -27,11 +28,12 @@ class Gate:
     least: float = 0.0
 
 
+REGIMES = (RAW, RELEASED)  # each has a teacher of its own
 GATES = (
     Gate(pair("DE teacher", "student"), "DE"),
     Gate(pair("CB teacher", "DE teacher"), "CB"),
     Gate(pair("CE teacher", "DE teacher"), "CE", least=2.0),
-    Gate(pair(f"CB teacher{RAW}", "DE teacher"), f"CB{RAW}"),
+    *(Gate(pair(f"CB teacher{own}", "DE teacher"), f"CB{own}") for own in REGIMES),
     Gate(pair("CB RD", "student, as long")),  # distillation is visible
 )
 
@@ -62,7 +64,7 @@ def teachers(experiment: str) -> tuple[str, ...]:
     if name in WITHOUT_TEACHER:
         return ()
     teacher = name[:2] if name[:2] in TEACHERS else "CB"
-    return (teacher + RAW,) if experiment.endswith(RAW) else (teacher,)
+    return (teacher + next((own for own in REGIMES if experiment.endswith(own)), ""),)
 
 
 def measure(evidence: Evidence, gates: Iterable[Gate] = GATES) -> pd.DataFrame:
@@ -103,8 +105,6 @@ def told(measured: pd.DataFrame, experiments: Iterable[str]) -> tuple[bool, str]
 
 
 def figures(line: pd.Series) -> str:
-    """A line of `measure` as "0.95 (0.52 to 1.38), at least 2"."""
-    text = f"{line['difference']:.2f} ({line['low']:.2f} to {line['high']:.2f})"
-    if line["seeds"] == 1:
-        text += " over queries"
+    """A line of `measure` as "0.95 (0.52 to 1.38), at least 2 wanted"."""
+    text = difference_text(*line[["difference", "low", "high", "seeds"]])
     return text + (f", at least {line['least']:g} wanted" if line["least"] else "")

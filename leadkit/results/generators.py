@@ -133,9 +133,9 @@ def stratum(source: Source, text: str, form: str) -> str:
 def share(source: Source, text: str, form: str) -> str:
     """SCALE: STRATUM; percent of the queries."""
     folder, name = source.parse(text)
-    groups = strata.groups(folder.points)
-    _check(name, groups)
-    return format(100 * groups[name].mean(), form or ".0f")
+    shares = strata.shares(folder.points)
+    _check(name, shares.index)
+    return format(100 * shares[name], form or ".0f")
 
 
 def with_shares(source: Source, text: str, form: str) -> str:

@@ -3,7 +3,7 @@
 A sentence that is not of the paper ends with "(ours)".
 """
 
-from leadkit.experiments.rows import RAW, WIDE
+from leadkit.experiments.rows import RAW, RELEASED, WIDE
 from leadkit.results.contrasts import Claim
 
 CONTROL = "student, as long"
@@ -70,7 +70,7 @@ CONTROLS = (
     *(_after_over_alone(teacher) for teacher in ("DE", "CE")),
     *_other_setting("16x8", WIDE),
     *_other_setting("raw", RAW),
-    _ours("released-rd", "LEAD as released > RD", "CB LEAD, released", "CB RD"),
+    *_other_setting("released", RELEASED),
     _ours("lead-margin-mse", "LEAD > margin-MSE", "CB LEAD", "CB margin-MSE"),
     _ours("lead-states", "LEAD > RD with matching of the last states", "CB LEAD", "CB RD + states"),
     *(

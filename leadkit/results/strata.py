@@ -8,7 +8,7 @@ import pandas as pd
 
 from leadkit.results.contrasts import ClaimTest, pair
 from leadkit.results.evidence import Points, shared_seeds
-from leadkit.results.tables import interval_text
+from leadkit.results.tables import difference_text
 
 TEACHER, ALONE = "CB teacher", "student, as long"
 LEVEL = 10.0  # points; two that are no further apart on a query are level there
@@ -31,6 +31,11 @@ def groups(points: Points) -> dict[str, np.ndarray]:
     return {stratum: side == sign for stratum, sign in STRATA.items()} | {
         "all": np.full(len(side), True)
     }
+
+
+def shares(points: Points) -> pd.Series:
+    """Stratum, or "all" -> share of the queries that are in it."""
+    return pd.Series({stratum: chosen.mean() for stratum, chosen in groups(points).items()})
 
 
 def gains(points: Points, first: str, second: str) -> pd.DataFrame:
@@ -65,12 +70,9 @@ def with_shares(measured: pd.DataFrame, other: pd.DataFrame) -> float:
 
 
 def texts(measured: pd.DataFrame) -> pd.Series:
-    """`gains` as "0.81 (0.41 to 1.21)", by stratum."""
-    said = {}
-    for stratum, line in measured.iterrows():
-        interval = interval_text(line["low"], line["high"], line["seeds"])
-        said[stratum] = f"{line['difference']:.2f} ({interval})"
-    return pd.Series(said)
+    """`gains` as "0.81 (0.41 to 1.21)", by stratum; "" where there is none."""
+    lines = measured[["difference", "low", "high", "seeds"]]
+    return pd.Series({stratum: difference_text(*line) for stratum, line in lines.iterrows()})
 
 
 def _seeds(points: Points, *experiments: str) -> list[int]:

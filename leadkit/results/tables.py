@@ -160,6 +160,13 @@ def interval_text(low: float, high: float, seeds: int, form: str = ".2f") -> str
     return f"{low:{form}} to {high:{form}}" + (" over queries" if seeds == 1 else "")
 
 
+def difference_text(difference: float, low: float, high: float, seeds: int) -> str:
+    """A difference with its interval as "0.81 (0.41 to 1.21)", "" where there is none."""
+    if np.isnan(difference):
+        return ""
+    return f"{difference:.2f} ({interval_text(low, high, seeds)})"
+
+
 def ledger_markdown(ledger: pd.DataFrame) -> str:
     """A `claims.ledger` as Markdown."""
     texts = _ledger_texts(ledger).rename_axis("id")

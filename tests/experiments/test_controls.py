@@ -21,6 +21,7 @@ SIZES = {
 }
 TRAININGS = ("student, as long", "CB RD", "CB LEAD", "CB frozen LEAD")
 PLAIN = dict(zip(TRAININGS, (*TRAININGS[:3], "without joint training"), strict=True))
+CHAIN = ("CB teacher", "student", *TRAININGS)
 WIDE = {**PLAIN, **{name: name for name in ("student, own passages", "CE RD")}}
 SOFT = ("student + smooth label", "CB RD + soft response", "CB RD + smooth label")
 RESCALED = (*TRAININGS, *SOFT)
@@ -30,11 +31,10 @@ NAMES = {
     "DE frozen LEAD",
     "CE frozen LEAD",
     *(f"{name}, 16 x 8" for name in WIDE),
-    *(f"{name}, raw scores" for name in ("CB teacher", "student", *TRAININGS)),
+    *(name + regime for name in CHAIN for regime in (", raw scores", ", released")),
     "CB RD, tau_d = 2",
     *(name + times for name in RESCALED for times in TIMES),
     "encoder as it came",
-    "CB LEAD, released",
 }
 
 
@@ -134,6 +134,11 @@ def test_the_released_variant(rows):
     assert (method.name, method.variant) == ("LEAD", "released")
     assert (method.tau_d, method.tau_l) == (1, 10)  # of the scripts
     assert stage.student.tower.released and stage.teacher.tower.released
+    for short in TRAININGS:
+        other = rows[f"{short}, released"].retriever
+        assert (other.student, other.negatives) == (stage.student, stage.negatives)
+        assert other.student == rows["student, released"].retriever
+        assert other.teacher in (None, rows["CB teacher, released"].retriever)
 
 
 def test_estimates_tell_controls_apart(rows, name):

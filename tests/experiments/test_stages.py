@@ -600,6 +600,8 @@ IMPOSSIBLE = [
     ({"tau_d": 0.0}, "tau_d is 0.0: a temperature must be positive"),
     ({"tau_l": -1.0}, "tau_l is -1.0: a temperature must be positive"),
     ({"layer_weight": -0.1}, "layer_weight is -0.1: it must not be negative"),
+    ({"variant": "released", "layer_weight": 0.3}, "layer_weight is 0.3 and even_spread False"),
+    ({"variant": "released", "even_spread": True}, "layer_weight is 1.0 and even_spread True"),
 ]
 
 
@@ -608,7 +610,18 @@ def test_distillation_that_cannot_be(name, subtests):
     for lead, message in IMPOSSIBLE:
         with subtests.test(lead), pytest.raises(ValueError, match=message):
             chain.distil("LEAD", **lead)
+    with pytest.raises(ValueError, match="is no part of the released code: use variant 'paper'"):
+        chain.distil("LEAD + smooth label", variant="released")
+    one = scale(name, data=data(name, passages=1))
+    for method in ("margin-MSE", "student, own passages"):
+        with pytest.raises(ValueError, match=f"passages is 1: method '{method}' needs at least 2"):
+            Pipeline(one).distil(method)
     assert not paths.RUNS.exists()
+
+
+def test_without_joint_training_there_is_no_teacher_after(name):
+    rows = Pipeline(scale(name, lead=Lead(k=1, joint=False))).rows()
+    assert list(rows) == list(Pipeline(scale(name)).rows())[:-1]
 
 
 def test_settings_that_cannot_be(name):
