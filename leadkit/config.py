@@ -88,11 +88,6 @@ class Lead:
         check_temperature("tau_l", self.tau_l)
         if not self.layer_weight >= 0:
             raise ValueError(f"layer_weight is {self.layer_weight}: it must not be negative")
-        if self.variant == "released" and (self.layer_weight != 1 or self.even_spread):
-            raise ValueError(
-                f"layer_weight is {self.layer_weight} and even_spread {self.even_spread}: variant "
-                "'released' has neither, so they must be 1 and False"
-            )
 
 
 @dataclass(frozen=True)

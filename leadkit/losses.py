@@ -35,8 +35,7 @@ class Loss:
 def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
     """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
-    tau_d divides both scores, in variant "released" the teacher's only. ValueError for another
-    variant, and for a tau_d that is not positive.
+    tau_d > 0 divides both scores, in variant "released" the teacher's only; else ValueError.
 
     >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> kl(even, odd)
@@ -70,8 +69,7 @@ def nll(scores: Tensor, positive: Tensor) -> Tensor:
 def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tensor:
     """Weight of each teacher layer for each query, Eq. (7): scores (K, B, C) -> (K, B).
 
-    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long. ValueError for a
-    tau_l that is not positive.
+    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long. tau_l: > 0.
 
     >>> layers = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]])  # only the first layer is right
     >>> layer_weights(layers, positive=torch.tensor([0]))[:, 0]
@@ -120,7 +118,6 @@ def lead_loss(
             f"student is {tuple(student.shape)}, teacher {tuple(teacher.shape)}: both must be "
             f"(K, B, C), K at least 1, with (B, C) of student_final, {tuple(student_final.shape)}"
         )
-    check_temperature("tau_l", tau_l)
     rest = response_loss(
         student_final, teacher_final, positive, tau_d=tau_d, joint=joint, variant=variant
     )
@@ -159,8 +156,6 @@ def response_loss(
     >>> response_loss(student, teacher, positive=torch.tensor([0])).response
     tensor(0.1201)
     """
-    check_variant(variant)
-    check_temperature("tau_d", tau_d)
     if student_final.shape != teacher_final.shape:
         raise ValueError(
             f"teacher_final is {tuple(teacher_final.shape)}: "
@@ -202,9 +197,7 @@ def feature_loss(
 
 
 def student_loss(student_final: Tensor, positive: Tensor) -> Loss:
-    """The student's hard loss alone, Eq. (11): final scores (B, C), positive (B,) long.
-
-    Errors as in `lead_loss`.
+    """The hard loss alone, Eq. (11): final scores (B, C), positive (B,); errors as in `lead_loss`.
 
     >>> final = torch.tensor([[2.0, 0.0]])
     >>> student_loss(final, positive=torch.tensor([0])).total

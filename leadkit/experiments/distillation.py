@@ -112,17 +112,14 @@ class Distil(Trained):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        needs = self.method.needs_teacher
-        if (self.teacher is None) == needs:
-            raise ValueError(
-                f"teacher is {self.teacher and self.teacher.kind}: method {self.method.name!r} "
-                f"needs {'one' if needs else 'none'}"
-            )
-        if self.data.passages < self.method.least_passages:
-            raise ValueError(
-                f"passages is {self.data.passages}: method {self.method.name!r} needs at least "
-                f"{self.method.least_passages} of each query"
-            )
+        name, least = self.method.name, self.method.least_passages
+        needs = "one" if self.method.needs_teacher else "none"
+        if (self.teacher is None) == (needs == "one"):
+            kind = self.teacher and self.teacher.kind
+            raise ValueError(f"teacher is {kind}: method {name!r} needs {needs}")
+        passages = self.data.passages
+        if passages < least:
+            raise ValueError(f"passages is {passages}: method {name!r} needs at least {least}")
         self.method.check(self.student.tower, self.teacher.tower if self.teacher else None)
 
     @property

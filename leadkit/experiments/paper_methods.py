@@ -140,6 +140,11 @@ class LEAD(Lead, Method):
     def check(self, student: Tower, teacher: Tower | None) -> None:
         assert teacher is not None
         check_variant(self.variant, student, teacher)
+        if self.variant == "released" and (self.layer_weight != 1 or self.even_spread):
+            raise ValueError(
+                f"layer_weight is {self.layer_weight} and even_spread {self.even_spread}: variant "
+                "'released' has neither, so they must be 1 and False"
+            )
         check_selection(self, student, teacher)
 
     def parts(self, step: Step) -> dict[str, Tensor]:

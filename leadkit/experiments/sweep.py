@@ -129,8 +129,7 @@ class Run:
         seconds: dict[str, float | None] = {}
         for stage in going:
             estimate = self.estimates(stage)
-            left = estimate and max(0.0, estimate - spent.get(stage.key, 0.0))
-            seconds[stage.key] = left
+            seconds[stage.key] = estimate and max(0.0, estimate - spent.get(stage.key, 0.0))
         return time_left(going, seconds, self.jobs) + " left"
 
 
@@ -170,18 +169,17 @@ def finish(label: str, every: Experiments, jobs: int) -> set[str]:
     named = titles(todo, every)
     failed = Run(todo, jobs, estimates, named)()
     for stage in todo:
-        if failed.get(stage.key):
-            print(
-                f"{named[stage.key]} failed: {failed[stage.key]}; see {workers.log_of(stage)}",
-                file=sys.stderr,
-            )
+        if why := failed.get(stage.key):
+            said = f"{named[stage.key]} failed: {why}; see {workers.log_of(stage)}"
+            print(said, file=sys.stderr)
     return set(failed)
 
 
 def tables_at(scale: Scale) -> dict[str, tuple[str, ...]]:
     """The tables of the SOURCES at a scale: table -> names of its rows."""
-    rows = {table: names for source in SOURCES for table, names in source.TABLES.items()}
-    return rows | tables.rows_at(scale)
+    own = tables.rows_at(scale)
+    every = {table: names for source in SOURCES for table, names in source.TABLES.items()}
+    return {table: own.get(table, names) for table, names in every.items()}
 
 
 def plan(
@@ -193,9 +191,8 @@ def plan(
     first: the first of so many seeds: several machines can share a table by its seeds.
     """
     maps = {table: names for source in ON_DEV for table, names in source.TABLES.items()}
-    rows = tables_at(scale)
-    usual = list(rows)
-    rows |= maps
+    usual = tables_at(scale)
+    rows = usual | maps
     unknown = [table for table in wanted or ("",) if table not in (*rows, "all")]
     if unknown:
         raise ValueError(
