@@ -305,6 +305,32 @@ def test_the_control_of_a_ces_students_sees_what_they_see(common):
     assert usual - got > 0.01
 
 
+@pytest.mark.parametrize("teacher", ["CB", "CE"])
+def test_a_teacher_speaks_of_own_passages_and_the_label_of_all(teacher, common):
+    """Slow loops over queries: the KL over n passages, the hard loss over all B * n."""
+    made = scale(common, data=data(common, passages=3))
+    stage = Pipeline(made, teacher=teacher).distil("RD on own passages")
+    step = step_of(stage)
+    model, other = loud(step.models["student"]), loud(step.models["teacher"])
+    parts = stage.method.parts(step)
+    given, asked = step.batches["student"], step.batches["teacher"]
+    everywhere = replace(given, own=False)
+    scores, (_, theirs) = model(everywhere)[1].double(), other(asked)  # (B, N), (B, C)
+    response, hard = [], []
+    for b in range(len(scores)):
+        mine = [3 * b, 3 * b + 1, 3 * b + 2]
+        t = theirs[b].double() if asked.own else theirs[b].double()[mine]
+        t, s = t.softmax(-1), scores[b][mine].softmax(-1)
+        response.append((t * (t / s).log()).sum().item())
+        hard.append(-scores[b].log_softmax(-1)[3 * b].item())
+    assert given.own == (teacher == "CE") and len(scores[0]) == 3 * len(scores)
+    assert parts["response"].item() == pytest.approx(sum(response) / len(response), rel=1e-4)
+    assert parts["student"].item() == pytest.approx(sum(hard) / len(hard), rel=1e-4)
+    torch.testing.assert_close(parts["total"], parts["response"] + parts["student"])
+    parts["total"].backward()
+    assert all(p.grad is None for p in other.parameters())
+
+
 @pytest.mark.parametrize("layer_weight", [1.0, 0.3])
 def test_lead_with_a_smoothed_label_differs_in_the_label_alone(layer_weight, common):
     chain = Pipeline(scale(common))

@@ -8,7 +8,7 @@ from leadkit.config import Scale
 from leadkit.experiments.deep_supervision import SoftResponse
 from leadkit.experiments.evaluation import Evaluate
 from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel
-from leadkit.experiments.own_passages import OwnPassages
+from leadkit.experiments.own_passages import OwnPassages, ResponseOnOwn
 from leadkit.experiments.pipeline import Pipeline
 from leadkit.experiments.ready import as_it_came
 from leadkit.experiments.rescaled import Rescaled
@@ -24,6 +24,7 @@ TRAININGS: dict[str, tuple[str, dict[str, Any]]] = {
     "CB frozen LEAD": ("LEAD", {"joint": False}),
 }
 CHAIN = ("CB teacher", "student", *TRAININGS)  # what is trained anew in another regime
+CROSS = experiment(ResponseOnOwn.name, "CE")  # is it the CE or its candidates?
 SOFT = "CB RD, tau_d = 2"  # do softer targets alone do what the layer loss does?
 # Does a CE teach better where each query has more passages of its own?
 OWN: dict[str, tuple[str, str]] = {  # experiment -> teacher and method
@@ -53,6 +54,7 @@ TABLES = {
             for row in ("teacher", "teacher, as long", "teacher after LEAD")
         ),
         *(experiment(name, ABLATED) for name in BASELINES),
+        CROSS,
         SOFT,
         *(name + times for times in TIMES for name in RESCALED),
         ENCODER,
@@ -71,6 +73,8 @@ def experiments(scale: Scale, seed: int = 0, split: str = "test") -> dict[str, E
         if teacher != ABLATED:
             frozen = chain.distil("LEAD", joint=False)
             every[f"{teacher} frozen LEAD"] = chain.evaluate(frozen, split)
+    cross = Pipeline(scale, seed, "CE")
+    every[CROSS] = cross.evaluate(cross.distil(ResponseOnOwn.name), split)
     plain = Pipeline(scale, seed, ABLATED)
     every[ENCODER] = plain.evaluate(as_it_came(plain.student), split)
     every[SOFT] = plain.evaluate(plain.distil("RD", tau_d=2.0), split)

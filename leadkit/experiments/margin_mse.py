@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from leadkit.experiments.method import Method, Step
+from leadkit.experiments.own_passages import own_scores
 
 
 def margins(final: Tensor, positive: Tensor, n: int) -> Tensor:
@@ -14,8 +15,7 @@ def margins(final: Tensor, positive: Tensor, n: int) -> Tensor:
 
     final (B, C), positive (B,) its column, n passages per query -> (B, n - 1).
     """
-    columns = positive[:, None] + torch.arange(n, device=final.device)  # (B, n)
-    own = final.gather(1, columns)  # (B, n)
+    own = own_scores(final, positive, n)  # (B, n)
     # M(q, p^+, p^-) = f(q, p^+) - f(q, p^-)
     return own[:, :1] - own[:, 1:]  # (B, n - 1)
 

@@ -6,6 +6,8 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
+from leadkit import processes
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -58,6 +60,13 @@ class Batch:
         columns = torch.arange(scores.shape[2], device=scores.device).view(B, -1)  # (B, n)
         rows = torch.arange(B, device=scores.device)[:, None]  # (B, 1)
         return scores[:, rows, columns]  # (K, B, n, ...)
+
+    def against(self, own: bool) -> "Batch":
+        """The same texts, each query against its own passages, or against all of the batch."""
+        B, P = len(self.positive), len(self.passages.ids)
+        first = torch.arange(B, device=self.positive.device) * (P // B)  # (B,)
+        everywhere = processes.number() * P + first  # the processes' passages stand side by side
+        return replace(self, own=own, positive=torch.zeros_like(first) if own else everywhere)
 
     def to(self, device: torch.device) -> "Batch":
         return replace(

@@ -30,6 +30,7 @@ NAMES = {
     *(f"{teacher} teacher, as long" for teacher in ("DE", "CB", "CE")),
     "DE frozen LEAD",
     "CE frozen LEAD",
+    "CE RD on own passages",
     *(f"{name}, 16 x 8" for name in WIDE),
     *(name + regime for name in CHAIN for regime in (", raw scores", ", released")),
     "CB RD, tau_d = 2",
