@@ -8,7 +8,7 @@ COMPANIONS = (
     claim_of(
         "prod-direct",
         "PROD",
-        "three teachers in turn > the strongest at once, as long",
+        "three teachers in turn > the strongest directly, as long",
         beats("PROD stage 3", "PROD direct"),
     ),
     claim_of("prod-data", "PROD", "the data stage adds", beats("PROD", "PROD stage 3")),
