@@ -35,7 +35,7 @@ class Loss:
 def kl(teacher: Tensor, student: Tensor, tau_d: float = 1.0, variant: str = "paper") -> Tensor:
     """How far the student's distribution is from the teacher's: scores (..., C) -> D_KL (...).
 
-    tau_d > 0 divides both scores, in variant "released" the teacher's only; else ValueError.
+    tau_d > 0 divides both scores, in variant "released" the teacher's only. ValueError for others.
 
     >>> even, odd = torch.tensor([0.0, 0.0]), torch.tensor([0.0, 1.0])
     >>> kl(even, odd)

@@ -113,10 +113,10 @@ class Distil(Trained):
 
     def __post_init__(self) -> None:
         name, least = self.method.name, self.method.least_passages
-        needs = "one" if self.method.needs_teacher else "none"
-        if (self.teacher is None) == (needs == "one"):
+        if (self.teacher is None) == self.method.needs_teacher:
             kind = self.teacher and self.teacher.kind
-            raise ValueError(f"teacher is {kind}: method {name!r} needs {needs}")
+            needed = "one" if self.method.needs_teacher else "none"
+            raise ValueError(f"teacher is {kind}: method {name!r} needs {needed}")
         passages = self.data.passages
         if passages < least:
             raise ValueError(f"passages is {passages}: method {name!r} needs at least {least}")
