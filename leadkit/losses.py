@@ -69,7 +69,7 @@ def nll(scores: Tensor, positive: Tensor) -> Tensor:
 def layer_weights(teacher: Tensor, positive: Tensor, tau_l: float = 1.0) -> Tensor:
     """Weight of each teacher layer for each query, Eq. (7): scores (K, B, C) -> (K, B).
 
-    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long. tau_l: > 0.
+    The K weights of a query sum to 1. They carry no gradient. positive: (B,) long. tau_l > 0.
 
     >>> layers = torch.tensor([[[2.0, 0.0]], [[0.0, 2.0]]])  # only the first layer is right
     >>> layer_weights(layers, positive=torch.tensor([0]))[:, 0]
