@@ -331,6 +331,26 @@ def test_a_teacher_speaks_of_own_passages_and_the_label_of_all(teacher, common):
     assert all(p.grad is None for p in other.parameters())
 
 
+def test_the_label_speaks_of_own_passages_and_of_all(common):
+    """Slow loops over queries: the hard loss over n passages beside that over all B * n."""
+    made = scale(common, data=data(common, passages=3))
+    stage = Pipeline(made).distil("student + label on own passages")
+    model = loud(stage.student.model())
+    batch = stage.batches(model.tower)(0)
+    parts = stage.method.parts(Step({"student": model}, {"student": batch}, seed=0))
+    scores = model(batch)[1].double()  # (B, N)
+    near, hard = [], []
+    for b in range(len(scores)):
+        mine = scores[b][[3 * b, 3 * b + 1, 3 * b + 2]]
+        near.append(mine.exp().sum().log().item() - mine[0].item())
+        hard.append(scores[b].exp().sum().log().item() - mine[0].item())
+    assert stage.teacher is None and len(scores[0]) == 3 * len(scores)
+    assert parts["near"].item() == pytest.approx(sum(near) / len(near), rel=1e-4)
+    assert parts["student"].item() == pytest.approx(sum(hard) / len(hard), rel=1e-4)
+    assert parts["student"] - parts["near"] > 0.1
+    torch.testing.assert_close(parts["total"], parts["near"] + parts["student"])
+
+
 @pytest.mark.parametrize("layer_weight", [1.0, 0.3])
 def test_lead_with_a_smoothed_label_differs_in_the_label_alone(layer_weight, common):
     chain = Pipeline(scale(common))

@@ -14,7 +14,7 @@ from leadkit.experiments.deep_supervision import (
 from leadkit.experiments.label_smoothing import SmoothAlone, SmoothLabel, SmoothLEAD
 from leadkit.experiments.margin_mse import MarginMSE
 from leadkit.experiments.method import Method
-from leadkit.experiments.own_passages import OwnPassages, ResponseOnOwn
+from leadkit.experiments.own_passages import LabelOnOwn, OwnPassages, ResponseOnOwn
 from leadkit.experiments.paper_methods import FD, LEAD, RD, Alone
 from leadkit.experiments.state_matching import StateMatching
 
@@ -25,7 +25,7 @@ METHODS: dict[str, type[Method]] = {
         *(DeepLabel, DeepResponse, DeepSoftResponse),
         *(Response, SoftResponse, TemperedResponse),
         *(SmoothLabel, SmoothAlone, SmoothLEAD),
-        *(OwnPassages, ResponseOnOwn),
+        *(OwnPassages, LabelOnOwn, ResponseOnOwn),
     )
 }
 

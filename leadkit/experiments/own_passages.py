@@ -39,6 +39,27 @@ class OwnPassages(Method):
 
 
 @dataclass(frozen=True)
+class LabelOnOwn(Method):
+    """No teacher; the hard loss over all passages of the batch, and again over the query's own.
+
+    What "RD on own passages" is without its teacher.
+    """
+
+    name = "student + label on own passages"
+    needs_teacher = False
+    least_passages = 2
+
+    def parts(self, step: Step) -> dict[str, Tensor]:
+        batch = step.batches["student"]
+        _, final = step.models["student"](batch)  # (B, N)
+        n = len(batch.passages.ids) // len(batch.positive)
+        own = own_scores(final, batch.positive, n)  # (B, n)
+        near = losses.nll(own, torch.zeros_like(batch.positive)).mean()  # (B,) -> ()
+        student = losses.nll(final, batch.positive).mean()  # (B,) -> ()
+        return {"total": near + student, "near": near, "student": student}
+
+
+@dataclass(frozen=True)
 class ResponseOnOwn(Method):
     """RD whose hard loss has all passages of the batch, and whose response loss the query's own.
 

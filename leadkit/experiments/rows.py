@@ -19,6 +19,7 @@ WITHOUT_TEACHER = (
     "student, as long",
     "student + smooth label",
     "student, own passages",
+    "student + label on own passages",
     "encoder as it came",
 )
 WIDE = ", 16 x 8"  # queries x passages in a batch of the distillation
