@@ -131,7 +131,7 @@ class Scale:
     cross_start: CrossStart | None = None  # of a CE teacher; None: from its encoder, as any other
     # "teacher CE", "distil CE", ...: the schedule with a teacher of this architecture; "larger": of
     # the larger pair. By default those above
-    schedules: Mapping[str, Schedule] = field(default_factory=dict)
+    own: Mapping[str, Schedule] = field(default_factory=dict)
     # Table 8's students by row, of the larger pair; by default our miniatures, of the smaller pair
     starts: Mapping[str, str] = field(default_factory=dict)
     prod_published: bool = False  # PROD has its authors' encoders, batches and schedules
@@ -141,9 +141,9 @@ class Scale:
             raise ValueError(f"pooling is {self.pooling!r}: use 'cls' or 'mean'")
 
     def schedule(self, training: str, *who: str) -> Schedule:
-        """The schedule of "warm_up", "teacher", "student" or "distil"; who: as in `schedules`."""
+        """The schedule of "warm_up", "teacher", "student" or "distil"; who: as in `own`."""
         chosen: Schedule = getattr(self, training)
-        return self.schedules.get(" ".join((training, *who)), chosen)
+        return self.own.get(" ".join((training, *who)), chosen)
 
 
 _scripts = partial(Schedule, weight_decay=0.0)  # the released scripts
@@ -186,7 +186,7 @@ SCALES = {
         lead=Lead(k=2, tau_l=1.0),
         bf16=BF16,
         cross_start=CrossStart(),
-        schedules={"teacher CE": Schedule(480, 1e-4), "teacher larger CE": Schedule(480, 1e-4)},
+        own={"teacher CE": Schedule(480, 1e-4), "teacher larger CE": Schedule(480, 1e-4)},
     ),
     "gpu": _miniatures(
         "gpu",
@@ -213,7 +213,7 @@ SCALES = {
         dropout=0.1,
         rerank=1000,
         bf16=BF16,
-        schedules={
+        own={
             "teacher CE": _scripts(20_000, 1e-5, accumulate=10),
             "teacher larger CB": _scripts(20_000, 1e-5),
             "distil DE": _scripts(50_000, 5e-5),

@@ -77,7 +77,7 @@ def published(scale: Scale) -> Scale:
         teacher=warm_up,
         student=warm_up,
         distil=Schedule(40_000, 5e-5, weight_decay=0.0),
-        schedules={
+        own={
             "teacher CE": Schedule(6000, 1e-5, warmup=1 / 6, weight_decay=0.0, accumulate=8),
             "teacher larger CE": Schedule(6000, 5e-6, weight_decay=0.0, accumulate=8),
         },

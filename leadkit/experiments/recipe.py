@@ -150,9 +150,9 @@ def suited(
         teacher=changed(scale.teacher, warm_up_steps, teacher),
         student=changed(scale.student, warm_up_steps, student),
         distil=changed(scale.distil, steps, teacher, student),
-        schedules={
+        own={
             name: changed(old, steps if name.startswith("distil") else warm_up_steps, teacher)
-            for name, old in scale.schedules.items()
+            for name, old in scale.own.items()
         },
     )
 

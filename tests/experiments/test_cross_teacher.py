@@ -18,8 +18,8 @@ HOW = CrossStart(batch=3, passages=4)
 
 
 def made(name, linear=False, **changes):
-    schedules = {"teacher CE": Schedule(10, 1e-3)}
-    pipeline = Pipeline(replace(scale(name), cross_start=HOW, schedules=schedules), 0, "CE", linear)
+    own = {"teacher CE": Schedule(10, 1e-3)}
+    pipeline = Pipeline(replace(scale(name), cross_start=HOW, own=own), 0, "CE", linear)
     return replace(pipeline.teacher, **changes)
 
 

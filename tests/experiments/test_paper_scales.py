@@ -50,7 +50,7 @@ def test_schedules_are_those_of_the_released_scripts(name, offline):
     assert larger.distil("LEAD").schedule.learning_rate == 2e-5
     # the control has one schedule, whatever teacher it is compared with
     assert {Pipeline(one, 0, each).distil("student").schedule for each in TEACHERS} == {one.distil}
-    every = [one.warm_up, one.teacher, one.student, one.distil, *one.schedules.values()]
+    every = [one.warm_up, one.teacher, one.student, one.distil, *one.own.values()]
     assert {(each.weight_decay, each.clip) for each in every} == {(0.0, 2.0)}
 
 
@@ -130,7 +130,7 @@ def documents(monkeypatch, tmp_path):
         rerank=4,
         depth=20,
         bf16=False,
-        schedules={"distil CE": Schedule(1, 1e-3, accumulate=2)},
+        own={"distil CE": Schedule(1, 1e-3, accumulate=2)},
         starts={},
         prod_published=False,
         **steps,
