@@ -54,6 +54,7 @@ class LabelOnOwn(Method):
         _, final = step.models["student"](batch)  # (B, N)
         n = len(batch.passages.ids) // len(batch.positive)
         own = own_scores(final, batch.positive, n)  # (B, n)
+        # -\log s_{p^+} over the query's own passages, and over all of the batch
         near = losses.nll(own, torch.zeros_like(batch.positive)).mean()  # (B,) -> ()
         student = losses.nll(final, batch.positive).mean()  # (B,) -> ()
         return {"total": near + student, "near": near, "student": student}
