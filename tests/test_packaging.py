@@ -371,3 +371,11 @@ def test_exercises_leave_the_names_of_the_lesson_alone(path):
     asked = [source for source in sources if "your turn" in source]
     others = [source for source in sources if "your turn" not in source]
     assert asked and set().union(*map(bound, asked)) & set().union(*map(bound, others)) == set()
+
+
+def test_the_loss_of_the_readme_runs():
+    block = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    imports, loss = block.split("pipeline =")[0], block.split("# The loss alone")[1]
+    names: dict = {}
+    exec(f"{imports}\n#{loss}", names)
+    assert names["loss"].weights.shape == (5, 32) and names["layers"].grad.abs().sum() > 0

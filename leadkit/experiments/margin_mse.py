@@ -29,11 +29,10 @@ class MarginMSE(Method):
 
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
-        n = len(batch.passages.ids) // len(batch.positive)
         with torch.no_grad():
             _, teacher_final = step.models["teacher"](step.batches["teacher"])
         _, student_final = step.models["student"](batch)
-        teacher_margins = margins(teacher_final, batch.positive, n)  # (B, n - 1)
-        student_margins = margins(student_final, batch.positive, n)  # (B, n - 1)
+        teacher_margins = margins(teacher_final, batch.positive, batch.n)  # (B, n - 1)
+        student_margins = margins(student_final, batch.positive, batch.n)  # (B, n - 1)
         # L = MSE(M_s(q, p^+, p^-), M_t(q, p^+, p^-))
         return {"total": mse_loss(student_margins, teacher_margins)}

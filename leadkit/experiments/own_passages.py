@@ -52,8 +52,7 @@ class LabelOnOwn(Method):
     def parts(self, step: Step) -> dict[str, Tensor]:
         batch = step.batches["student"]
         _, final = step.models["student"](batch)  # (B, N)
-        n = len(batch.passages.ids) // len(batch.positive)
-        own = own_scores(final, batch.positive, n)  # (B, n)
+        own = own_scores(final, batch.positive, batch.n)  # (B, n)
         # -\log s_{p^+} over the query's own passages, and over all of the batch
         near = losses.nll(own, torch.zeros_like(batch.positive)).mean()  # (B,) -> ()
         student = losses.nll(final, batch.positive).mean()  # (B,) -> ()
@@ -84,9 +83,8 @@ class ResponseOnOwn(Method):
             _, teacher_final = step.models["teacher"](asked)  # (B, C)
         batch = step.batches["student"].against(own=False)
         _, final = step.models["student"](batch)  # (B, N)
-        n = len(batch.passages.ids) // len(batch.positive)
-        teacher_own = own_scores(teacher_final, asked.positive, n)  # (B, n)
-        student_own = own_scores(final, batch.positive, n)  # (B, n)
+        teacher_own = own_scores(teacher_final, asked.positive, asked.n)  # (B, n)
+        student_own = own_scores(final, batch.positive, batch.n)  # (B, n)
         # L_{rep} = D_{KL}(t_N / \tau_d, s_M / \tau_d) over the query's own passages
         response = losses.kl(teacher_own, student_own, self.tau_d).mean()  # (B,) -> ()
         student = losses.nll(final, batch.positive).mean()  # (B,) -> ()

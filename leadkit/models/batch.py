@@ -52,6 +52,11 @@ class Batch:
     own: bool = False
     pairs: Tokens | None = None
 
+    @property
+    def n(self) -> int:
+        """How many passages each query has."""
+        return len(self.passages.ids) // len(self.positive)
+
     def candidates(self, scores: Tensor) -> Tensor:
         """(K, B, N, ...) -> (K, B, C, ...): all columns, or each query's own n."""
         if not self.own:
@@ -64,7 +69,7 @@ class Batch:
     def against(self, own: bool) -> "Batch":
         """The same texts, each query against its own passages, or against all of the batch."""
         B, P = len(self.positive), len(self.passages.ids)
-        first = torch.arange(B, device=self.positive.device) * (P // B)  # (B,)
+        first = torch.arange(B, device=self.positive.device) * self.n  # (B,)
         everywhere = processes.number() * P + first  # the processes' passages stand side by side
         return replace(self, own=own, positive=torch.zeros_like(first) if own else everywhere)
 

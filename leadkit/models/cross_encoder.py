@@ -82,6 +82,5 @@ class CrossEncoder(Retriever):
         y = torch.arange(p_mask.shape[1], device=p_mask.device)  # (Y,)
         first = batch.pairs.mask.sum(1) - p_mask.sum(1)  # (P,)
         columns = (first[:, None] + y).clamp(max=batch.pairs.ids.shape[1] - 1)  # (P, Y)
-        n = len(p_mask) // len(batch.positive)
-        q_mask = batch.queries.mask.repeat_interleave(n, 0)  # (P, X)
+        q_mask = batch.queries.mask.repeat_interleave(batch.n, 0)  # (P, X)
         return columns, (p_mask & (y > 0))[:, None] & q_mask[..., None]  # (P, Y), (P, X, Y)

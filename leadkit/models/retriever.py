@@ -226,9 +226,8 @@ class TwoTowers(Retriever):
         if self.tower.released and not batch.own:
             p = processes.gather(p.transpose(0, 1)).transpose(0, 1)  # (K, N, Y, H)
             return scores.attention_maps(q, p, q_mask, processes.gather(p_mask)), final
-        n = len(p_mask) // len(batch.positive)
         maps = []
-        for b, rows in enumerate(torch.arange(len(p_mask)).split(n)):
+        for b, rows in enumerate(torch.arange(len(p_mask)).split(batch.n)):
             one = slice(b, b + 1)
             maps.append(scores.attention_maps(q[:, one], p[:, rows], q_mask[one], p_mask[rows]))
         return torch.cat(maps, 1), final  # (K, B, n, X, Y), (B, C)
